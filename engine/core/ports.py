@@ -1,0 +1,349 @@
+"""What the product asks of its stores. Adapters and a memory twin of each stand side by side in `storage/`;
+one contract suite (`tests/contract/`) runs on both.
+
+All calls are trio-async and safe to cancel. `StoreUnavailableError` is the one operating error they raise
+besides those named; whatever else escapes is a bug.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from engine.core.records import (
+    BaseInterval,
+    Claim,
+    Event,
+    FlushBatch,
+    Gap,
+    Lease,
+    LiveNode,
+    RowSpec,
+    SessionSpec,
+    ShardHead,
+    Window,
+)
+
+
+class StoreUnavailableError(Exception):
+    """The store could not be reached or did not answer in time. Nothing is known to have happened."""
+
+
+class RegistryFeed(Protocol):
+    """The registry as an engine shard follows it."""
+
+    async def position(self) -> int:
+        """The sequence number of the newest committed registry change."""
+        ...
+
+    def load(self, *, shard: int, shards: int) -> AsyncIterator[list[RowSpec]]:
+        """All rows of one shard (row mod shards == shard) that ever had a session or a capability, in pages."""
+        ...
+
+    async def changes(
+        self, after: int, *, shard: int, shards: int, limit: int = 1000
+    ) -> tuple[int, list[RowSpec]]:
+        """The present specs of this shard's rows that changed after a position, and the position this brings to.
+
+        At most `limit` changes are looked at; call again until the position no longer moves.
+        """
+        ...
+
+    async def wait_hint(self, timeout_s: float) -> None:
+        """Return when a change was announced, or after the timeout: only a hint, polling is the rule."""
+        ...
+
+
+class History(Protocol):
+    """Intervals, gaps and events: what the engine writes by batches and web reads."""
+
+    async def flushed_position(self, shard: int) -> int:
+        """The journal position of the last batch of this shard; 0 when there is none."""
+        ...
+
+    async def flush(self, batch: FlushBatch) -> None:
+        """Write a batch in one transaction, with its position and watermark. Idempotent."""
+        ...
+
+    async def intervals(self, workload_id: str, from_ms: int, to_ms: int) -> list[BaseInterval]:
+        """Base rows that touch [from_ms, to_ms), and the last one before and the first one after, by start."""
+        ...
+
+    async def gaps(self, shard: int, from_ms: int, to_ms: int) -> list[Gap]:
+        """Gaps of a shard that touch [from_ms, to_ms), by start."""
+        ...
+
+    async def leases(self, workload_id: str, from_ms: int, to_ms: int) -> list[Lease]: ...
+
+    async def windows(self, workload_id: str, from_ms: int, to_ms: int) -> list[Window]:
+        """Maintenance windows of the workload and of its node that touch the range."""
+        ...
+
+    async def claims(self, workload_id: str, from_ms: int, to_ms: int) -> list[Claim]: ...
+
+    async def watermark(self, shard: int) -> int:
+        """Everything of this shard up to this unix millisecond is in history; 0 when nothing is."""
+        ...
+
+    async def events(self, *, project_id: str | None, after: int, limit: int) -> list[tuple[int, Event]]:
+        """(cursor, event) with cursor > after, in cursor order; no late commit is skipped."""
+        ...
+
+
+class LiveView(Protocol):
+    """The packed live view (engine/core/liveview.py) and the hint that new events are there."""
+
+    async def write(
+        self,
+        head: ShardHead,
+        *,
+        rows: Sequence[tuple[int, bytes]],
+        slots: Sequence[tuple[int, bytes]],
+    ) -> bool:
+        """Write pages (byte offset, bytes) and the header at once, atomically.
+
+        False, with nothing written, when what is stored is of another epoch and this is not a first write
+        of this epoch: the caller then calls `reset` and writes everything again.
+        """
+        ...
+
+    async def reset(self, head: ShardHead) -> None:
+        """Empty the shard's view and start the epoch of `head` (whose watermark is not yet told)."""
+        ...
+
+    async def heads(self) -> dict[int, ShardHead]:
+        """The headers of all shards."""
+        ...
+
+    async def read(self, row: int, *, shards: int) -> tuple[ShardHead, LiveNode | None] | None:
+        """One row together with the header it was written under, atomically. None: no header."""
+        ...
+
+    async def announce_events(self, events: Iterable[Event]) -> None:
+        """Append to the bounded event stream (fan-out only; history is the record)."""
+        ...
+
+    async def wait_events(self, timeout_s: float) -> None:
+        """Return when something was announced, or after the timeout."""
+        ...
+
+
+class Project(msgspec.Struct, frozen=True):
+    project_id: str
+    slug: str
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Whom an API key speaks for. `project_id` None with scope admin: everything."""
+
+    key_id: str
+    scope: str  # admin | project
+    project_id: str | None
+
+
+class NodeRecord(msgspec.Struct, frozen=True):
+    node_id: str
+    row: int
+    project_id: str
+    kind: str
+    name: str
+    public_key: bytes | None
+    interval_ms: int
+    revoked: bool
+    created_ms: int
+    workload_ids: tuple[str, ...]
+
+
+class WorkloadRecord(msgspec.Struct, frozen=True):
+    workload_id: str
+    node_id: str
+    project_id: str
+    row: int
+    slot: int
+    name: str
+    created_ms: int
+    retired_ms: int | None
+    first_report_ms: int | None
+
+
+class NonceSeenError(Exception):
+    """This nonce was used before."""
+
+
+class RateLimitedError(Exception):
+    """More signed requests of this node in the last minute than allowed."""
+
+
+class NodeRefusedError(Exception):
+    """The node is unknown, revoked or retired."""
+
+
+class Directory(Protocol):
+    """Projects, keys, nodes, workloads and sessions, as web and the command line use them."""
+
+    async def principal(self, key_sha256: bytes) -> Principal | None: ...
+    async def project(self, slug: str) -> Project | None: ...
+    async def node(self, node_id: str) -> NodeRecord | None: ...
+    async def workload(self, workload_id: str) -> WorkloadRecord | None: ...
+    async def workloads_of_project(self, project_id: str, ids: Sequence[str]) -> dict[str, WorkloadRecord]:
+        """Those of `ids` that belong to the project."""
+        ...
+
+    async def open_session(
+        self,
+        node_id: str,
+        *,
+        nonce: str,
+        nonce_expires_ms: int,
+        rate_per_min: int,
+        now_ms: int,
+        life_ms: int,
+        secret_id: int,
+    ) -> tuple[RowSpec, SessionSpec, int]:
+        """Raise the node's generation in one transaction: (row spec, the new session, registry position).
+
+        RateLimitedError before NonceSeenError before nothing; NodeRefusedError for a node that is gone.
+        Refusals count against the rate.
+        """
+        ...
+
+    async def create_project(self, slug: str, *, now_ms: int) -> Project:
+        """The project of this slug, made when absent."""
+        ...
+
+    async def create_key(
+        self, *, scope: str, project_id: str | None, key_sha256: bytes, name: str, now_ms: int
+    ) -> str: ...
+    async def revoke_key(self, key_id: str, *, now_ms: int) -> bool: ...
+    async def create_nodes(self, nodes: Sequence[NewNode], *, now_ms: int) -> list[NodeRecord]:
+        """Many at once, in one transaction; rows are given out densely."""
+        ...
+
+    async def add_workload(self, node_id: str, *, name: str, now_ms: int) -> WorkloadRecord:
+        """NodeRefusedError; RowFullError for the 65th slot."""
+        ...
+
+    async def retire_workload(self, workload_id: str, *, now_ms: int) -> bool: ...
+    async def revoke_node(self, node_id: str, *, now_ms: int) -> int | None:
+        """Kill its sessions (new salt); the registry position, or None when there is no such node."""
+        ...
+
+    async def rotate_capability(self, node_id: str, *, now_ms: int) -> tuple[NodeRecord, int]:
+        """Raise the row's capability generation (from 0 for the first): (node, generation)."""
+        ...
+
+    async def open_window(
+        self, node_id: str, workload_id: str | None, *, from_ms: int, to_ms: int, own: bool, now_ms: int
+    ) -> Window: ...
+    async def list_nodes(
+        self, project_id: str | None, *, after: str | None, limit: int
+    ) -> list[NodeRecord]: ...
+
+
+class RowFullError(Exception):
+    """All 64 slots of the row were given out: a further node key is needed."""
+
+
+class NewNode(msgspec.Struct, frozen=True):
+    project_id: str
+    name: str
+    kind: str
+    public_key: bytes | None
+    interval_ms: int
+    workloads: tuple[str, ...]  # names, one slot each in this order
+
+
+class PointsRow(msgspec.Struct, frozen=True):
+    workload_id: str
+    micro_points: int
+
+
+class AlreadyCommittedError(Exception):
+    """The day's points of this project are in the ledger already."""
+
+
+class KeyReusedError(Exception):
+    """The Idempotency-Key was used with another body."""
+
+
+class Commit(msgspec.Struct, frozen=True):
+    commit_id: str
+    project_id: str
+    day: str
+    rows: int
+    total_micro_points: int
+    committed_ms: int
+
+
+class Ledger(Protocol):
+    """Points: append-only, all or nothing, once per project and day."""
+
+    async def commit(
+        self,
+        project_id: str,
+        day: str,
+        rows: Sequence[PointsRow],
+        *,
+        idempotency_key: str,
+        body_sha256: bytes,
+        now_ms: int,
+    ) -> tuple[Commit, bool]:
+        """(commit, made now). The same key and body again: the stored commit and False.
+
+        KeyReusedError, AlreadyCommittedError. Rows must belong to the project (checked by the caller).
+        """
+        ...
+
+    async def totals(self, project_id: str, *, day: str | None) -> list[tuple[str, int]]:
+        """(user id or, without one, node id; micro-points) in descending order of points."""
+        ...
+
+
+class Channel(msgspec.Struct, frozen=True):
+    """Where notices of a project go. kind: webhook (target = URL, secret) or mail (target = address)."""
+
+    channel_id: str
+    project_id: str
+    kind: str
+    target: str
+    secret: str
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """One notice for one channel, waiting to be sent."""
+
+    delivery_id: str
+    channel: Channel
+    event: Event
+    attempts: int
+    due_ms: int
+
+
+class Outbox(Protocol):
+    """Decisions of the notifier and the deliveries that follow from them."""
+
+    async def add_channel(
+        self, project_id: str, *, kind: str, target: str, secret: str, now_ms: int
+    ) -> Channel: ...
+    async def channels(self, project_id: str) -> list[Channel]: ...
+
+    async def take_notifier_lock(self) -> bool:
+        """True when this process is now (or still) the one notifier."""
+        ...
+
+    async def notifier_cursor(self) -> int: ...
+
+    async def decide(self, *, cursor: int, notices: Sequence[tuple[Event, Channel]], now_ms: int) -> None:
+        """Write deliveries (one per event and channel) and the cursor in one transaction."""
+        ...
+
+    async def claim(self, *, limit: int, now_ms: int, lease_ms: int) -> list[Delivery]:
+        """Take due deliveries (skip locked); they fall due again after the lease unless settled."""
+        ...
+
+    async def sent(self, delivery_id: str, *, now_ms: int, note: str) -> None: ...
+    async def failed(self, delivery_id: str, *, now_ms: int, note: str, retry_at_ms: int | None) -> None:
+        """retry_at_ms None: given up, a dead letter."""
+        ...

@@ -1,0 +1,23 @@
+"""Where the stores are and how they are used."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class DatabaseSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """PostgreSQL. An empty url means the embedded server under the data folder."""
+
+    url: str = ""
+    pool_connections_max: int = 8
+    command_timeout_s: float = 30.0
+    connect_timeout_s: float = 5.0
+
+
+class RedisSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Redis or Valkey. An empty url means the embedded server under the data folder."""
+
+    url: str = ""
+    prefix: str = "np"
+    timeout_s: float = 5.0
+    event_stream_max: int = 100_000  # entries kept in the event stream
