@@ -39,13 +39,13 @@ class RegistryFeed(Protocol):
         ...
 
     def load(self, *, shard: int, shards: int) -> AsyncIterator[list[RowSpec]]:
-        """All rows of one shard (row mod shards == shard) that ever had a session or a capability, in pages."""
+        """All rows of one shard (row mod shards == shard) that ever had a session or capability, in pages."""
         ...
 
     async def changes(
         self, after: int, *, shard: int, shards: int, limit: int = 1000
     ) -> tuple[int, list[RowSpec]]:
-        """The present specs of this shard's rows that changed after a position, and the position this brings to.
+        """The present specs of this shard's rows changed after a position, and the position this brings to.
 
         At most `limit` changes are looked at; call again until the position no longer moves.
         """
@@ -68,7 +68,7 @@ class History(Protocol):
         ...
 
     async def intervals(self, workload_id: str, from_ms: int, to_ms: int) -> list[BaseInterval]:
-        """Base rows that touch [from_ms, to_ms), and the last one before and the first one after, by start."""
+        """Base rows that touch [from_ms, to_ms), the last one before and the first one after, by start."""
         ...
 
     async def gaps(self, shard: int, from_ms: int, to_ms: int) -> list[Gap]:
@@ -241,6 +241,13 @@ class Directory(Protocol):
         self, project_id: str | None, *, after: str | None, limit: int
     ) -> list[NodeRecord]: ...
 
+    async def prune(self, *, now_ms: int, limit: int) -> int:
+        """Delete expired nonces, and signed requests that no longer count for the rate; how many went.
+
+        At most `limit` rows of each: call again until it returns 0.
+        """
+        ...
+
 
 class RowFullError(Exception):
     """All 64 slots of the row were given out: a further node key is needed."""
@@ -336,14 +343,29 @@ class Outbox(Protocol):
     async def notifier_cursor(self) -> int: ...
 
     async def decide(self, *, cursor: int, notices: Sequence[tuple[Event, Channel]], now_ms: int) -> None:
-        """Write deliveries (one per event and channel) and the cursor in one transaction."""
+        """Write deliveries (one per event and channel) and the cursor in one transaction.
+
+        A delivery that is there already is left alone and the cursor never moves back, so that a notifier
+        that lost its lock without noticing can do no harm.
+        """
         ...
 
-    async def claim(self, *, limit: int, now_ms: int, lease_ms: int) -> list[Delivery]:
-        """Take due deliveries (skip locked); they fall due again after the lease unless settled."""
+    async def claim(self, *, kind: str, limit: int, now_ms: int, lease_ms: int) -> list[Delivery]:
+        """Take due deliveries to channels of one kind (skip locked), oldest due first.
+
+        They fall due again after the lease unless settled. The claim itself counts the attempt (`attempts`
+        of what is returned includes this one), so that one that kills its worker is not tried for ever.
+        """
         ...
 
     async def sent(self, delivery_id: str, *, now_ms: int, note: str) -> None: ...
     async def failed(self, delivery_id: str, *, now_ms: int, note: str, retry_at_ms: int | None) -> None:
         """retry_at_ms None: given up, a dead letter."""
+        ...
+
+    async def disable_channel(self, channel_id: str, *, now_ms: int, note: str) -> int:
+        """The receiver is gone for good (410): no further notices; its due deliveries become dead letters.
+
+        `channels` no longer returns it. How many deliveries died.
+        """
         ...
