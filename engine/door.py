@@ -1,8 +1,8 @@
 """The door: what those who take beats in (UDP, the HTTP listener, the forwarder) ask of a shard.
 
 Everything here is a plain call on the one thread that the host loop and trio share (DESIGN.md, decision 1):
-a caller hands beats in with a callback and is called back once the beat is decided, never before the call
-returned and at most once. What stands behind the door (verification, journal, table) is not told here.
+a caller hands beats in with a callback and is called back exactly once, when the beat is decided: later, or
+(when it is refused at once) before the call returns. What stands behind the door is not told here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 GONE = -1  # in `PlainAnswer.code`: the generation is unknown, revoked or expired
-FRAME_BYTES = 48  # WIRE.md: a BEAT and an ACK are equally long
 
 
 class PlainBeat(NamedTuple):
@@ -65,4 +64,8 @@ class Door(Protocol):
 
     def session_slots(self, row: int, generation: int) -> dict[str, int] | None:
         """Workload id -> slot of that generation's frozen map; None: not a live generation."""
+        ...
+
+    def capability_live(self, row: int, generation: int) -> bool:
+        """Whether this is the row's present capability generation: for `/ping/<uuid>/log`, which is no beat."""
         ...
