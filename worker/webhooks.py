@@ -1,0 +1,174 @@
+"""Webhooks after the Standard Webhooks specification: the message, its signature, and one guarded POST.
+
+`webhook-id` is the event's id, so a repetition is recognisable. The receiver is not trusted: its address is
+checked and pinned (addresses.py), redirects are refused, time is bounded as a whole, and what it answers is
+read to a bound and thrown away: the status alone counts, nothing of the body can reach anybody.
+"""
+
+from __future__ import annotations
+
+import ssl
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx2
+import orjson
+import trio
+from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
+
+from engine.core.ports import Delivery
+from engine.core.records import Event
+from worker.addresses import AddressRefusedError, resolve
+from worker.outcome import Outcome, Result
+from worker.wording import rfc3339
+
+CONNECT_TIMEOUT_S = 5.0  # per address, within the whole
+RESPONSE_BYTES_MAX = 16_384  # read so that an honest receiver can finish its answer
+RESPONSE_DRAIN_S = 1.0
+
+
+class _BadChannelError(Exception):
+    """The channel can never be sent to as it is."""
+
+
+def payload(event: Event) -> bytes:
+    """The message: the same bytes at each attempt. Times are RFC 3339 in UTC."""
+    return orjson.dumps(
+        {
+            "type": event.kind,
+            "timestamp": rfc3339(event.at_ms),
+            "data": {
+                "event_id": event.event_id,
+                "kind": event.kind,
+                "project_id": event.project_id,
+                "node_id": event.node_id,
+                "workload_id": event.workload_id,
+                "since": rfc3339(event.since_ms),
+                "at": rfc3339(event.at_ms),
+                "workloads": list(event.workloads),
+                "detail": event.detail,
+            },
+        }
+    )
+
+
+def signed_headers(event: Event, body: bytes, *, secret: str, now_ms: int) -> dict[str, str]:
+    """Standard Webhooks' three headers. ValueError for a secret that is not of its form (`whsec_...`)."""
+    at = datetime.fromtimestamp(now_ms // 1000, tz=UTC)
+    try:
+        signature = Webhook(secret).sign(msg_id=event.event_id, timestamp=at, data=body.decode())
+    except EmptyWebhookSecretError as error:
+        raise ValueError("empty webhook secret") from error
+    return {
+        "webhook-id": event.event_id,
+        "webhook-timestamp": str(now_ms // 1000),
+        "webhook-signature": signature,
+    }
+
+
+class WebhookSender:
+    """Sends to channels of kind `webhook` (a Sender). Use as an async context manager."""
+
+    def __init__(self, *, allow_private: bool, tls: ssl.SSLContext | None = None) -> None:
+        """`tls` replaces the system's trust store (tests, private authorities)."""
+        self._allow_private = allow_private
+        # No connection is kept: two names may share an address, and a name must be checked each time.
+        self._client = httpx2.AsyncClient(
+            transport=httpx2.AsyncHTTPTransport(
+                verify=True if tls is None else tls,
+                trust_env=False,
+                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0),
+            ),
+            follow_redirects=False,
+            trust_env=False,
+            headers={"user-agent": "NodePulse-Webhooks/1", "accept-encoding": "identity"},
+        )
+
+    async def __aenter__(self) -> WebhookSender:
+        await self._client.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: Any) -> None:
+        await self._client.__aexit__(*exc)
+
+    async def __call__(self, delivery: Delivery, *, now_ms: int, timeout_s: float) -> Outcome:
+        try:
+            with trio.fail_after(timeout_s):
+                return await self._post(delivery, now_ms)
+        except trio.TooSlowError:
+            return Outcome(Result.FAILED, f"no answer within {timeout_s:g} s")
+        except AddressRefusedError as error:
+            return Outcome(Result.FAILED, str(error))
+        except _BadChannelError as error:
+            return Outcome(Result.REFUSED, str(error))
+        except httpx2.HTTPError as error:
+            return Outcome(Result.FAILED, f"{type(error).__name__}: {error}".rstrip(": "))
+
+    async def _post(self, delivery: Delivery, now_ms: int) -> Outcome:
+        url = _checked_url(delivery.channel.target)
+        body = payload(delivery.event)
+        try:
+            headers = signed_headers(delivery.event, body, secret=delivery.channel.secret, now_ms=now_ms)
+        except ValueError as error:
+            raise _BadChannelError("the channel's secret is not a Standard Webhooks secret") from error
+        host = url.raw_host.decode("ascii")
+        port = url.port or (443 if url.scheme == "https" else 80)
+        headers |= {"host": url.netloc.decode("ascii"), "content-type": "application/json"}
+        failed: httpx2.TransportError | None = None
+        for address in await resolve(host, port, allow_private=self._allow_private):
+            request = self._client.build_request(
+                "POST",
+                url.copy_with(host=address),
+                content=body,
+                headers=headers,
+                # The certificate is checked against the name, although the address is what we connect to.
+                extensions={"sni_hostname": host},
+                timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S),
+            )
+            try:
+                return await self._exchange(request)
+            except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+                failed = error  # nothing was sent: the next address may do
+        assert failed is not None, "resolve gives at least one address"
+        raise failed
+
+    async def _exchange(self, request: httpx2.Request) -> Outcome:
+        response = await self._client.send(request, stream=True)
+        try:
+            await _drain(response)
+        finally:
+            await response.aclose()
+        return _read_status(response.status_code)
+
+
+def _checked_url(target: str) -> httpx2.URL:
+    try:
+        url = httpx2.URL(target)
+    except httpx2.InvalidURL as error:
+        raise _BadChannelError("not a URL") from error
+    if url.scheme not in ("http", "https") or not url.host or url.userinfo:
+        raise _BadChannelError("a webhook needs an http or https URL without a user name")
+    return url
+
+
+def _read_status(status: int) -> Outcome:
+    if 200 <= status < 300:
+        return Outcome(Result.ACCEPTED, f"HTTP {status}")
+    if status == 410:
+        return Outcome(Result.GONE, "HTTP 410: the receiver wants no more; the channel is disabled")
+    if 300 <= status < 400:
+        return Outcome(Result.FAILED, f"HTTP {status}: redirects are not followed")
+    return Outcome(Result.FAILED, f"HTTP {status}")
+
+
+async def _drain(response: httpx2.Response) -> None:
+    """Let the receiver finish a short answer. The status is in hand: nothing here can change the outcome."""
+    seen = 0
+    with trio.move_on_after(RESPONSE_DRAIN_S):
+        try:
+            async for chunk in response.aiter_raw():
+                seen += len(chunk)
+                if seen >= RESPONSE_BYTES_MAX:
+                    return
+        except httpx2.HTTPError:
+            return  # it broke off after its status line: what it said stands
