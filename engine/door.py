@@ -67,5 +67,5 @@ class Door(Protocol):
         ...
 
     def capability_live(self, row: int, generation: int) -> bool:
-        """Whether this is the row's present capability generation: for `/ping/<uuid>/log`, which is no beat."""
+        """Whether this is the row's capability generation now: for `/ping/<uuid>/log`, which is no beat."""
         ...
