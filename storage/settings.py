@@ -9,6 +9,7 @@ class DatabaseSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """PostgreSQL. An empty url means the embedded server under the data folder."""
 
     url: str = ""
+    binaries: str = ""  # folder with initdb and postgres for the embedded server; empty = found by itself
     pool_connections_max: int = 8
     command_timeout_s: float = 30.0
     connect_timeout_s: float = 5.0
@@ -18,6 +19,7 @@ class RedisSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Redis or Valkey. An empty url means the embedded server under the data folder."""
 
     url: str = ""
+    binaries: str = ""  # folder with valkey-server for the embedded server; empty = found by itself
     prefix: str = "np"
     timeout_s: float = 5.0
     event_stream_max: int = 100_000  # entries kept in the event stream
