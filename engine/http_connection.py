@@ -1,0 +1,250 @@
+"""One connection of the beat listener: requests in, answers out in the order of the requests.
+
+Everything a client may hold open is bounded here: unanswered requests, answers it does not read, and the
+time each of these may take. Cutting bytes into requests is http_reader.py's, their meaning http_routes.py's,
+accepting and closing ingest_http.py's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections import deque
+from typing import Any, Protocol, cast
+
+from engine.http_reader import RequestReader
+from engine.http_reply import CONTINUE, TIMED_OUT, Reply, busy, render
+from engine.http_routes import Request, Routes
+
+PIPELINE_MAX = 16  # unanswered requests of one connection; above it its socket is not read
+WRITE_BYTES_MAX = 262_144  # answers the client has not taken; above it its socket is not read
+REQUEST_S_MAX = 30.0  # from the first byte of a request to its last; above it 408
+ANSWER_S_MAX = 30.0  # how long the door or the client may hold an answer up; above it the connection is cut
+LINGER_S_MAX = 2.0  # after a refusal the rest of the body is read away, or the client would lose the answer
+_CROWDED_RETRY_MS = 1_000
+
+
+class Home(Protocol):
+    """What a connection needs of its listener."""
+
+    read_buffer: memoryview  # shared: what is read is parsed before anything else is read
+    draining: bool
+
+    def now_ms(self) -> int:
+        """The server's clock, unix milliseconds."""
+        ...
+
+    def time_s(self) -> float:
+        """The loop's clock, seconds."""
+        ...
+
+    def accept(self, connection: Connection) -> bool:
+        """Count the connection in; False when there are too many."""
+        ...
+
+    def lost(self, connection: Connection) -> None:
+        """Count it out."""
+        ...
+
+
+class _Exchange:
+    """A request's place in the order of answers."""
+
+    __slots__ = ("_connection", "_head_only", "answered", "keep_alive", "since_s")
+
+    def __init__(self, connection: Connection, *, head_only: bool, keep_alive: bool, since_s: float) -> None:
+        self._connection = connection
+        self._head_only = head_only
+        self.keep_alive = keep_alive
+        self.since_s = since_s
+        self.answered: bytes | None = None
+
+    def answer(self, reply: Reply) -> None:
+        self.answered = render(reply, close=not self.keep_alive, head_only=self._head_only)
+        self._connection.flush()
+
+
+class Connection(asyncio.BufferedProtocol):
+    """The protocol of one accepted socket."""
+
+    def __init__(
+        self, home: Home, routes: Routes, *, body_max: int, idle_s_max: float, allow_plaintext: bool
+    ) -> None:
+        self._home = home
+        self._routes = routes
+        self._idle_s_max = idle_s_max
+        self._local = allow_plaintext
+        self._tls = False
+        self._transport: asyncio.Transport = cast("asyncio.Transport", None)  # until connection_made
+        self._reader = RequestReader(body_max=body_max)
+        self._pending: deque[_Exchange] = deque()
+        self._deaf = False  # the last answer is in the queue: what still comes in is thrown away
+        self._lost = False
+        self._read_paused = False
+        # Since when (loop seconds) what is bounded in time has been going on; 0: it is not.
+        self._idle_since_s = home.time_s()
+        self._reading_since_s = 0.0
+        self._write_paused_since_s = 0.0
+        self._lingering_since_s = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        if not self._home.accept(self):
+            self._deaf = True
+            self._transport.write(render(busy(_CROWDED_RETRY_MS), close=True))
+            self._transport.close()
+            return
+        self._tls = transport.get_extra_info("sslcontext") is not None
+        self._local = self._local or self._tls or is_local(transport.get_extra_info("peername"))
+        self._transport.set_write_buffer_limits(high=WRITE_BYTES_MAX)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        self._pending.clear()
+        self._reader.close()
+        self._home.lost(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._home.read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._deaf:
+            return
+        reader = self._reader
+        reader.feed(self._home.read_buffer[:nbytes])
+        if reader.complete:
+            self._dispatch()
+        if reader.reading and not self._deaf and reader.wants_continue():
+            self._queue(CONTINUE)
+        if reader.refusal is not None:
+            self._refuse(reader.refusal)
+        if not reader.reading:
+            self._reading_since_s = 0.0
+        elif not self._reading_since_s:
+            self._reading_since_s = self._home.time_s()
+        self._regulate()
+
+    def eof_received(self) -> bool:
+        self._deaf = True
+        return bool(self._pending) and not self._tls  # True: we close once the last answer has left
+
+    def pause_writing(self) -> None:
+        self._write_paused_since_s = self._home.time_s()
+        self._regulate()
+
+    def resume_writing(self) -> None:
+        self._write_paused_since_s = 0.0
+        self._regulate()
+
+    def flush(self) -> None:
+        """Write the answers whose turn has come."""
+        pending = self._pending
+        if not pending or pending[0].answered is None or self._lost or self._transport.is_closing():
+            return
+        answers = []
+        last = False
+        while pending and pending[0].answered is not None and not last:
+            exchange = pending.popleft()
+            answers.append(cast("bytes", exchange.answered))
+            last = not exchange.keep_alive
+        self._transport.write(answers[0] if len(answers) == 1 else b"".join(answers))
+        if last:
+            self._hang_up()
+        elif not pending:
+            self._idle_since_s = self._home.time_s()
+            if self._deaf or (self._home.draining and not self._reader.reading):
+                self._transport.close()
+        if self._read_paused:
+            self._regulate()
+
+    def drain(self) -> None:
+        """Close as soon as what was accepted is answered."""
+        if not self._pending and not self._reader.reading:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once, whatever is unanswered."""
+        self._transport.abort()
+
+    def sweep(self, now_s: float) -> None:
+        """End what has taken too long."""
+        if self._lingering_since_s:
+            if now_s - self._lingering_since_s > LINGER_S_MAX:
+                self._transport.abort()
+        elif self._write_paused_since_s:
+            if now_s - self._write_paused_since_s > ANSWER_S_MAX:
+                self._transport.abort()
+        elif self._pending:
+            if now_s - self._pending[0].since_s > ANSWER_S_MAX:
+                self._transport.abort()
+        elif self._reading_since_s:
+            if now_s - self._reading_since_s > REQUEST_S_MAX:
+                self._refuse(TIMED_OUT)
+        elif now_s - self._idle_since_s > self._idle_s_max:
+            self._transport.close()
+
+    def _dispatch(self) -> None:
+        t_ms = self._home.now_ms()
+        now_s = self._home.time_s()
+        complete, self._reader.complete = self._reader.complete, []
+        for method, target, content_type, encoded, authorization, body, keep_alive in complete:
+            exchange = _Exchange(
+                self,
+                head_only=method == b"HEAD",
+                keep_alive=keep_alive and not self._home.draining,
+                since_s=now_s,
+            )
+            self._deaf = not exchange.keep_alive
+            self._pending.append(exchange)
+            self._routes.route(
+                Request(method, target, content_type, encoded, authorization, body, self._local, t_ms),
+                exchange.answer,
+            )
+            if self._deaf:
+                return
+
+    def _queue(self, answer: bytes) -> None:
+        exchange = _Exchange(self, head_only=False, keep_alive=True, since_s=self._home.time_s())
+        exchange.answered = answer
+        self._pending.append(exchange)
+        self.flush()
+
+    def _refuse(self, refusal: Reply) -> None:
+        """The last answer of this connection, after those that are due before it."""
+        if self._deaf:
+            return
+        self._deaf = True
+        self._routes.answered["none", refusal.status] += 1
+        exchange = _Exchange(self, head_only=False, keep_alive=False, since_s=self._home.time_s())
+        self._pending.append(exchange)
+        exchange.answer(refusal)
+
+    def _hang_up(self) -> None:
+        self._pending.clear()
+        if self._reader.refusal is None or self._tls:
+            self._transport.close()
+            return
+        self._lingering_since_s = self._home.time_s()
+        self._transport.write_eof()
+
+    def _regulate(self) -> None:
+        """Read while there is room for what is read."""
+        if self._lost or self._transport.is_closing():
+            return
+        full = len(self._pending) >= PIPELINE_MAX or bool(self._write_paused_since_s)
+        pause = full and not self._deaf
+        if pause and not self._read_paused:
+            self._read_paused = True
+            self._transport.pause_reading()
+        elif self._read_paused and not pause:
+            self._read_paused = False
+            self._transport.resume_reading()
+
+
+def is_local(peer: Any) -> bool:
+    """Whether a peer name is a loopback address or that of a local socket."""
+    if not isinstance(peer, tuple):
+        return True
+    address = ipaddress.ip_address(peer[0].partition("%")[0])
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
