@@ -1,0 +1,249 @@
+"""Webhooks against a real receiver: signature, status codes, hanging, redirects, the address guard."""
+
+import json
+import time
+
+import pytest
+import trio
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+from tests.worker.fakes import SECRET, make_channel, make_delivery, make_event
+from tests.worker.receivers import OK, HttpReceiver, self_signed, serving
+from tests.worker.test_addresses import Names
+from worker.outcome import Outcome, Result
+from worker.webhooks import RESPONSE_BYTES_MAX, WebhookSender
+
+ANSWER = "HTTP/1.1 {}\r\ncontent-length: 0\r\n{}\r\n"
+
+
+def answer(status: str, headers: str = "") -> bytes:
+    return ANSWER.format(status, headers).encode()
+
+
+def delivery_to(url: str, *, secret: str = SECRET, event=None):
+    channel = make_channel(target=url)
+    channel = type(channel)(channel.channel_id, channel.project_id, channel.kind, url, secret)
+    return make_delivery(event, channel)
+
+
+async def send(url: str, *, timeout_s: float = 5.0, allow_private: bool = True, tls=None, **more) -> Outcome:
+    async with WebhookSender(allow_private=allow_private, tls=tls) as sender:
+        return await sender(delivery_to(url, **more), now_ms=time.time_ns() // 1_000_000, timeout_s=timeout_s)
+
+
+async def test_the_receiver_can_verify_the_signature_and_tell_a_repetition():
+    event = make_event(workloads=("w1", "w2"), detail="ü")
+    async with serving(HttpReceiver(OK)) as receiver:
+        for _ in range(2):
+            outcome = await send(f"http://127.0.0.1:{receiver.port}/hook?a=1", event=event)
+            assert outcome == Outcome(Result.ACCEPTED, "HTTP 200")
+    (line, headers, body), (_, again, body_again) = receiver.requests
+    assert line == "POST /hook?a=1 HTTP/1.1"
+    message = Webhook(SECRET).verify(body, headers)
+    assert message["type"] == "node.down"
+    assert message["timestamp"] == "2026-09-21T14:14:50.000Z"
+    assert message["data"]["event_id"] == headers["webhook-id"] == again["webhook-id"] == event.event_id
+    assert message["data"]["workloads"] == ["w1", "w2"]
+    assert message["data"]["detail"] == "ü"
+    assert body == body_again
+    assert headers["host"] == f"127.0.0.1:{receiver.port}"
+    assert headers["content-type"] == "application/json"
+
+
+async def test_a_changed_body_does_not_verify():
+    async with serving(HttpReceiver(OK)) as receiver:
+        await send(f"http://127.0.0.1:{receiver.port}/")
+    _, headers, body = receiver.requests[0]
+    message = json.loads(body)
+    message["type"] = "node.up"
+    with pytest.raises(WebhookVerificationError):
+        Webhook(SECRET).verify(json.dumps(message), headers)
+
+
+@pytest.mark.parametrize(
+    ("status", "result"),
+    [
+        ("200 OK", Result.ACCEPTED),
+        ("204 No Content", Result.ACCEPTED),
+        ("400 Bad Request", Result.FAILED),
+        ("404 Not Found", Result.FAILED),
+        ("410 Gone", Result.GONE),
+        ("429 Too Many Requests", Result.FAILED),
+        ("500 Internal Server Error", Result.FAILED),
+        ("503 Service Unavailable", Result.FAILED),
+    ],
+)
+async def test_the_status_alone_decides(status, result):
+    async with serving(HttpReceiver(answer(status))) as receiver:
+        outcome = await send(f"http://127.0.0.1:{receiver.port}/")
+    assert outcome.result is result
+    assert status.split()[0] in outcome.note
+
+
+async def test_a_redirect_is_refused_and_its_target_never_asked():
+    async with serving(HttpReceiver(OK)) as target:
+        location = f"location: http://127.0.0.1:{target.port}/\r\n"
+        for status in ("301 Moved", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"):
+            async with serving(HttpReceiver(answer(status, location))) as receiver:
+                outcome = await send(f"http://127.0.0.1:{receiver.port}/")
+            assert outcome.result is Result.FAILED
+            assert "redirects are not followed" in outcome.note
+    assert target.requests == []
+
+
+async def test_a_receiver_that_hangs_is_dropped_at_the_deadline():
+    async with serving(HttpReceiver(None)) as receiver:
+        started = trio.current_time()
+        outcome = await send(f"http://127.0.0.1:{receiver.port}/", timeout_s=0.3)
+        assert trio.current_time() - started < 2
+    assert outcome == Outcome(Result.FAILED, "no answer within 0.3 s")
+    assert len(receiver.requests) == 1
+
+
+async def test_a_receiver_that_drips_its_header_is_dropped_at_the_deadline_too():
+    receiver = HttpReceiver(b"HTTP/1.1 200 OK\r\n")
+
+    async def drip(stream):
+        await stream.send_all(b"HTTP/1.1 200 OK\r\n")
+        while True:
+            await stream.send_all(b"x: y\r\n")
+            await trio.sleep(0.05)
+
+    receiver._handle = drip
+    async with serving(receiver):
+        outcome = await send(f"http://127.0.0.1:{receiver.port}/", timeout_s=0.4)
+    assert outcome.result is Result.FAILED
+
+
+async def test_an_endless_answer_is_read_to_a_bound_and_its_status_counts():
+    receiver = HttpReceiver(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n")
+    receiver.endless = b"x" * 65_536
+    async with serving(receiver):
+        with trio.fail_after(5):
+            outcome = await send(f"http://127.0.0.1:{receiver.port}/")
+    assert outcome.result is Result.ACCEPTED
+    assert receiver.sent_bytes < 16_000_000  # what the sockets' buffers may have swallowed
+
+
+@pytest.mark.parametrize("length", ["3", str(RESPONSE_BYTES_MAX + 1), "9" * 4000, "-1", "x"])
+async def test_a_length_that_does_not_come_delays_nothing_for_long(length):
+    head = f"HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n".encode()
+    receiver = HttpReceiver(head)
+
+    async def hold(stream):
+        await stream.send_all(head)
+        await trio.sleep_forever()
+
+    receiver._handle = hold
+    async with serving(receiver):
+        started = trio.current_time()
+        outcome = await send(f"http://127.0.0.1:{receiver.port}/", timeout_s=10)
+    assert trio.current_time() - started < 5
+    assert outcome.result is (Result.ACCEPTED if length.isdigit() and len(length) < 30 else Result.FAILED)
+
+
+async def test_an_answer_that_breaks_off_after_its_status_still_counts():
+    async with serving(HttpReceiver(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")) as receiver:
+        outcome = await send(f"http://127.0.0.1:{receiver.port}/")
+    assert outcome.result is Result.ACCEPTED
+
+
+@pytest.mark.parametrize("nonsense", [b"SSH-2.0-nonsense\r\n\r\n", b"", b"HTTP/1.1 two hundred\r\n\r\n"])
+async def test_a_receiver_that_does_not_speak_http_has_failed(nonsense):
+    async with serving(HttpReceiver(nonsense)) as receiver:
+        outcome = await send(f"http://127.0.0.1:{receiver.port}/")
+    assert outcome.result is Result.FAILED
+
+
+async def test_nobody_listening_is_a_failure_to_be_tried_again():
+    async with serving(HttpReceiver()) as receiver:
+        pass
+    outcome = await send(f"http://127.0.0.1:{receiver.port}/")
+    assert outcome.result is Result.FAILED
+    assert outcome.note.startswith("ConnectError")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "2130706433", "0"])
+async def test_a_private_address_is_never_connected_to(host):
+    async with serving(HttpReceiver(OK)) as receiver:
+        outcome = await send(f"http://{host}:{receiver.port}/", allow_private=False)
+    assert outcome.result is Result.FAILED
+    assert "not public" in outcome.note or "does not resolve" in outcome.note
+    assert receiver.requests == []
+
+
+class Rebinding(Names):
+    """Answers a public address first and a private one ever after."""
+
+    def __init__(self):
+        super().__init__(rebinding=["127.0.0.1"])
+        self.asked = 0
+
+    async def getaddrinfo(self, host, port, *rest, **more):
+        self.asked += 1
+        return await super().getaddrinfo(host, port, *rest, **more)
+
+
+async def test_the_name_is_resolved_once_and_the_checked_address_is_the_one_connected_to():
+    resolver = Rebinding()
+    trio.socket.set_custom_hostname_resolver(resolver)
+    async with serving(HttpReceiver(OK)) as receiver:
+        outcome = await send(f"http://rebinding:{receiver.port}/x")
+    assert outcome.result is Result.ACCEPTED
+    assert resolver.asked == 1
+    assert receiver.requests[0][1]["host"] == f"rebinding:{receiver.port}"
+
+
+async def test_the_next_address_is_tried_when_one_cannot_be_connected_to():
+    async with serving(HttpReceiver(OK)) as receiver:
+        trio.socket.set_custom_hostname_resolver(Names(two=["127.0.0.2", "127.0.0.1"]))
+        outcome = await send(f"http://two:{receiver.port}/")
+    assert outcome.result is Result.ACCEPTED
+    assert len(receiver.requests) == 1
+
+
+async def test_over_tls_the_certificate_is_checked_against_the_name_although_the_address_is_pinned(tmp_path):
+    server, client = self_signed(tmp_path, names=["hooks.example"])
+    trio.socket.set_custom_hostname_resolver(
+        Names(**{"hooks.example": ["127.0.0.1"], "other.example": ["127.0.0.1"]})
+    )
+    async with serving(HttpReceiver(OK), tls=server) as receiver:
+        good = await send(f"https://hooks.example:{receiver.port}/", tls=client)
+        wrong_name = await send(f"https://other.example:{receiver.port}/", tls=client)
+        untrusted = await send(f"https://hooks.example:{receiver.port}/")
+    assert good.result is Result.ACCEPTED
+    assert wrong_name.result is untrusted.result is Result.FAILED
+    assert len(receiver.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "ftp://example.org/",
+        "http://",
+        "https://user:pw@example.org/",
+        "file:///etc/passwd",
+        "http://a:99999/",
+    ],
+)
+async def test_what_is_no_webhook_url_is_a_dead_letter_at_once(url):
+    assert (await send(url)).result is Result.REFUSED
+
+
+@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_!", "not base64 at all ü"])
+async def test_without_a_usable_secret_nothing_is_sent_unsigned(secret):
+    async with serving(HttpReceiver(OK)) as receiver:
+        outcome = await send(f"http://127.0.0.1:{receiver.port}/", secret=secret)
+    assert outcome.result is Result.REFUSED
+    assert receiver.requests == []
+
+
+async def test_no_connection_is_kept_for_the_next_request():
+    async with serving(HttpReceiver(OK)) as receiver, WebhookSender(allow_private=True) as sender:
+        for _ in range(3):
+            await sender(
+                delivery_to(f"http://127.0.0.1:{receiver.port}/"), now_ms=1_790_000_000_000, timeout_s=5
+            )
+        assert sender._client._transport._pool.connections == []
+    assert len(receiver.requests) == 3
