@@ -1,0 +1,36 @@
+"""The words of a notice."""
+
+import pytest
+
+from tests.worker.fakes import NODE, make_event
+from worker.notifier import TOLD_KINDS
+from worker.wording import rfc3339, subject, text
+
+
+@pytest.mark.parametrize(
+    ("unix_ms", "written"),
+    [
+        (0, "1970-01-01T00:00:00.000Z"),
+        (1_790_000_000_007, "2026-09-21T14:13:20.007Z"),
+        (1_790_000_000_999, "2026-09-21T14:13:20.999Z"),  # never rounded up
+    ],
+)
+def test_times_are_rfc_3339_in_utc_with_milliseconds(unix_ms, written):
+    assert rfc3339(unix_ms) == written
+
+
+@pytest.mark.parametrize("kind", sorted(TOLD_KINDS))
+def test_every_kind_that_is_told_has_words_of_its_own(kind):
+    words = text(make_event(kind=kind))
+    assert "to be done." in words or "What to do:" in words
+    assert NODE in words
+
+
+def test_a_workloads_notice_names_the_workload():
+    event = make_event(kind="workload.down", workload_id="w1")
+    assert subject(event) == "[NodePulse] Workload down: w1 since 2026-09-21 14:13 UTC"
+    assert text(event).startswith("Workload w1 is down.\n")
+
+
+def test_a_subject_is_always_one_line():
+    assert "\n" not in subject(make_event(detail="two\nlines"))
