@@ -1,4 +1,4 @@
-"""Every setting of the web process, with its unit."""
+"""Every setting of the web process, with its unit. The cost of moving each stands in config.example.yaml."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ class WebSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     host: str = "127.0.0.1"
     port: int = 8080
-    body_bytes_max: int = 64 * 1024 * 1024
-    body_s_max: float = 30.0
-    connections_max: int = 4_000
+    body_bytes_max: int = 64 * 1024 * 1024  # one body on a path that takes a long list
+    body_s_max: float = 30.0  # from the header's end to the body's last byte
+    bodies_bytes_max: int = 256 * 1024 * 1024  # all bodies held at once; above it 503
+    connections_max: int = 4_000  # above it 503 and closed
     keep_alive_s: float = 75.0
+    send_s_max: float = 30.0  # a client that takes no byte of its answer for this long is cut off
     backlog: int = 1_024
-    graceful_s: float = 10.0
+    drain_s: float = 1.0  # readyz fails this long before the listener closes
+    graceful_s: float = 4.0  # after that connections are cut; with drain_s below serve.stop_web_s
     session_life_s: float = 86_400.0  # how long an opened session is valid
     session_rate_per_min: int = 10  # signed requests per node and minute
     read_wait_ms_max: int = 2_000  # how long a read waits for the watermark

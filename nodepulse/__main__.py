@@ -1,0 +1,5 @@
+"""``python -m nodepulse``: the command line."""
+
+from nodepulse.cli import main
+
+main()
