@@ -43,6 +43,21 @@ class RequestReader:
         self._skipped_left = 0
         self._begin()
 
+    def _begin(self) -> None:
+        self._target = b""
+        self._head_bytes = 0
+        self._overhead = 0  # bytes since the request began or its body last grew
+        self._in_body = False
+        self._content_type = b""
+        self._authorization = b""
+        self._encoded = False
+        self._chunked = False
+        self._expects = b""
+        self._content_length = 0
+        self._body_left = 0
+        self._keeps_body = False
+        self._parts: list[bytes] = []
+
     def feed(self, data: memoryview) -> None:
         """Take what was read."""
         self._overhead += len(data)
@@ -128,21 +143,6 @@ class RequestReader:
             self.reading = False
 
     # -- details ----------------------------------------------------------------------------------------
-
-    def _begin(self) -> None:
-        self._target = b""
-        self._head_bytes = 0
-        self._overhead = 0  # bytes since the request began or its body last grew
-        self._in_body = False
-        self._content_type = b""
-        self._authorization = b""
-        self._encoded = False
-        self._chunked = False
-        self._expects: bytes = b""
-        self._content_length: int = 0
-        self._body_left = 0
-        self._keeps_body = False
-        self._parts: list[bytes] = []
 
     def _request(self) -> RawRequest:
         parts = self._parts
