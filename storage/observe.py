@@ -70,7 +70,6 @@ def init_sentry(dsn: str, process: str, *, release: str | None = None) -> bool:
         dsn=dsn,
         release=release,
         include_local_variables=False,
-        send_default_pii=False,
         max_request_body_size="never",
         traces_sample_rate=None,
         shutdown_timeout=SENTRY_FLUSH_S,
