@@ -149,6 +149,13 @@ def peek(frame: bytes) -> tuple[int, int]:
     return generation, row
 
 
+def peek_seq(frame: bytes) -> int:
+    """The seq of a BEAT or ACK of the right length, nothing else checked; FrameRejectedError(LENGTH)."""
+    if len(frame) != FRAME_BYTES:
+        raise FrameRejectedError(Reject.LENGTH)
+    return int.from_bytes(frame[8:16], "big")
+
+
 def _reject(reason: Reject) -> NoReturn:
     raise FrameRejectedError(reason)
 
