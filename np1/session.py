@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import IPv6Address
 
 from np1.shape import MalformedAnswerError, Shape, parse_object
 from np1.siphash import KEY_BYTES
@@ -29,7 +30,8 @@ _NONCE = re.compile(r"(?:[0-9a-f]{2}){16,64}", re.ASCII)
 _KEY = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _TOKEN = re.compile(r"[!-~]{1,1024}", re.ASCII)
 _UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|\+00:00)", re.ASCII)
-_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST = rf"(?:\[[0-9A-Fa-f:.]{{2,45}}\]|{_LABEL}(?:\.{_LABEL}){{0,62}}\.?)"
 _UDP = re.compile(_HOST + r":\d{1,5}", re.ASCII)
 _HTTP = re.compile(r"https?://" + _HOST + r"(?::\d{1,5})?", re.ASCII)
 
@@ -138,6 +140,11 @@ def _parse_slots(sessions: Shape) -> tuple[tuple[int, str], ...]:
 
 def _parse_endpoint(endpoints: Shape, name: str, pattern: re.Pattern[str]) -> str:
     text = endpoints.text(name, pattern)
+    if "[" in text:
+        try:
+            IPv6Address(text[text.index("[") + 1 : text.index("]")])
+        except ValueError as error:
+            raise MalformedAnswerError(f"{endpoints.path}.{name}: no IPv6 address") from error
     digits = text.rpartition(":")[2]
     if digits.isdigit() and not 1 <= int(digits) <= 65_535:
         raise MalformedAnswerError(f"{endpoints.path}.{name}: no such port")

@@ -1,0 +1,238 @@
+"""The trio shell: carries out what the client's state machine decides (np1/client.py).
+
+Tasks: one that waits for the machine's next moment, one that sends datagrams in order, one that receives
+them per socket, and one per HTTP call (in a worker thread). The machine is only ever touched from the
+trio thread, and never across an await.
+"""
+
+from __future__ import annotations
+
+import random
+import ssl
+import time
+from collections.abc import Callable, Mapping
+
+import trio
+
+from node.calls import Calls, NodeEvent, SessionRefused, StateName, split_endpoint, states_by_name
+from node.identity import NodeIdentity
+from np1.client import BeatClient
+from np1.effects import Effect, OpenSession, SendHttp, SendUdp, SessionOpened, Stopped, Wake
+from np1.running import ClientStatistics
+from np1.session import BackfillBeat
+
+DATAGRAMS_QUEUED_MAX = 16  # frames that wait for a name to be resolved; what does not fit is not sent
+DATAGRAM_BYTES_MAX = 2_048
+
+
+def _now_ms() -> int:
+    # Rounded: a float a hair under the moment waited for must not count as before it.
+    return round(trio.current_time() * 1000)
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class NodeClient:
+    """One node's client under trio.
+
+    base_url: of the web API. private_key: the Ed25519 seed in hex. on_event: called in the trio thread with
+    every `NodeEvent`; it must not block. quiet: ask for no ACK where the rules allow it. first_within_ms:
+    the first beat comes at a random moment of this span (None = one interval, the rule for a fleet).
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        node_id: str,
+        private_key: str,
+        manager_version: str = "nodepulse/0.1",
+        on_event: Callable[[NodeEvent], None] | None = None,
+        quiet: bool = False,
+        first_within_ms: int | None = None,
+        http_timeout_s: float = 10.0,
+        tls: ssl.SSLContext | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        identity = NodeIdentity(node_id, private_key)
+        self._calls = Calls(
+            base_url, identity, manager_version=manager_version, timeout_s=http_timeout_s, tls=tls
+        )
+        self._machine = BeatClient(rng=rng or random.Random(), quiet=quiet, first_within_ms=first_within_ms)
+        self._on_event = on_event
+        self._wake_ms: float = float("inf")
+        self._replanned = trio.Event()
+        self._changed = trio.Event()
+        self._stopped: Stopped | None = None
+        self._has_run = False
+        self._nursery: trio.Nursery | None = None
+        self._send_frames, self._frames = trio.open_memory_channel[SendUdp](DATAGRAMS_QUEUED_MAX)
+        self._socket: trio.socket.SocketType | None = None
+        self._socket_endpoint = ""
+        self.udp_failures = 0  # frames that could not be handed to the network
+
+    def set_states(self, states: Mapping[str, StateName]) -> None:
+        """What the next frame says, by workload id; who is left out is absent. ValueError for other words."""
+        self._machine.set_states(states_by_name(states))
+
+    def statistics(self) -> ClientStatistics:
+        """Counts: ACKs by code, frames, sessions, and what is kept for the backfill."""
+        return self._machine.statistics()
+
+    def unacknowledged(self) -> list[BackfillBeat]:
+        """The beats that were never acknowledged, oldest first."""
+        return self._machine.unacknowledged()
+
+    async def wait_until(self, condition: Callable[[ClientStatistics], bool]) -> None:
+        """Return once the statistics satisfy the condition; looked at after every change."""
+        while not condition(self.statistics()):
+            await self._changed.wait()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Beat until `stop` (or cancellation, which says nothing to the server). Runs once.
+
+        Under ``nursery.start`` it counts as started when the first session is open.
+        """
+        if self._has_run:
+            raise RuntimeError("a client runs once")
+        self._has_run = True
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._send_datagrams)
+                nursery.start_soon(self._report_started, task_status)
+                self._do(self._machine.start(_now_ms(), _wall_ms()))
+                await self._keep_time()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._nursery = None
+            self._close_socket()
+
+    async def stop(self, *, timeout_s: float = 5.0) -> bool:
+        """Tell the server of a planned stop and end `run`. False: it was not acknowledged in time."""
+        if self._stopped is not None:
+            return self._stopped.credited
+        if self._nursery is None:
+            raise RuntimeError("this client is not running")
+        self._do(self._machine.stop(_now_ms()))
+        with trio.move_on_after(timeout_s):
+            while self._stopped is None:
+                await self._changed.wait()
+        if self._stopped is None:
+            self._end(Stopped(credited=False))
+        assert self._stopped is not None
+        return self._stopped.credited
+
+    def _end(self, stopped: Stopped) -> None:
+        self._stopped = stopped
+        self._replanned.set()
+
+    async def _keep_time(self) -> None:
+        while self._stopped is None:
+            self._replanned = trio.Event()
+            with trio.move_on_at(self._wake_ms / 1000):
+                await self._replanned.wait()
+            if self._stopped is None and _now_ms() >= self._wake_ms:
+                self._do(self._machine.wake(_now_ms(), _wall_ms()))
+
+    async def _report_started(self, task_status: trio.TaskStatus[None]) -> None:
+        await self.wait_until(lambda statistics: statistics.sessions > 0)
+        task_status.started()
+
+    def _do(self, effects: list[Effect]) -> None:
+        """Carry out the machine's orders and tell of what happened."""
+        assert self._nursery is not None
+        self._wake_ms = float("inf")
+        for effect in effects:
+            match effect:
+                case SendUdp():
+                    self._enqueue(effect)
+                case SendHttp():
+                    self._nursery.start_soon(self._post_beat, effect)
+                case OpenSession():
+                    self._nursery.start_soon(self._open_session, effect)
+                case Wake(at_ms):
+                    self._wake_ms = at_ms
+                case Stopped():
+                    self._end(effect)
+                    self._tell(effect)
+                case _:
+                    self._tell(effect)
+        self._replanned.set()
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def _tell(self, event: NodeEvent) -> None:
+        if self._on_event is not None:
+            self._on_event(event)
+
+    def _enqueue(self, order: SendUdp) -> None:
+        try:
+            self._send_frames.send_nowait(order)
+        except trio.WouldBlock:
+            self.udp_failures += 1  # a frame that waits longer is worth less than the next one
+
+    async def _open_session(self, order: OpenSession) -> None:
+        sent_ms = _now_ms()
+        outcome = await trio.to_thread.run_sync(self._calls.open_session, order, abandon_on_cancel=True)
+        if isinstance(outcome, SessionRefused):
+            self._tell(outcome)
+            self._do(self._machine.on_session_refused(outcome.refusal, sent_ms=sent_ms, now_ms=_now_ms()))
+        else:
+            self._do(self._machine.on_session(outcome, sent_ms=sent_ms, now_ms=_now_ms()))
+
+    async def _post_beat(self, order: SendHttp) -> None:
+        reply = await trio.to_thread.run_sync(self._calls.post_beat, order, abandon_on_cancel=True)
+        if reply is not None:
+            self._do(self._machine.on_http_reply(order, reply.status, reply.body, _now_ms()))
+
+    async def _send_datagrams(self) -> None:
+        async for order in self._frames:
+            try:
+                sock = await self._socket_to(order.endpoint)
+                await sock.send(order.frame)
+            except (OSError, trio.ClosedResourceError):  # closed: by the receiver, which saw an error first
+                # The machine tries again by its own clock; a new socket then resolves the name anew.
+                self.udp_failures += 1
+                self._close_socket()
+
+    async def _socket_to(self, endpoint: str) -> trio.socket.SocketType:
+        """The socket that is connected to this endpoint."""
+        if self._socket is not None and self._socket_endpoint == endpoint:
+            return self._socket
+        self._close_socket()
+        host, port = split_endpoint(endpoint)
+        found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_DGRAM)
+        family, kind, protocol, _, address = found[0]
+        sock = trio.socket.socket(family, kind, protocol)
+        try:
+            await sock.connect(address)
+        except OSError:
+            sock.close()
+            raise
+        self._socket, self._socket_endpoint = sock, endpoint
+        assert self._nursery is not None
+        self._nursery.start_soon(self._receive_datagrams, sock)
+        return sock
+
+    async def _receive_datagrams(self, sock: trio.socket.SocketType) -> None:
+        try:
+            while True:
+                data = await sock.recv(DATAGRAM_BYTES_MAX)
+                self._do(self._machine.on_datagram(data, _now_ms()))
+        except trio.ClosedResourceError:
+            return  # another socket has taken its place
+        except OSError:
+            # "Connection refused" by ICMP, or the network is gone: the next frame opens a new socket.
+            if self._socket is sock:
+                self._close_socket()
+
+    def _close_socket(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+__all__ = ["NodeClient", "NodeEvent", "SessionOpened", "SessionRefused"]

@@ -1,0 +1,61 @@
+"""One POST over HTTP or HTTPS, blocking, bounded in time and size; the standard library only."""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+import time
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+REPLY_BYTES_MAX = 65_536
+
+
+class PostFailedError(Exception):
+    """No whole reply came: refused, unreachable, too slow, too long, or not HTTP."""
+
+
+class Reply(NamedTuple):
+    status: int
+    body: bytes
+    retry_after: str | None
+
+
+def _connect(url: str, timeout_s: float, tls: ssl.SSLContext | None) -> http.client.HTTPConnection:
+    parts = urlsplit(url)
+    if parts.scheme == "https":
+        context = tls or ssl.create_default_context()
+        return http.client.HTTPSConnection(
+            parts.hostname or "", parts.port, timeout=timeout_s, context=context
+        )
+    if parts.scheme == "http":
+        return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
+    raise ValueError(f"neither http nor https: {url!r}")
+
+
+def _read(response: http.client.HTTPResponse, until: float) -> bytes:
+    body = b""
+    while chunk := response.read1(REPLY_BYTES_MAX):
+        body += chunk
+        if len(body) > REPLY_BYTES_MAX:
+            raise PostFailedError(f"the reply is longer than {REPLY_BYTES_MAX} bytes")
+        if time.monotonic() > until:
+            raise PostFailedError("the reply was not whole in time")
+    return body
+
+
+def post(
+    url: str, body: bytes, *, content_type: str, timeout_s: float, tls: ssl.SSLContext | None = None
+) -> Reply:
+    """POST `body`; any status is a reply, redirects included. PostFailedError; ValueError for a bad URL."""
+    until = time.monotonic() + timeout_s
+    connection = _connect(url, timeout_s, tls)
+    path = urlsplit(url).path or "/"
+    try:
+        connection.request("POST", path, body, {"Content-Type": content_type, "Connection": "close"})
+        response = connection.getresponse()
+        return Reply(response.status, _read(response, until), response.headers.get("Retry-After"))
+    except (OSError, http.client.HTTPException) as error:
+        raise PostFailedError(str(error) or type(error).__name__) from error
+    finally:
+        connection.close()
