@@ -65,7 +65,8 @@ class NodeClient:
         self._wake_ms: float = float("inf")
         self._replanned = trio.Event()
         self._changed = trio.Event()
-        self._stopped: Stopped | None = None
+        self._ended = trio.Event()
+        self._stop_credited = False
         self._has_run = False
         self._nursery: trio.Nursery | None = None
         self._send_frames, self._frames = trio.open_memory_channel[SendUdp](DATAGRAMS_QUEUED_MAX)
@@ -112,29 +113,27 @@ class NodeClient:
 
     async def stop(self, *, timeout_s: float = 5.0) -> bool:
         """Tell the server of a planned stop and end `run`. False: it was not acknowledged in time."""
-        if self._stopped is not None:
-            return self._stopped.credited
+        if self._ended.is_set():
+            return self._stop_credited
         if self._nursery is None:
             raise RuntimeError("this client is not running")
         self._do(self._machine.stop(_now_ms()))
         with trio.move_on_after(timeout_s):
-            while self._stopped is None:
-                await self._changed.wait()
-        if self._stopped is None:
-            self._end(Stopped(credited=False))
-        assert self._stopped is not None
-        return self._stopped.credited
+            await self._ended.wait()
+        self._end(credited=self._stop_credited)
+        return self._stop_credited
 
-    def _end(self, stopped: Stopped) -> None:
-        self._stopped = stopped
+    def _end(self, *, credited: bool) -> None:
+        self._stop_credited = credited
+        self._ended.set()
         self._replanned.set()
 
     async def _keep_time(self) -> None:
-        while self._stopped is None:
+        while not self._ended.is_set():
             self._replanned = trio.Event()
             with trio.move_on_at(self._wake_ms / 1000):
                 await self._replanned.wait()
-            if self._stopped is None and _now_ms() >= self._wake_ms:
+            if not self._ended.is_set() and _now_ms() >= self._wake_ms:
                 self._do(self._machine.wake(_now_ms(), _wall_ms()))
 
     async def _report_started(self, task_status: trio.TaskStatus[None]) -> None:
@@ -156,7 +155,7 @@ class NodeClient:
                 case Wake(at_ms):
                     self._wake_ms = at_ms
                 case Stopped():
-                    self._end(effect)
+                    self._end(credited=effect.credited)
                     self._tell(effect)
                 case _:
                     self._tell(effect)
