@@ -69,9 +69,12 @@ RANGES: dict[str, tuple[float, float]] = {
     "web.port": (0, 65_535),
     "web.body_bytes_max": (_KIB, 4 * _GIB),
     "web.body_s_max": (0.1, 3_600),
+    "web.bodies_bytes_max": (_KIB, 64 * _GIB),
     "web.connections_max": (1, 1_000_000),
     "web.keep_alive_s": (0, 3_600),
+    "web.send_s_max": (0.1, 3_600),
     "web.backlog": (1, 65_535),
+    "web.drain_s": (0, 14),
     "web.graceful_s": (0, 14),
     "web.session_life_s": (60, 365 * _DAY_S),
     "web.session_rate_per_min": (1, 100_000),
@@ -163,8 +166,8 @@ def _relations(config: Config) -> Iterator[Problem]:
         yield Problem(
             "serve.stop_web_s", f"and its two sisters sum to {total:g} s; at most {STOP_S_MAX:g} s together"
         )
-    if config.web.graceful_s >= config.serve.stop_web_s:
-        yield Problem("web.graceful_s", "must be below serve.stop_web_s, or streams are cut by a kill")
+    if config.web.drain_s + config.web.graceful_s >= config.serve.stop_web_s:
+        yield Problem("web.graceful_s", "and web.drain_s must sum to less than serve.stop_web_s")
 
 
 def _host_port(text: str) -> str | None:
