@@ -1,0 +1,71 @@
+"""The app factory: routes, refusals and the guard put together.
+
+An app starts only once, so every call makes a new one. What serves it stands in main.py and server.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+
+from quart_trio import QuartTrio
+
+from engine.core.keys import MasterSecrets
+from web import events, health, metrics, nodes, openapi, points, problems, routing, sessions, workloads
+from web.backend import Backend, BeatDoor, Stores
+from web.guard import Guard
+from web.settings import WebSettings
+
+RESOURCES = (
+    *sessions.ROUTES,
+    *nodes.ROUTES,
+    *workloads.ROUTES,
+    *events.ROUTES,
+    *points.ROUTES,
+    *health.ROUTES,
+)
+
+
+class WebApp(QuartTrio):
+    """A QuartTrio app that knows its backend; `asgi_app` goes through the guard."""
+
+    backend: Backend
+    requests: metrics.Requests
+
+
+def create_app(
+    stores: Stores,
+    settings: WebSettings,
+    secrets: MasterSecrets,
+    clock: Callable[[], int],
+    *,
+    ingest: BeatDoor,
+    shards: int,
+) -> WebApp:
+    """The web API over these stores. `clock`: the system's time in unix ms.
+
+    Whoever serves it also runs ``app.backend.run()``, without which nothing follows the live view.
+    """
+    app = WebApp("web", static_folder=None)
+    app.backend = Backend(
+        stores=stores, settings=settings, ingest=ingest, secrets=secrets, shards=shards, clock=clock
+    )
+    app.requests = metrics.Requests(app.backend.statistics())
+    served = (*RESOURCES, *metrics.routes(app.requests))
+    served = (*served, *openapi.routes(served, version=version("nodepulse")))
+    app.config["MAX_CONTENT_LENGTH"] = settings.body_bytes_max
+    app.config["BODY_TIMEOUT"] = settings.body_s_max
+    app.config["RESPONSE_TIMEOUT"] = None  # server.py bounds what a client does not read
+    app.url_map.merge_slashes = False
+    problems.install(app)
+    routing.install(app, app.backend, served)
+    guard = Guard(
+        app.asgi_app,  # type: ignore[arg-type]
+        limit_of=routing.body_limits(served, longest=settings.body_bytes_max),
+        body_s_max=settings.body_s_max,
+        bodies_bytes_max=settings.bodies_bytes_max,
+        requests=app.requests,
+    )
+    app.backend.watch("web_bodies", guard.statistics)
+    app.asgi_app = guard  # type: ignore[method-assign, assignment]
+    return app

@@ -1,0 +1,98 @@
+"""What the handlers work with: stores, settings, secrets, clock, and the few parts of web that have state.
+
+One `Backend` per app. It starts nothing by itself: `run` drives its pollers and is started by whoever serves
+the app (main.py, a test's nursery).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import trio
+
+from engine.core.keys import MasterSecrets
+from engine.core.ports import Directory, History, Ledger, LiveView
+from storage.metrics_http import Statistics
+from web.auth import Keys
+from web.heads import Heads
+from web.settings import WebSettings
+from web.tails import Tails
+
+
+class Stores(Protocol):
+    """The stores web uses; storage.open hands out something of this shape."""
+
+    @property
+    def directory(self) -> Directory: ...
+    @property
+    def history(self) -> History: ...
+    @property
+    def live(self) -> LiveView: ...
+    @property
+    def ledger(self) -> Ledger: ...
+
+
+class BeatDoor(Protocol):
+    """Where clients beat: the part of the engine's ingest settings that a session tells them."""
+
+    @property
+    def port(self) -> int: ...
+    @property
+    def public_udp(self) -> str: ...
+    @property
+    def public_http(self) -> str: ...
+    @property
+    def allow_plaintext(self) -> bool: ...
+
+
+class Backend:
+    """All that the handlers of one app share."""
+
+    def __init__(
+        self,
+        *,
+        stores: Stores,
+        settings: WebSettings,
+        ingest: BeatDoor,
+        secrets: MasterSecrets,
+        shards: int,
+        clock: Callable[[], int],
+    ) -> None:
+        self.directory = stores.directory
+        self.history = stores.history
+        self.live = stores.live
+        self.ledger = stores.ledger
+        self.settings = settings
+        self.ingest = ingest
+        self.secrets = secrets
+        self.shards = shards
+        self.heads = Heads(stores.live, shards=shards, clock=clock)
+        self.keys = Keys(stores.directory)
+        self.tails = Tails(stores.live, stores.history, streams_max=settings.sse_streams_max)
+        self.draining = False  # readyz fails from here on
+        self.sessions_opened = 0
+        self.sessions_refused: dict[str, float] = {}  # by code
+        self._parts: dict[str, Callable[[], Statistics]] = {
+            "web_heads": self.heads.statistics,
+            "web_keys": self.keys.statistics,
+            "web_streams": self.tails.statistics,
+            "web_sessions": self._session_statistics,
+        }
+
+    async def run(self) -> None:
+        """Follow the live view for ever."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.heads.run)
+            nursery.start_soon(self.tails.run)
+
+    def watch(self, part: str, statistics: Callable[[], Statistics]) -> None:
+        """Let the metrics show one more part, under this name."""
+        self._parts[part] = statistics
+
+    def statistics(self) -> Mapping[str, Callable[[], Statistics]]:
+        """`statistics()` of each part, by its name in the metrics; parts added later are in it."""
+        return self._parts
+
+    def _session_statistics(self) -> Statistics:
+        return {"opened_total": self.sessions_opened, "refused_total": self.sessions_refused}

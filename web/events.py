@@ -1,0 +1,131 @@
+"""`GET /v1/events` and `GET /v1/events/stream`: what happened, oldest first, by cursor.
+
+A cursor is the event's decimal number in history; each item carries its own, which is also the stream's
+`id`. The frames of the stream are made in stream.py, the waking in tails.py.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlencode
+
+import msgspec
+from quart import Response, request
+
+from engine.core.ports import Principal
+from web.auth import must_see
+from web.backend import Backend
+from web.event_item import EventAnswer, answer_of
+from web.problems import RefusedError, bad_parameter, not_found, unavailable
+from web.routing import Answer, Parameter, Route, integer_parameter, reply
+from web.stream import CONTENT_TYPE, EventStream
+from web.tails import TooManyStreamsError
+
+LIMIT_DEFAULT, LIMIT_MAX = 100, 1_000
+CURSOR_MAX = (1 << 63) - 1
+SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
+
+
+class EventsAnswer(msgspec.Struct, frozen=True):
+    """A page. `next_cursor` is null on the last one; the feed goes on after the last item's own cursor."""
+
+    items: list[EventAnswer]
+    next_cursor: str | None
+
+
+async def list_events(backend: Backend, caller: Principal) -> Response:
+    project_id = await _project(backend, caller)
+    after = _cursor(request.args.get("after"), "after")
+    limit = integer_parameter("limit", default=LIMIT_DEFAULT, least=1, most=LIMIT_MAX)
+    # One more than asked for tells whether there is a next page.
+    found = await backend.history.events(project_id=project_id, after=after, limit=limit + 1)
+    page = found[:limit]
+    next_cursor = str(page[-1][0]) if len(found) > limit else None
+    headers = {}
+    if next_cursor is not None:
+        query = {**request.args.to_dict(), "after": next_cursor}
+        headers["link"] = f'<{request.path}?{urlencode(query)}>; rel="next"'
+    items = [answer_of(cursor, event) for cursor, event in page]
+    return reply(EventsAnswer(items=items, next_cursor=next_cursor), headers=headers)
+
+
+async def stream_events(backend: Backend, caller: Principal) -> Response:
+    project_id = await _project(backend, caller)
+    resumed = request.headers.get("last-event-id")
+    after = (
+        _cursor(request.args.get("after"), "after") if resumed is None else _cursor(resumed, "Last-Event-ID")
+    )
+    authorization = request.headers.get("authorization")
+
+    async def still_welcome() -> bool:
+        try:
+            return await backend.keys.caller(authorization) == caller
+        except RefusedError:
+            return False
+
+    try:
+        stream = EventStream(backend.tails, project_id=project_id, after=after, still_welcome=still_welcome)
+    except TooManyStreamsError as error:
+        raise unavailable("too many streams are open, or this process is ending", retry_after_s=5) from error
+    response = Response(stream, content_type=CONTENT_TYPE, headers={"x-accel-buffering": "no"})
+    response.timeout = None  # it lasts as long as both sides want
+    return response
+
+
+async def _project(backend: Backend, caller: Principal) -> str | None:
+    """The project asked about: by its slug, else the caller's own; None for an admin means all."""
+    slug = request.args.get("project")
+    if slug is None:
+        return caller.project_id
+    project = await backend.directory.project(slug) if SLUG.fullmatch(slug) else None
+    if project is None:
+        raise not_found("project")
+    must_see(caller, project.project_id, "project")
+    return project.project_id
+
+
+def _cursor(text: str | None, name: str) -> int:
+    if text is None or text == "":
+        return 0
+    if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) > CURSOR_MAX:
+        raise bad_parameter(name, "is not a cursor")
+    return int(text)
+
+
+_PROJECT = Parameter(name="project", description="Slug; without it the key's project, for an admin all")
+_AFTER = Parameter(name="after", description="A cursor; events after it, without it from the beginning")
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/v1/events",
+        handler=list_events,
+        summary="Events, oldest first",
+        tag="events",
+        parameters=(
+            _PROJECT,
+            _AFTER,
+            Parameter(
+                name="limit",
+                description="Items in a page",
+                schema={"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT},
+            ),
+        ),
+        answers={200: Answer(description="A page of events", type=EventsAnswer)},
+        refusals=(400, 401, 404, 503),
+    ),
+    Route(
+        method="GET",
+        path="/v1/events/stream",
+        handler=stream_events,
+        summary="Events as they come (server-sent events); `data` is an item of the list",
+        tag="events",
+        parameters=(
+            _PROJECT,
+            _AFTER,
+            Parameter(name="Last-Event-ID", description="Resume after this cursor", where="header"),
+        ),
+        answers={200: Answer(description="A stream that ends only on shutdown", content_type=CONTENT_TYPE)},
+        refusals=(400, 401, 404, 503),
+    ),
+)

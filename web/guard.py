@@ -1,0 +1,199 @@
+"""The outer ASGI layer: reads every body whole before Quart is called, and finishes every answer.
+
+Both parts cure one fault (FACTS.md, "Leak and hang"): an answer that leaves before the body has arrived makes
+quart-trio cancel itself in the middle of closing the connection, which then stays open for ever; anybody
+without a key could use up the descriptors. So bodies are read first, bounded in bytes, in time and in the sum
+over all requests, and `send` is shielded. Request ids, headers for every answer and the count of requests are
+added here as well, so that early refusals have them too. What a request means is not known here.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import trio
+
+from web.metrics import Requests
+from web.problems import CONTENT_TYPE, REQUEST_ID, RefusedError, document, unavailable
+from web.routing import ROUTE
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+DISCARD_S = 1.0  # how long an oversized body is read and thrown away, so that its sender sees the refusal
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+_NO_STORE = (b"cache-control", b"no-store")  # answers carry keys, tokens and what is so now
+_STRICT_TRANSPORT = (b"strict-transport-security", b"max-age=31536000")
+
+
+class _GoneError(Exception):
+    """The client went away before its body was whole."""
+
+
+class Guard:
+    """Wraps an ASGI app. `limit_of(method, path)` is the largest body, in bytes, that a path takes."""
+
+    def __init__(
+        self,
+        app: Application,
+        *,
+        limit_of: Callable[[str, str], int],
+        body_s_max: float,
+        bodies_bytes_max: int,
+        requests: Requests,
+    ) -> None:
+        self._app = app
+        self._limit_of = limit_of
+        self._body_s_max = body_s_max
+        self._bodies_bytes_max = bodies_bytes_max
+        self._requests = requests
+        self._held_bytes = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})  # none are served here
+        else:
+            await self._app(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[REQUEST_ID] = _request_id(scope)
+        answer = _Answer(scope, send)
+        body = bytearray()
+        began = trio.current_time()
+        try:
+            try:
+                await self._read(scope, receive, body)
+            except _GoneError:
+                return
+            except RefusedError as problem:
+                await _refuse(problem, scope, answer)
+                return
+            await self._app(scope, _replay(body, receive), answer)
+        finally:
+            self._held_bytes -= len(body)
+            self._requests.count(
+                method=scope["method"],
+                route=scope.get(ROUTE, ""),
+                status=answer.status,
+                seconds=trio.current_time() - began,
+            )
+
+    async def _read(self, scope: Scope, receive: Receive, body: bytearray) -> None:
+        """Fill `body`. RefusedError 413, 408 or 503; _GoneError."""
+        limit = self._limit_of(scope["method"], scope["path"])
+        with trio.move_on_after(self._body_s_max) as timely:
+            more = _announced_bytes(scope) <= limit
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _GoneError
+                chunk = message.get("body", b"")
+                if len(body) + len(chunk) > limit:
+                    break
+                if self._held_bytes + len(chunk) > self._bodies_bytes_max:
+                    raise unavailable("too many large requests at once")
+                body += chunk
+                self._held_bytes += len(chunk)
+                if not message.get("more_body", False):
+                    return
+        if timely.cancelled_caught:
+            raise RefusedError(408, "body_timeout", f"the body was not whole after {self._body_s_max:g} s")
+        await _discard(receive)
+        raise RefusedError(413, "body_too_large", f"a body may have {limit} bytes here")
+
+    def statistics(self) -> dict[str, float]:
+        return {"bodies_bytes": self._held_bytes}
+
+
+class _Answer:
+    """`send` with what every answer carries, and shielded: once begun an answer is finished.
+
+    A client that does not take its bytes is cut off below (server.py, send_s_max), so the shield ends.
+    """
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._scope = scope
+        self._send = send
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = list(message.get("headers", []))
+            headers += _HEADERS
+            if not any(name.lower() == b"cache-control" for name, _ in headers):
+                headers.append(_NO_STORE)
+            if self._scope.get("scheme") == "https":
+                headers.append(_STRICT_TRANSPORT)
+            headers.append((b"x-request-id", self._scope[REQUEST_ID].encode()))
+            message = {**message, "headers": headers}
+        with trio.CancelScope(shield=True):
+            await self._send(message)
+
+
+def _replay(body: bytearray, receive: Receive) -> Receive:
+    """A `receive` that gives the whole body first, and then what the connection has to say."""
+    given = False
+
+    async def replayed() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+    return replayed
+
+
+async def _discard(receive: Receive) -> None:
+    with trio.move_on_after(DISCARD_S):
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _GoneError
+            if not message.get("more_body", False):
+                return
+
+
+async def _refuse(problem: RefusedError, scope: Scope, answer: _Answer) -> None:
+    body = document(problem, request_id=scope[REQUEST_ID])
+    headers = [
+        (b"content-type", CONTENT_TYPE.encode()),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),  # what follows on this connection may be the rest of the body
+        *((name.encode(), value.encode()) for name, value in problem.headers.items()),
+    ]
+    await answer({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await answer({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _header(scope: Scope, wanted: bytes) -> str:
+    for name, value in scope["headers"]:
+        if name.lower() == wanted:
+            return str(value.decode("latin-1"))
+    return ""
+
+
+def _announced_bytes(scope: Scope) -> int:
+    text = _header(scope, b"content-length")
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else 0  # h11 has refused anything else
+
+
+def _request_id(scope: Scope) -> str:
+    given = _header(scope, b"x-request-id")
+    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)

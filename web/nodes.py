@@ -1,0 +1,182 @@
+"""`GET /v1/nodes` and `GET /v1/nodes/{id}`: the nodes a key may see, and how one of them is now.
+
+A node's own state comes from its verdicts (live view); what its workloads count as is composed (reading.py).
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlencode
+
+import msgspec
+import trio
+from quart import Response, request
+
+from engine.core.ports import NodeRecord, Principal, WorkloadRecord
+from engine.core.records import NodeState
+from web.auth import must_see
+from web.backend import Backend
+from web.problems import bad_parameter, not_found, unavailable
+from web.reading import Look, Reader
+from web.routing import Answer, Parameter, Route, canonical_uuid, integer_parameter, reply
+from web.times import format_rfc3339
+
+LIMIT_DEFAULT, LIMIT_MAX = 100, 1_000
+READS_AT_ONCE = 4  # workloads of one node read side by side: the pool is everybody's
+
+
+class WorkloadOfNode(msgspec.Struct, frozen=True):
+    workload_id: str
+    slot: int
+    name: str
+    state: str
+
+
+class NodeAnswer(msgspec.Struct, frozen=True):
+    """`since`: of the state; `last_beat`: the newest accepted one; null when there was none."""
+
+    node_id: str
+    project_id: str
+    name: str
+    kind: str
+    state: NodeState
+    since: str | None
+    last_beat: str | None
+    as_of: str
+    interval_ms: int
+    ttl_ms: int | None
+    revoked: bool
+    created_at: str
+    workloads: list[WorkloadOfNode]
+
+
+class NodeItem(msgspec.Struct, frozen=True):
+    """A node in a list: what the registry knows, not how it is."""
+
+    node_id: str
+    project_id: str
+    name: str
+    kind: str
+    interval_ms: int
+    revoked: bool
+    created_at: str
+    workload_ids: list[str]
+
+
+class NodesAnswer(msgspec.Struct, frozen=True):
+    items: list[NodeItem]
+    next_cursor: str | None
+
+
+async def get_node(backend: Backend, caller: Principal, *, node_id: str) -> Response:
+    found = canonical_uuid(node_id)
+    node = await backend.directory.node(found) if found else None
+    if node is None:
+        raise not_found("node")
+    must_see(caller, node.project_id, "node")
+    reader = Reader(backend)
+    look = await reader.look(node.row, up_to_ms=reader.now_ms(node.row))
+    if look.head is None:
+        raise unavailable("the live view is away: only history can be read")
+    workloads = await backend.directory.workloads_of_project(node.project_id, node.workload_ids)
+    states = await _states(reader, look, list(workloads.values()))
+    return reply(_answer(node, look, states))
+
+
+async def _states(reader: Reader, look: Look, workloads: list[WorkloadRecord]) -> list[WorkloadOfNode]:
+    """The workloads that are not retired, by slot, each with its state."""
+    states: list[WorkloadOfNode] = []
+    limit = trio.CapacityLimiter(READS_AT_ONCE)
+
+    async def read(workload: WorkloadRecord) -> None:
+        async with limit:
+            state, _as_of = await reader.state(workload, look)
+        states.append(WorkloadOfNode(workload.workload_id, workload.slot, workload.name, state))
+
+    async with trio.open_nursery() as nursery:
+        for workload in workloads:
+            if workload.retired_ms is None:
+                nursery.start_soon(read, workload)
+    return sorted(states, key=lambda workload: workload.slot)
+
+
+def _answer(node: NodeRecord, look: Look, workloads: list[WorkloadOfNode]) -> NodeAnswer:
+    assert look.head is not None
+    live = look.node
+    return NodeAnswer(
+        node_id=node.node_id,
+        project_id=node.project_id,
+        name=node.name,
+        kind=node.kind,
+        state="new" if live is None else live.state,
+        since=_time(0 if live is None else live.since_ms),
+        last_beat=_time(0 if live is None else live.last_t_ms),
+        as_of=format_rfc3339(look.head.watermark_ms),
+        interval_ms=node.interval_ms,
+        ttl_ms=(live.ttl_ms or None) if live is not None else None,
+        revoked=node.revoked,
+        created_at=format_rfc3339(node.created_ms),
+        workloads=workloads,
+    )
+
+
+def _time(unix_ms: int) -> str | None:
+    return format_rfc3339(unix_ms) if unix_ms else None
+
+
+async def list_nodes(backend: Backend, caller: Principal) -> Response:
+    limit = integer_parameter("limit", default=LIMIT_DEFAULT, least=1, most=LIMIT_MAX)
+    text = request.args.get("after")
+    after = canonical_uuid(text) if text else None
+    if text and after is None:
+        raise bad_parameter("after", "is not a cursor")
+    found = await backend.directory.list_nodes(caller.project_id, after=after, limit=limit + 1)
+    page = found[:limit]
+    next_cursor = page[-1].node_id if len(found) > limit else None
+    headers = {}
+    if next_cursor is not None:
+        query = urlencode({"after": next_cursor, "limit": limit})
+        headers["link"] = f'<{request.path}?{query}>; rel="next"'
+    return reply(NodesAnswer(items=[_item(node) for node in page], next_cursor=next_cursor), headers=headers)
+
+
+def _item(node: NodeRecord) -> NodeItem:
+    return NodeItem(
+        node_id=node.node_id,
+        project_id=node.project_id,
+        name=node.name,
+        kind=node.kind,
+        interval_ms=node.interval_ms,
+        revoked=node.revoked,
+        created_at=format_rfc3339(node.created_ms),
+        workload_ids=list(node.workload_ids),
+    )
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/v1/nodes",
+        handler=list_nodes,
+        summary="Nodes, by cursor",
+        tag="nodes",
+        parameters=(
+            Parameter(name="after", description="The last page's next_cursor"),
+            Parameter(
+                name="limit",
+                description="Items in a page",
+                schema={"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT},
+            ),
+        ),
+        answers={200: Answer(description="A page of nodes", type=NodesAnswer)},
+        refusals=(400, 401, 503),
+    ),
+    Route(
+        method="GET",
+        path="/v1/nodes/{node_id}",
+        handler=get_node,
+        summary="How a node and its workloads are now",
+        tag="nodes",
+        answers={200: Answer(description="The node", type=NodeAnswer)},
+        refusals=(401, 404, 503),
+    ),
+)

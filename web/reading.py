@@ -1,0 +1,256 @@
+"""How a workload's time is put together from the live view and history, and why the seam does not show.
+
+The open base row is in the live view, closed rows, gaps, leases, windows and claims are in history. Between
+the two a row is on its way: closed in the table, gone from the view, not yet flushed. So:
+
+1. wait (bounded) until the shard's watermark has passed the moment of asking: whoever has an ACK asks later
+   than the beat's t, so the view that is read then knows that beat;
+2. read the view **first**, history after. A row closed in between is then found twice, and history's is taken
+   (same start, its end is final); read the other way round it could be found nowhere;
+3. what the view no longer holds must be in history: rows of a workload do not overlap, so once history's own
+   watermark has passed the start of the open row (without one: the end of the last coverage) no row is on its
+   way. Wait for that (bounded), read only then;
+4. a gap reaches history after its end. It matters only for silence, so if the answer has silence later than
+   history's watermark, wait (bounded) for history to reach the answer's as_of, and put it together again.
+
+When a bound runs out, or the view is away, the answer is older, never wrong: as_of falls back to the end of
+the last closed row, up to which history alone is whole.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import trio
+
+from engine.core.compose import OPEN_END, Composition, compose, needed_range
+from engine.core.ports import StoreUnavailableError, WorkloadRecord
+from engine.core.records import (
+    BASE_NONE,
+    BASE_STOPPED,
+    BASE_UP,
+    BaseInterval,
+    Gap,
+    LiveNode,
+    LiveSlot,
+    ShardHead,
+)
+from engine.core.timing import grace_of_ttl, ttl_of_interval
+from web.backend import Backend
+
+HISTORY_POLL_S = 0.05
+MARGIN_MS = grace_of_ttl(ttl_of_interval(60_000))  # around a window at first; needed_range widens it further
+ROUNDS_MAX = 8  # of widening; each reaches over one more chain of gaps
+GAP_LATE_MS = 5_000  # a gap that history does not have yet began at most so long before its watermark
+
+
+class Look(msgspec.Struct, frozen=True):
+    """One row of the live view. `head` None: the view is away, or has not been rebuilt yet."""
+
+    shard: int
+    head: ShardHead | None
+    node: LiveNode | None
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A composition and the shard's gaps that it was made with."""
+
+    composition: Composition
+    gaps: tuple[Gap, ...]
+
+
+class Reader:
+    """Reads for one request: all its waits together end at one deadline."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._deadline = trio.current_time() + backend.settings.read_wait_ms_max / 1000
+
+    def now_ms(self, row: int) -> int:
+        """The end of a window up to now: one past the shard's clock, so that this very instant is in it."""
+        return self._backend.heads.now_ms(row % self._backend.shards) + 1
+
+    async def look(self, row: int, *, up_to_ms: int) -> Look:
+        """The row in the live view, once the view has everything up to `up_to_ms` or time is out."""
+        shard = row % self._backend.shards
+        await self._backend.heads.wait_watermark(shard, up_to_ms, timeout_s=self._left_s())
+        found = None
+        # More than what is left: a view that answers slowly is worth a moment, one that hangs is away.
+        with trio.move_on_after(self._left_s() + 0.5):
+            try:
+                found = await self._backend.live.read(row, shards=self._backend.shards)
+            except StoreUnavailableError:
+                found = None
+        if found is None or found[0].watermark_ms <= 0:
+            return Look(shard=shard, head=None, node=None)
+        return Look(shard=shard, head=found[0], node=found[1])
+
+    async def uptime(self, workload: WorkloadRecord, look: Look, *, from_ms: int, to_ms: int) -> Answer:
+        """What [from_ms, to_ms) was, as of the view's watermark or, failing that, earlier.
+
+        StoreUnavailableError when history is away.
+        """
+        if look.head is None:
+            return await self._from_history(workload, look, from_ms, to_ms)
+        slot = None if look.node is None else look.node.slots.get(workload.slot)
+        open_row = _open_row(slot)
+        as_of = look.head.watermark_ms
+        if open_row is not None and _covers(open_row, max(from_ms, workload.created_ms), min(to_ms, as_of)):
+            # The commonest question by far ("how is it now"), and no closed row or gap has a say in it.
+            return await self._put_together(
+                workload, [open_row], (), slot=slot, as_of=as_of, from_ms=from_ms, to_ms=to_ms
+            )
+        history_ms = await self._wait_history(look.shard, min(_settled_ms(look, slot) + 1, as_of))
+        if history_ms is None:
+            return await self._from_history(workload, look, from_ms, to_ms)
+        answer = await self._gather(workload, look, open_row, slot, as_of, from_ms, to_ms)
+        if history_ms >= as_of or not _has_late_silence(answer.composition, workload, slot, history_ms):
+            return answer
+        reached_ms = await self._wait_history(look.shard, as_of)
+        return await self._gather(
+            workload, look, open_row, slot, history_ms if reached_ms is None else as_of, from_ms, to_ms
+        )
+
+    async def state(self, workload: WorkloadRecord, look: Look) -> tuple[str, int]:
+        """(``new`` or a kind, as_of): what the last instant that can be told was."""
+        slot = None if look.node is None else look.node.slots.get(workload.slot)
+        as_of = self.now_ms(workload.row) if look.head is None else look.head.watermark_ms
+        if _first_report(workload, slot) is None:
+            return "new", as_of
+        end_ms = min(as_of, workload.retired_ms or as_of)
+        composition = (await self.uptime(workload, look, from_ms=end_ms - 1, to_ms=end_ms)).composition
+        if composition.as_of < end_ms:  # an older answer: of its own last instant
+            end_ms = composition.as_of
+            composition = (await self.uptime(workload, look, from_ms=end_ms - 1, to_ms=end_ms)).composition
+        kind = composition.intervals[-1][0] if composition.intervals else "silent"
+        return kind, composition.as_of
+
+    async def _from_history(self, workload: WorkloadRecord, look: Look, from_ms: int, to_ms: int) -> Answer:
+        """The answer as of the last closed row's end: later than that an unseen row may be open."""
+        last = await self._backend.history.intervals(workload.workload_id, OPEN_END - 1, OPEN_END)
+        as_of = max([workload.created_ms, *(row.ended_ms for row in last if row.ended_ms < OPEN_END)])
+        blind = Look(shard=look.shard, head=None, node=None)
+        return await self._gather(workload, blind, None, None, as_of, from_ms, to_ms)
+
+    async def _gather(
+        self,
+        workload: WorkloadRecord,
+        look: Look,
+        open_row: BaseInterval | None,
+        slot: LiveSlot | None,
+        as_of: int,
+        from_ms: int,
+        to_ms: int,
+    ) -> Answer:
+        """Read rows and gaps as far around the window as they have a say in it, and compose."""
+        end_ms = max(from_ms, min(to_ms, as_of))
+        low, high = from_ms - MARGIN_MS, end_ms + MARGIN_MS
+        for _ in range(ROUNDS_MAX):
+            gaps = await self._backend.history.gaps(look.shard, low, high)
+            gaps += _undecided(look)
+            closed = await self._backend.history.intervals(workload.workload_id, low, high)
+            base = _with_open(closed, open_row)
+            need_low, need_high = needed_range(gaps, from_ms, end_ms, base=base)
+            if low <= need_low and need_high <= high:
+                break
+            low, high = min(low, need_low), max(high, need_high)
+        return await self._put_together(
+            workload, base, tuple(gaps), slot=slot, as_of=as_of, from_ms=from_ms, to_ms=to_ms
+        )
+
+    async def _put_together(
+        self,
+        workload: WorkloadRecord,
+        base: list[BaseInterval],
+        gaps: tuple[Gap, ...],
+        *,
+        slot: LiveSlot | None,
+        as_of: int,
+        from_ms: int,
+        to_ms: int,
+    ) -> Answer:
+        history, of = self._backend.history, workload.workload_id
+        only_up = all(row.kind == BASE_UP and _covers(row, from_ms, min(to_ms, as_of)) for row in base)
+        leases = await history.leases(of, from_ms, to_ms)
+        # Over `up` neither a window nor a claim has a say.
+        maintenances = [] if only_up and base else await history.windows(of, from_ms, to_ms)
+        claims = [] if only_up and base else await history.claims(of, from_ms - MARGIN_MS, to_ms)
+        composition = compose(
+            base=base,
+            gaps=gaps,
+            leases=leases,
+            maintenances=maintenances,
+            claims=claims,
+            life=(workload.created_ms, workload.retired_ms),
+            first_report=_first_report(workload, slot),
+            as_of=as_of,
+            from_ms=from_ms,
+            to_ms=to_ms,
+        )
+        return Answer(composition=composition, gaps=gaps)
+
+    async def _wait_history(self, shard: int, at_ms: int) -> int | None:
+        """History's watermark once it has reached `at_ms`; None when it did not in time."""
+        while (reached_ms := await self._backend.history.watermark(shard)) < at_ms:
+            if self._left_s() <= 0:
+                return None
+            await trio.sleep(min(HISTORY_POLL_S, self._left_s()))
+        return reached_ms
+
+    def _left_s(self) -> float:
+        return max(0.0, self._deadline - trio.current_time())
+
+
+def _first_report(workload: WorkloadRecord, slot: LiveSlot | None) -> int | None:
+    """From the registry once it was flushed there, else from the view."""
+    if workload.first_report_ms is not None:
+        return workload.first_report_ms
+    return None if slot is None or slot.first_report_ms == 0 else slot.first_report_ms
+
+
+def _open_row(slot: LiveSlot | None) -> BaseInterval | None:
+    """The open row with the end of its coverage, not cut at any as_of."""
+    if slot is None or slot.kind == BASE_NONE:
+        return None
+    end_ms = OPEN_END if slot.kind == BASE_STOPPED else slot.last_t_ms + slot.ttl_ms
+    if end_ms <= slot.started_ms:
+        return None
+    return BaseInterval(kind=slot.kind, started_ms=slot.started_ms, ended_ms=end_ms, ttl_ms=slot.ttl_ms)
+
+
+def _covers(row: BaseInterval, from_ms: int, to_ms: int) -> bool:
+    return row.started_ms <= from_ms and to_ms <= row.ended_ms
+
+
+def _settled_ms(look: Look, slot: LiveSlot | None) -> int:
+    """Every row of this slot that the view does not show had ended by then."""
+    if slot is None or look.node is None or (slot.first_report_ms == 0 and slot.kind == BASE_NONE):
+        return 0
+    if slot.kind != BASE_NONE:
+        return slot.started_ms
+    return slot.last_t_ms + max(slot.ttl_ms, look.node.ttl_ms)
+
+
+def _with_open(closed: list[BaseInterval], open_row: BaseInterval | None) -> list[BaseInterval]:
+    """Closed rows and the open one; where a row is both, the closed one's end is the final one."""
+    if open_row is None or any(row.started_ms == open_row.started_ms for row in closed):
+        return closed
+    return sorted([*closed, open_row], key=lambda row: row.started_ms)
+
+
+def _undecided(look: Look) -> list[Gap]:
+    """A gap that the shard has begun and not decided: open towards the future."""
+    if look.head is None or look.head.provisional_from_ms is None:
+        return []
+    began_ms = look.head.provisional_from_ms
+    return [Gap(shard=look.shard, from_ms=began_ms, to_ms=OPEN_END, cause="degraded")]
+
+
+def _has_late_silence(
+    composition: Composition, workload: WorkloadRecord, slot: LiveSlot | None, history_ms: int
+) -> bool:
+    """Whether there is silence that a gap on its way to history might forgive."""
+    first_ms = _first_report(workload, slot)
+    if first_ms is None:
+        return False
+    unsure_ms = max(history_ms - GAP_LATE_MS, first_ms)
+    return any(kind == "silent" and ended > unsure_ms for kind, _, ended in composition.intervals)

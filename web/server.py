@@ -1,0 +1,177 @@
+"""Hypercorn's connections under our own roof: a cap on them, a bound on slow readers, an ordered end.
+
+Hypercorn's `worker_serve` has no cap, closes the listener at once on shutdown and cannot cut off a client
+that stopped reading (it shields the write). So the loop around its `TCPServer` is ours; HTTP itself is
+Hypercorn's. What is served is no business of this file.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import structlog
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.trio.lifespan import Lifespan
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+
+from web.settings import WebSettings
+
+RECEIVE_BYTES_MAX = 64 * 1024
+CLOSE_S = 1.0  # for connections to go after they were cut off
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 1\r\nconnection: close\r\n\r\n"
+)
+_log = structlog.get_logger("web")
+
+
+class Server:
+    """Serves one ASGI app on one listening socket."""
+
+    def __init__(self, app: Any, *, settings: WebSettings) -> None:
+        self._app = ASGIWrapper(app)
+        self._settings = settings
+        self._config = _config(settings)
+        self._context = WorkerContext(None)
+        self._streams: set[_BoundedStream] = set()
+        self._accepted = self._turned_away = 0
+        self._empty = trio.Event()
+        self._empty.set()
+
+    async def serve(
+        self,
+        listeners: list[trio.SocketListener],
+        *,
+        stop: trio.Event,
+        listening: Callable[[], None],
+        before_close: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Serve until `stop`, then end in order. `listening` is called once connections are accepted.
+
+        The order: `before_close` (still accepting), no more connections, idle ones closed, others given
+        graceful_s, what is left cut off, the app's own shutdown.
+        """
+        async with self._lifespan() as state, trio.open_nursery() as connections:
+
+            async def handle(stream: trio.SocketStream) -> None:
+                await self._handle(stream, state)
+
+            async with trio.open_nursery() as accepting:
+                await accepting.start(
+                    partial(trio.serve_listeners, handle, listeners, handler_nursery=connections)
+                )
+                listening()
+                await stop.wait()
+                await before_close()
+                accepting.cancel_scope.cancel()
+            await self._context.terminated.set()  # idle connections close themselves
+            with trio.move_on_after(self._settings.graceful_s):
+                await self._empty.wait()
+            await self._cut_off()
+            connections.cancel_scope.cancel()
+
+    async def _handle(self, stream: trio.SocketStream, state: dict[str, Any]) -> None:
+        if len(self._streams) >= self._settings.connections_max:
+            await self._turn_away(stream)
+            return
+        self._accepted += 1
+        bounded = _BoundedStream(stream, send_s_max=self._settings.send_s_max)
+        self._streams.add(bounded)
+        self._empty = trio.Event() if self._empty.is_set() else self._empty
+        try:
+            await TCPServer(self._app, self._config, self._context, ConnectionState(state), bounded)  # type: ignore[arg-type]
+        finally:
+            self._streams.discard(bounded)
+            if not self._streams:
+                self._empty.set()
+
+    async def _turn_away(self, stream: trio.SocketStream) -> None:
+        """Above the cap a connection is told so and closed, not left waiting in the backlog."""
+        self._turned_away += 1
+        try:
+            with trio.move_on_after(CLOSE_S):
+                await stream.send_all(_FULL)
+        except (trio.BrokenResourceError, OSError):
+            pass  # it is gone, which is what was wanted
+        await trio.aclose_forcefully(stream)
+
+    async def _cut_off(self) -> None:
+        """Close what is left under its users' feet: cancelling does not reach Hypercorn's shielded write."""
+        if self._streams:
+            _log.warning("connections_cut_off", connections=len(self._streams))
+        for stream in list(self._streams):
+            await trio.aclose_forcefully(stream)
+        with trio.move_on_after(CLOSE_S):
+            await self._empty.wait()
+
+    @asynccontextmanager
+    async def _lifespan(self) -> AsyncIterator[dict[str, Any]]:
+        """The app's startup and shutdown around what is inside."""
+        state: dict[str, Any] = {}
+        lifespan = Lifespan(self._app, self._config, state)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(lifespan.handle_lifespan)
+            await lifespan.wait_for_startup()
+            yield state
+            await lifespan.wait_for_shutdown()
+            nursery.cancel_scope.cancel()
+
+    def statistics(self) -> dict[str, float]:
+        return {
+            "open": len(self._streams),
+            "accepted_total": self._accepted,
+            "turned_away_total": self._turned_away,
+        }
+
+
+def _config(settings: WebSettings) -> Config:
+    config = Config()
+    config.backlog = settings.backlog
+    config.keep_alive_timeout = settings.keep_alive_s
+    # Not 30 s, as one would set it elsewhere: Hypercorn counts it while an answer is being made or streamed,
+    # too, and would cut every event stream (tried). A slow header runs into keep_alive_s, a slow body into
+    # the guard's body_s_max.
+    config.read_timeout = None
+    config.graceful_timeout = settings.graceful_s
+    config.include_server_header = False
+    config.websocket_max_message_size = 1024
+    config.accesslog = None
+    config.errorlog = logging.getLogger("hypercorn.error")  # the default writes past our JSON lines
+    return config
+
+
+class _BoundedStream(trio.abc.HalfCloseableStream):
+    """A connection whose writes have a bound: whoever takes no byte for so long is gone."""
+
+    def __init__(self, stream: trio.SocketStream, *, send_s_max: float) -> None:
+        self._stream = stream
+        self._send_s_max = send_s_max
+        self.socket = stream.socket  # Hypercorn asks it for both addresses
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        view = memoryview(data)
+        # In pieces, so that a long answer to a slow but living client is not cut.
+        for start in range(0, len(view), RECEIVE_BYTES_MAX):
+            with trio.move_on_after(self._send_s_max) as timely:
+                await self._stream.send_all(view[start : start + RECEIVE_BYTES_MAX])
+            if timely.cancelled_caught:
+                raise trio.BrokenResourceError("the client does not read")
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()

@@ -1,0 +1,193 @@
+"""`GET /v1/workloads/{id}` and its `/uptime`: how a workload is, and what each millisecond of a window was.
+
+Only parameters and shapes are here; the reading is reading.py's, the rules are engine/core/compose.py's.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from quart import Response, request
+
+from engine.core.compose import OPEN_END
+from engine.core.ports import Principal, WorkloadRecord
+from engine.core.records import Gap
+from web.auth import must_see
+from web.backend import Backend
+from web.problems import RefusedError, bad_parameter, not_found
+from web.reading import Answer as Reading
+from web.reading import Reader
+from web.routing import Answer, Parameter, Route, boolean_parameter, canonical_uuid, reply
+from web.times import DAY_MS, format_rfc3339, parse_rfc3339
+
+WINDOW_MS_MAX = 400 * DAY_MS  # of one answer, after the cut to the workload's life: bounds the rows read
+TIME_MS_MAX = parse_rfc3339("9999-12-31T00:00:00Z")
+
+
+class WorkloadAnswer(msgspec.Struct, frozen=True):
+    """`state`: `new`, or the kind of the last instant before `as_of`."""
+
+    workload_id: str
+    node_id: str
+    project_id: str
+    slot: int
+    name: str
+    state: str
+    as_of: str
+    created_at: str
+    retired_at: str | None
+
+
+class IntervalAnswer(msgspec.Struct, frozen=True):
+    kind: str
+    started_at: str
+    ended_at: str
+
+
+class GapAnswer(msgspec.Struct, frozen=True, rename={"from_": "from"}):
+    """A time in which the shard did not listen, as far as it lies in the window."""
+
+    from_: str
+    to: str
+    cause: str
+    decided: bool
+
+
+class UptimeAnswer(msgspec.Struct, frozen=True, rename={"from_": "from"}):
+    """Milliseconds by kind; they sum to the window. `provisional`: some of it may still change.
+
+    `ratio` is paid_ms / (window - unobserved), null when that is zero.
+    """
+
+    workload_id: str
+    from_: str
+    to: str
+    as_of: str
+    ms: dict[str, int]
+    paid_ms: int
+    ratio: float | None
+    provisional: bool
+    intervals: list[IntervalAnswer] | msgspec.UnsetType = msgspec.UNSET
+    gaps: list[GapAnswer] | msgspec.UnsetType = msgspec.UNSET
+
+
+async def _find(backend: Backend, caller: Principal, workload_id: str) -> WorkloadRecord:
+    found = canonical_uuid(workload_id)
+    workload = await backend.directory.workload(found) if found else None
+    if workload is None:
+        raise not_found("workload")
+    must_see(caller, workload.project_id, "workload")
+    return workload
+
+
+async def get_workload(backend: Backend, caller: Principal, *, workload_id: str) -> Response:
+    workload = await _find(backend, caller, workload_id)
+    reader = Reader(backend)
+    look = await reader.look(workload.row, up_to_ms=reader.now_ms(workload.row))
+    state, as_of = await reader.state(workload, look)
+    return reply(
+        WorkloadAnswer(
+            workload_id=workload.workload_id,
+            node_id=workload.node_id,
+            project_id=workload.project_id,
+            slot=workload.slot,
+            name=workload.name,
+            state=state,
+            as_of=format_rfc3339(as_of),
+            created_at=format_rfc3339(workload.created_ms),
+            retired_at=None if workload.retired_ms is None else format_rfc3339(workload.retired_ms),
+        )
+    )
+
+
+async def get_uptime(backend: Backend, caller: Principal, *, workload_id: str) -> Response:
+    from_ms, to_ms = _time_parameter("from"), _time_parameter("to")
+    if from_ms is not None and to_ms is not None and from_ms > to_ms:
+        raise bad_parameter("from", "must not be later than to")
+    with_intervals = boolean_parameter("intervals")
+    workload = await _find(backend, caller, workload_id)
+    reader = Reader(backend)
+    now_ms = reader.now_ms(workload.row)
+    start_ms = workload.created_ms if from_ms is None else from_ms
+    end_ms = max(start_ms, now_ms) if to_ms is None else to_ms
+    if min(end_ms, now_ms) - max(start_ms, workload.created_ms) > WINDOW_MS_MAX:
+        raise RefusedError(400, "window_too_long", f"a window may have {WINDOW_MS_MAX // DAY_MS} days")
+    look = await reader.look(workload.row, up_to_ms=min(end_ms, now_ms))
+    reading = await reader.uptime(workload, look, from_ms=start_ms, to_ms=end_ms)
+    return reply(_answer(workload, reading, with_intervals=with_intervals))
+
+
+def _time_parameter(name: str) -> int | None:
+    text = request.args.get(name)
+    if text is None:
+        return None
+    try:
+        # What lies outside of these decades lies outside of every life as well.
+        return min(max(parse_rfc3339(text), 0), TIME_MS_MAX)
+    except ValueError as error:
+        raise bad_parameter(name, str(error)) from error
+
+
+def _answer(workload: WorkloadRecord, reading: Reading, *, with_intervals: bool) -> UptimeAnswer:
+    composed = reading.composition
+    answer = UptimeAnswer(
+        workload_id=workload.workload_id,
+        from_=format_rfc3339(composed.from_ms),
+        to=format_rfc3339(composed.to_ms),
+        as_of=format_rfc3339(composed.as_of),
+        ms=composed.ms,
+        paid_ms=composed.paid_ms,
+        ratio=composed.ratio,
+        provisional=composed.provisional,
+    )
+    if not with_intervals:
+        return answer
+    return msgspec.structs.replace(
+        answer,
+        intervals=[
+            IntervalAnswer(kind, format_rfc3339(started), format_rfc3339(ended))
+            for kind, started, ended in composed.intervals
+        ],
+        gaps=[
+            _gap(gap, composed.from_ms, composed.to_ms)
+            for gap in reading.gaps
+            if gap.from_ms < composed.to_ms and composed.from_ms < gap.to_ms
+        ],
+    )
+
+
+def _gap(gap: Gap, from_ms: int, to_ms: int) -> GapAnswer:
+    return GapAnswer(
+        from_=format_rfc3339(max(gap.from_ms, from_ms)),
+        to=format_rfc3339(min(gap.to_ms, to_ms)),
+        cause=gap.cause,
+        decided=gap.to_ms < OPEN_END,
+    )
+
+
+_TIME = {"type": "string", "format": "date-time"}
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/v1/workloads/{workload_id}",
+        handler=get_workload,
+        summary="How a workload is now",
+        tag="workloads",
+        answers={200: Answer(description="The workload", type=WorkloadAnswer)},
+        refusals=(401, 404, 503),
+    ),
+    Route(
+        method="GET",
+        path="/v1/workloads/{workload_id}/uptime",
+        handler=get_uptime,
+        summary="Milliseconds by kind in a window",
+        tag="workloads",
+        parameters=(
+            Parameter(name="from", description="Without it the beginning of its life", schema=_TIME),
+            Parameter(name="to", description="Without it, and in the future: now", schema=_TIME),
+            Parameter(name="intervals", description="Tell every interval, too", schema={"type": "boolean"}),
+        ),
+        answers={200: Answer(description="The uptime", type=UptimeAnswer)},
+        refusals=(400, 401, 404, 503),
+    ),
+)
