@@ -104,6 +104,8 @@ async def serve_metrics(
                 await _answer(stream, routes)
         except trio.BrokenResourceError:
             return  # the client went away: nobody is left to be told
+        except Exception:
+            log.exception("metrics_http.failed")  # one request's, never the process's end
         finally:
             free.release()
 

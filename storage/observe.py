@@ -56,7 +56,9 @@ def configure_logging(process: str, *, level: str = "INFO", stream: BinaryIO | N
     logging.captureWarnings(True)
 
 
-def init_sentry(dsn: str, process: str, *, release: str | None = None) -> bool:
+def init_sentry(
+    dsn: str, process: str, *, release: str | None = None, environment: str | None = None
+) -> bool:
     """Send crashes to Sentry from here on; False (and nothing imported) for an empty DSN.
 
     Neither the variables of frames nor the bodies of requests are sent: they hold keys and secrets.
@@ -69,6 +71,7 @@ def init_sentry(dsn: str, process: str, *, release: str | None = None) -> bool:
     sentry_sdk.init(
         dsn=dsn,
         release=release,
+        environment=environment,
         include_local_variables=False,
         max_request_body_size="never",
         traces_sample_rate=None,

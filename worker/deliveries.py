@@ -16,12 +16,12 @@ import structlog
 import trio
 
 from engine.core.ports import Delivery, Outbox, StoreUnavailableError
+from worker.outage import OUTAGE_POLL_S, Outage
 from worker.outcome import NOTE_CHARS_MAX, Outcome, Result, Sender, Step, next_step
 
 # Between the end of the longest send and the end of its lease: for writing the result down, and for clocks
 # of workers that disagree. Longer delays the retry of what a killed worker had in hand.
 LEASE_MARGIN_MS = 40_000
-OUTAGE_POLL_S = 1.0  # how often a store that is away is tried again
 
 log = structlog.get_logger()
 
@@ -68,7 +68,7 @@ class Deliveries:
         self._wake = trio.Event()
         self._stopping = False
         self._in_flight = 0
-        self._away = False
+        self._outage = Outage(f"{kind} deliveries")
         self._counts = {Step.SENT: 0, Step.RETRY: 0, Step.DEAD: 0}
         self._crashes = 0
 
@@ -92,22 +92,22 @@ class Deliveries:
                     try:
                         # Never more than can start now: the lease runs from the claim.
                         claimed = await self._claim(free)
-                        self._note_away(None)
+                        self._outage.over()
                     except StoreUnavailableError as error:
-                        self._note_away(error)
+                        self._outage.began(error)
                 for delivery in claimed:
                     self._in_flight += 1
                     nursery.start_soon(self._deliver, delivery)
                 if len(claimed) == free:
                     await self._wake.wait()  # all slots taken: go on when one is free again
                 else:
-                    with trio.move_on_after(OUTAGE_POLL_S if self._away else self._poll_s):
+                    with trio.move_on_after(OUTAGE_POLL_S if self._outage.away else self._poll_s):
                         await self._wake.wait()
 
     def statistics(self) -> DeliveryStatistics:
         return DeliveryStatistics(
             in_flight=self._in_flight,
-            store_away=int(self._away),
+            store_away=int(self._outage.away),
             sent_total=self._counts[Step.SENT],
             retried_total=self._counts[Step.RETRY],
             dead_total=self._counts[Step.DEAD],
@@ -156,9 +156,9 @@ class Deliveries:
                 await self._write(delivery, step, retry_at_ms, note)
                 break
             except StoreUnavailableError as error:
-                self._note_away(error)
+                self._outage.began(error)
                 await trio.sleep(OUTAGE_POLL_S)
-        self._note_away(None)
+        self._outage.over()
         self._counts[Step.DEAD if step is Step.DISABLE else step] += 1
         log.info(
             f"delivery.{step.value}",
@@ -186,12 +186,3 @@ class Deliveries:
                 await self._outbox.disable_channel(delivery.channel.channel_id, now_ms=now_ms, note=note)
             case _:
                 assert_never(step)
-
-    def _note_away(self, error: StoreUnavailableError | None) -> None:
-        if (error is not None) == self._away:
-            return
-        self._away = error is not None
-        if error is not None:
-            log.warning("deliveries.store_away", channel_kind=self._kind, error=str(error))
-        else:
-            log.info("deliveries.store_back", channel_kind=self._kind)

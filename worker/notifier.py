@@ -14,11 +14,11 @@ import trio
 
 from engine.core.ports import Channel, History, LiveView, Outbox, StoreUnavailableError
 from engine.core.records import Event
+from worker.outage import OUTAGE_POLL_S, Outage
 
 # A node that was stopped in order alarms nobody (LIVENESS.md 4).
 TOLD_KINDS: frozenset[str] = frozenset({"node.down", "node.up", "workload.down", "workload.up"})
 STANDBY_POLL_S = 1.0  # how often a process that is not the notifier asks whether it may be
-OUTAGE_POLL_S = 1.0  # how often a store that is away is tried again
 
 log = structlog.get_logger()
 
@@ -67,11 +67,10 @@ class Notifier:
         self._poll_s = poll_s
         self._decided = decided
         self._active = False
-        self._away = False
+        self._outage = Outage("notifier")
         self._cursor = 0
         self._events = 0
         self._notices = 0
-        self._outages = 0
 
     async def run(self) -> None:
         """Until cancelled. Postgres or Redis being away is waited for; anything else escapes."""
@@ -80,9 +79,9 @@ class Notifier:
                 active = await self._outbox.take_notifier_lock()
                 self._note_active(active)
                 taken = await self.run_once() if active else 0
-                self._note_away(None)
+                self._outage.over()
             except StoreUnavailableError as error:
-                self._note_away(error)
+                self._outage.began(error)
                 await trio.sleep(OUTAGE_POLL_S)
                 continue
             if not active:
@@ -120,11 +119,11 @@ class Notifier:
     def statistics(self) -> NotifierStatistics:
         return NotifierStatistics(
             active=int(self._active),
-            store_away=int(self._away),
+            store_away=int(self._outage.away),
             cursor=self._cursor,
             events_total=self._events,
             notices_total=self._notices,
-            outages_total=self._outages,
+            outages_total=self._outage.count,
         )
 
     async def _wait_for_events(self) -> None:
@@ -139,13 +138,3 @@ class Notifier:
         if active != self._active:
             self._active = active
             log.info("notifier.active" if active else "notifier.standby")
-
-    def _note_away(self, error: StoreUnavailableError | None) -> None:
-        if (error is not None) == self._away:
-            return
-        self._away = error is not None
-        if error is not None:
-            self._outages += 1
-            log.warning("notifier.store_away", error=str(error))
-        else:
-            log.info("notifier.store_back")

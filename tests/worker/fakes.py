@@ -185,6 +185,17 @@ class FakeLive:
             await self._announced.wait()
 
 
+class FakeDirectory:
+    def __init__(self) -> None:
+        self.expired = 0
+
+    async def prune(self, *, now_ms, limit):
+        await trio.lowlevel.checkpoint()
+        gone = min(self.expired, limit)
+        self.expired -= gone
+        return gone
+
+
 class Killed(BaseException):
     """The process ends here, as by kill -9: nobody may catch it."""
 

@@ -1,0 +1,35 @@
+"""The worker process over the real stores: what the front door calls. parts.py puts the parts together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from storage.open import open_stores
+from storage.settings import DatabaseSettings, RedisSettings
+from worker.parts import Worker
+from worker.settings import WorkerSettings
+
+
+async def serve(
+    *,
+    settings: WorkerSettings,
+    database: DatabaseSettings,
+    redis: RedisSettings,
+    listening: Callable[[str], None],
+    stop: trio.Event,
+) -> None:
+    """Run the worker until `stop`, on a guest run (storage/bridge.py).
+
+    `listening` is told ``host:port`` of metrics and health. An OSError (in a group) when that port is taken.
+    """
+    async with open_stores(database, redis) as stores:
+        worker = Worker(
+            settings=settings,
+            outbox=stores.outbox,
+            history=stores.history,
+            live=stores.live,
+            directory=stores.directory,
+        )
+        await worker.run(listening=listening, stop=stop)

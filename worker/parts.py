@@ -1,0 +1,189 @@
+"""The worker put together: notifier, the deliveries of each kind of channel, pruner, metrics and health.
+
+Over any stores: main.py opens the real ones. What each part does stands in its own file.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import msgspec
+import structlog
+import trio
+from prometheus_client import Histogram
+
+from engine.core.ports import Delivery, Directory, History, LiveView, Outbox
+from storage.metrics_http import Checks, Statistics, new_registry, serve_metrics
+from storage.observe import capture
+from worker.deliveries import Deliveries
+from worker.mail import MAIL_CONNECTIONS_MAX, MailSender
+from worker.notifier import Notifier
+from worker.outcome import Sender
+from worker.pruner import Pruner
+from worker.restart import KeptTask
+from worker.settings import WorkerSettings
+from worker.webhooks import WebhookSender
+
+# From SIGTERM: what is being sent may finish for this long, then it is cut and falls due after its lease.
+# Less than the front door grants before it kills.
+STOP_GRACE_S = 4.0
+_LAG_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3600.0)
+
+log = structlog.get_logger()
+
+
+def wall_ms() -> int:
+    """The worker's clock: unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+class Worker:
+    """All parts of one worker process over its stores. `run` once."""
+
+    def __init__(
+        self,
+        *,
+        settings: WorkerSettings,
+        outbox: Outbox,
+        history: History,
+        live: LiveView,
+        directory: Directory,
+        now_ms: Callable[[], int] = wall_ms,
+    ) -> None:
+        self._settings = settings
+        self._outbox = outbox
+        self._now_ms = now_ms
+        self._deliveries: dict[str, Deliveries] = {}
+        self._notifier = Notifier(
+            outbox=outbox,
+            history=history,
+            live=live,
+            now_ms=now_ms,
+            batch_max=settings.notifier_batch_max,
+            poll_s=settings.poll_ms / 1000,
+            decided=self._wake_deliveries,
+        )
+        self._pruner = Pruner(directory=directory, now_ms=now_ms)
+        self._kept: list[KeptTask] = []
+        self._lag = Histogram(
+            "nodepulse_event_to_first_attempt_seconds",
+            "From an event to the first attempt to tell it",
+            buckets=_LAG_BUCKETS_S,
+            registry=None,
+        )
+
+    async def run(self, *, listening: Callable[[str], None], stop: trio.Event) -> None:
+        """Until `stop`, and then until what is being sent is done, at most STOP_GRACE_S."""
+        async with AsyncExitStack() as stack:
+            await self._open_senders(stack)
+            async with trio.open_nursery() as nursery:
+                host, port = await nursery.start(self._serve_metrics)
+                self._keep("notifier", self._notifier.run, nursery)
+                self._keep("pruner", self._pruner.run, nursery)
+                sending = await nursery.start(self._run_deliveries)
+                listening(f"{host}:{port}")
+                await stop.wait()
+                for deliveries in self._deliveries.values():
+                    deliveries.stop()
+                with trio.move_on_after(STOP_GRACE_S):
+                    await sending.wait()
+                nursery.cancel_scope.cancel()
+
+    def statistics(self) -> dict[str, Callable[[], Statistics]]:
+        """Per part what `/metrics` shows."""
+
+        def of(part: Notifier | Pruner | Deliveries) -> Callable[[], Statistics]:
+            return lambda: msgspec.structs.asdict(part.statistics())
+
+        parts = {"notifier": of(self._notifier), "pruner": of(self._pruner)}
+        parts |= {f"{kind}_deliveries": of(deliveries) for kind, deliveries in self._deliveries.items()}
+        return parts | {"worker": lambda: {"crashes_total": {task.name: task.crashes for task in self._kept}}}
+
+    def live(self) -> Checks:
+        """Alive as long as it answers: what crashes is started again by itself."""
+        return {"worker": ""}
+
+    def ready(self) -> Checks:
+        """Postgres within reach, every task running. Redis is only a hint here."""
+        away = self._notifier.statistics().store_away or any(
+            deliveries.statistics().store_away for deliveries in self._deliveries.values()
+        )
+        checks = {"postgres": "away" if away else ""}
+        return checks | {task.name: "" if task.running else "not running" for task in self._kept}
+
+    async def _open_senders(self, stack: AsyncExitStack) -> None:
+        settings = self._settings
+        webhooks = await stack.enter_async_context(
+            WebhookSender(allow_private=settings.webhook_allow_private)
+        )
+        self._add("webhook", webhooks, settings.delivery_concurrency_max)
+        if settings.mail.host:
+            mail = MailSender(settings.mail)
+            self._add("mail", mail, min(settings.delivery_concurrency_max, MAIL_CONNECTIONS_MAX))
+        else:
+            log.warning("mail.off", advice="worker.mail.host is empty: notices by mail wait in the outbox")
+
+    def _add(self, kind: str, send: Sender, concurrency_max: int) -> None:
+        self._deliveries[kind] = Deliveries(
+            kind=kind,
+            outbox=self._outbox,
+            send=send,
+            now_ms=self._now_ms,
+            concurrency_max=concurrency_max,
+            timeout_s=self._settings.delivery_timeout_s,
+            attempts_max=self._settings.delivery_attempts_max,
+            poll_s=self._settings.poll_ms / 1000,
+            crashed=_report_sender,
+            attempted=self._observe_attempt,
+        )
+
+    def _keep(self, name: str, run: Callable[[], Awaitable[None]], nursery: trio.Nursery) -> None:
+        task = KeptTask(name, run, report=_report_task)
+        self._kept.append(task)
+        nursery.start_soon(task.run)
+
+    async def _run_deliveries(self, task_status: trio.TaskStatus[trio.Event]) -> None:
+        """Starts with the event that is set when all deliveries have stopped."""
+        done = trio.Event()
+        async with trio.open_nursery() as nursery:
+            for kind, deliveries in self._deliveries.items():
+                self._keep(f"{kind} deliveries", deliveries.run, nursery)
+            task_status.started(done)
+        done.set()
+
+    async def _serve_metrics(self, task_status: trio.TaskStatus[tuple[str, int]]) -> None:
+        registry = new_registry(self.statistics())
+        registry.register(self._lag)
+        await serve_metrics(
+            host=self._settings.metrics_host,
+            port=self._settings.metrics_port,
+            registry=registry,
+            live=self.live,
+            ready=self.ready,
+            task_status=task_status,
+        )
+
+    def _wake_deliveries(self) -> None:
+        for deliveries in self._deliveries.values():
+            deliveries.wake()
+
+    def _observe_attempt(self, delivery: Delivery, now_ms: int) -> None:
+        if delivery.attempts == 1:
+            self._lag.observe(max(0, now_ms - delivery.event.at_ms) / 1000)
+
+
+def _report_task(error: Exception, name: str) -> None:
+    capture(error, task=name)
+
+
+def _report_sender(error: Exception, delivery: Delivery) -> None:
+    log.error(
+        "sender.crashed",
+        exc_info=error,
+        channel_kind=delivery.channel.kind,
+        delivery_id=delivery.delivery_id,
+        channel_id=delivery.channel.channel_id,
+    )
+    capture(error, task=f"{delivery.channel.kind} deliveries", delivery_id=delivery.delivery_id)
