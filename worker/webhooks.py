@@ -145,9 +145,10 @@ class WebhookSender:
 def _checked_url(target: str) -> httpx2.URL:
     try:
         url = httpx2.URL(target)
-    except httpx2.InvalidURL as error:
+        well = url.scheme in ("http", "https") and bool(url.host) and not url.userinfo
+    except (httpx2.InvalidURL, UnicodeError) as error:  # UnicodeError: a host name that is not valid IDNA
         raise _BadChannelError("not a URL") from error
-    if url.scheme not in ("http", "https") or not url.host or url.userinfo:
+    if not well:
         raise _BadChannelError("a webhook needs an http or https URL without a user name")
     if url.port is not None and not 0 < url.port < 65_536:
         raise _BadChannelError("no such port")

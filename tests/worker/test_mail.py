@@ -130,7 +130,18 @@ async def test_a_message_refused_after_its_last_dot_was_not_sent():
 
 @pytest.mark.parametrize(
     "target",
-    ["", "owner", "@example.org", "owner@", "a@b@c", "owner@example.org\r\nBcc: x@y.z", "two@a.b, three@a.b"],
+    [
+        "",
+        "owner",
+        "@example.org",
+        "owner@",
+        "a@b@c",
+        "owner@example.org\r\nBcc: x@y.z",
+        "two@a.b, three@a.b",
+        "a@[",
+        "a b@c.d",
+        "Name <a@b.c>",
+    ],
 )
 async def test_what_is_no_address_is_a_dead_letter_at_once(target):
     mailbox = Mailbox()
@@ -140,6 +151,18 @@ async def test_what_is_no_address_is_a_dead_letter_at_once(target):
         outcome = await send(port, delivery=make_delivery(make_event(), channel))
     assert outcome == Outcome(Result.REFUSED, "not a mail address")
     assert mailbox.envelopes == []
+
+
+@pytest.mark.parametrize(
+    ("target", "written"),
+    [
+        ("o.w+n=er@Example.ORG", "o.w+n=er@example.org"),
+        ("owner@bücher.example", "owner@xn--bcher-kva.example"),
+        ("owner@localhost", "owner@localhost"),
+    ],
+)
+def test_every_usual_address_is_written_to(target, written):
+    assert str(compose_mail(delivery_to(target), sender="x@y.z", now_ms=T0)["to"]) == written
 
 
 async def test_nobody_listening_is_a_failure_to_be_tried_again():

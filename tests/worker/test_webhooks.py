@@ -225,6 +225,9 @@ async def test_over_tls_the_certificate_is_checked_against_the_name_although_the
         "https://user:pw@example.org/",
         "file:///etc/passwd",
         "http://a:99999/",
+        "http://999999xn--/",
+        "http://80..xn--a/",
+        "http://a\nb/",
     ],
 )
 async def test_what_is_no_webhook_url_is_a_dead_letter_at_once(url):
