@@ -71,12 +71,14 @@ class _Misconfigured(_Failed):
 
 def _operating_errors() -> tuple[type[Exception], ...]:
     """What can go wrong without a bug. Looked up when something did, so that nothing is imported before."""
-    from engine.core.ports import StoreUnavailableError
+    from engine.core.ports import NodeRefusedError, RowFullError, StoreUnavailableError
     from engine.sockets import PortTakenError
     from nodepulse.limits import ConfigError
+    from nodepulse.maintenance import WindowRefusedError
     from nodepulse.runfolder import InUseError, NotServingError
 
-    return (ConfigError, InUseError, NotServingError, StoreUnavailableError, PortTakenError, OSError)
+    ours = (ConfigError, InUseError, NotServingError, PortTakenError, WindowRefusedError)
+    return (*ours, StoreUnavailableError, NodeRefusedError, RowFullError, OSError)
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})

@@ -68,11 +68,16 @@ def address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def reached_at(host: str, port: int) -> str:
+    """The address by which this machine itself reaches a listener; one on all addresses by loopback."""
+    return address(_UNSPECIFIED.get(host, host), port)
+
+
 def welcome(config: Config, buffer_bytes: int) -> str:
     """What a person reads when the system is up."""
     where = config.data_dir
     option = "" if where == str(default_data_dir(os.environ)) else f" --data-dir {shlex.quote(where)}"
-    web = address(_UNSPECIFIED.get(config.web.host, config.web.host), config.web.port)
+    web = reached_at(config.web.host, config.web.port)
     held = buffer_bytes // DATAGRAM_BYTES
     return "\n".join(
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -58,3 +59,10 @@ def address_option(text: str | None, option: str) -> tuple[str | None, int | Non
         return parse_address(text)
     except ValueError as error:
         raise ConfigError([Problem(option, str(error))]) from error
+
+
+def slug_option(_ctx: click.Context, _param: click.Parameter, text: str | None) -> str | None:
+    """A project slug as the database takes it."""
+    if text is not None and not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", text):
+        raise click.BadParameter(f"{text!r} is no project slug: a-z, 0-9 and -, at most 63 characters")
+    return text

@@ -1,0 +1,58 @@
+"""What commands print: a table for people, one JSON object for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+Command = Callable[..., Any]
+
+
+def json_option(command: Command) -> Command:
+    """Add --json; the command gets `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
+
+
+def print_json(value: Any) -> None:
+    """One line, the last of what a command prints."""
+    click.echo(orjson.dumps(value).decode())
+
+
+def show(value: dict[str, Any], *, as_json: bool) -> None:
+    """One thing: a JSON object, or its fields one per line."""
+    if as_json:
+        print_json(value)
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, inner in value.items():
+        table.add_row(f"[bold]{name}[/]", _cell(inner))
+    Console(soft_wrap=True).print(table)
+
+
+def show_all(name: str, rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
+    """Many things of one kind: ``{name: [...]}``, or a table of their fields."""
+    if as_json:
+        print_json({name: rows})
+        return
+    if not rows:
+        click.echo(f"no {name}")
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in rows[0]:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, (list, tuple)):
+        return "\n".join(map(str, value)) or "-"
+    return str(value)
