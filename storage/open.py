@@ -1,0 +1,60 @@
+"""Opens all stores of one process and closes them again.
+
+Nothing connects here: PostgreSQL and Redis may be away now and come back, each call says so for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import msgspec
+import trio
+
+from engine.core.ports import Directory, History, Ledger, LiveView, Outbox, RegistryFeed
+from storage.pool import Postgres
+from storage.postgres_directory import PostgresDirectory
+from storage.postgres_history import PostgresHistory
+from storage.postgres_ledger import PostgresLedger
+from storage.postgres_outbox import PostgresOutbox
+from storage.postgres_registry import PostgresRegistryFeed
+from storage.redis_live import RedisLiveView
+from storage.settings import DatabaseSettings, RedisSettings
+
+
+class Stores(msgspec.Struct, frozen=True):
+    """Every port of engine/core/ports.py, open."""
+
+    registry: RegistryFeed
+    history: History
+    live: LiveView
+    directory: Directory
+    ledger: Ledger
+    outbox: Outbox
+
+
+@asynccontextmanager
+async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> AsyncIterator[Stores]:
+    """All stores, for the time of the block; only under `run_on_uvloop`."""
+    async with AsyncExitStack() as closing:
+        db = Postgres(database)
+        await db.open()
+        closing.push_async_callback(_shielded, db.close)
+        registry, outbox, live = PostgresRegistryFeed(db), PostgresOutbox(db), RedisLiveView(redis)
+        closing.push_async_callback(_shielded, registry.close)
+        closing.push_async_callback(_shielded, outbox.close)
+        await live.open()
+        closing.push_async_callback(_shielded, live.close)
+        yield Stores(
+            registry=registry,
+            history=PostgresHistory(db),
+            live=live,
+            directory=PostgresDirectory(db),
+            ledger=PostgresLedger(db),
+            outbox=outbox,
+        )
+
+
+async def _shielded(close: Callable[[], Awaitable[None]]) -> None:
+    with trio.CancelScope(shield=True):
+        await close()

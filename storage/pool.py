@@ -1,0 +1,117 @@
+"""The connections to PostgreSQL: a pool on the host loop that connects when needed and heals by itself.
+
+`Postgres.run` is the only way from trio to SQL: one crossing per call, in which a coroutine of the host
+does all of its statements. What cannot be helped here becomes StoreUnavailableError. No SQL of ours is here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias, TypeVar
+
+import asyncpg
+
+from engine.core.ports import StoreUnavailableError
+from storage.bridge import await_host
+from storage.settings import DatabaseSettings
+
+T = TypeVar("T")
+Connection: TypeAlias = asyncpg.Connection
+
+CONNECT_TIMEOUT_S = 5.0
+# Errors that say something of the server or of its moment, and nothing of our statement. By SQLSTATE class:
+# 08 connection, 28 authorization, 3D no such database, 40 rollback (deadlock), 53 resources, 57 operator
+# intervention (starting up, shutting down), 58 I/O; 25006 read only (a standby); 42P01 not yet migrated.
+_UNAVAILABLE_CLASSES = ("08", "28", "3D", "40", "53", "57", "58")
+_UNAVAILABLE_CODES = ("25006", "42P01")
+
+
+def unavailable(error: BaseException) -> str | None:
+    """Why the store could not be reached, or None when the error is another's fault."""
+    if isinstance(error, TimeoutError):
+        return "PostgreSQL did not answer in time"
+    if isinstance(error, asyncpg.PostgresError):
+        code = error.sqlstate or ""
+        known = code.startswith(_UNAVAILABLE_CLASSES) or code in _UNAVAILABLE_CODES
+        return f"PostgreSQL: {error} ({code})" if known else None
+    closed = isinstance(error, asyncpg.InterfaceError) and "clos" in str(error)
+    if isinstance(error, OSError) or closed:
+        return f"PostgreSQL cannot be reached: {error}"
+    return None
+
+
+class Postgres:
+    """A pool of at most `pool_connections_max` connections. `open` first, `close` last, both from trio."""
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        self._settings = settings
+        self._pool: asyncpg.Pool | None = None
+
+    async def open(self) -> None:
+        """Connects to nothing: the server may be away."""
+        await await_host(self._open)
+
+    async def close(self) -> None:
+        """Close the connections; those that do not end in time are cut."""
+        await await_host(self._close)
+
+    async def run(self, fn: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
+        """``await fn(connection, *args)`` on the host loop. StoreUnavailableError, and what `fn` raises."""
+        return await await_host(self._run, fn, args)
+
+    async def connect_alone(self) -> Connection:
+        """On the host loop: a connection outside of the pool, for locks and LISTEN. The caller closes it."""
+        try:
+            return await asyncpg.connect(
+                self._settings.url,
+                timeout=self._settings.connect_timeout_s,
+                command_timeout=self._settings.command_timeout_s,
+            )
+        except Exception as error:
+            if reason := unavailable(error):
+                raise StoreUnavailableError(reason) from error
+            raise
+
+    def statistics(self) -> dict[str, int]:
+        """Connections open, of those idle, and the bound."""
+        assert self._pool is not None, "not open"
+        return {
+            "connections": self._pool.get_size(),
+            "connections_idle": self._pool.get_idle_size(),
+            "connections_max": self._pool.get_max_size(),
+        }
+
+    async def _open(self) -> None:
+        self._pool = await asyncpg.create_pool(
+            self._settings.url,
+            min_size=0,
+            max_size=self._settings.pool_connections_max,
+            timeout=self._settings.connect_timeout_s,
+            command_timeout=self._settings.command_timeout_s,
+            reset=_nothing_to_reset,
+        )
+
+    async def _close(self) -> None:
+        assert self._pool is not None, "not open"
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+    async def _run(self, fn: Callable[..., Coroutine[Any, Any, T]], args: tuple[object, ...]) -> T:
+        assert self._pool is not None, "not open"
+        try:
+            async with asyncio.timeout(self._settings.command_timeout_s):
+                # The timeout of acquire bounds the way back into the pool as well.
+                async with self._pool.acquire(timeout=self._settings.connect_timeout_s) as connection:
+                    return await fn(connection, *args)
+        except Exception as error:
+            if reason := unavailable(error):
+                raise StoreUnavailableError(reason) from error
+            raise
+
+
+async def _nothing_to_reset(_connection: Connection) -> None:
+    """Our statements leave nothing in a session, so the round trip of asyncpg's own reset is saved."""

@@ -1,0 +1,329 @@
+"""History in PostgreSQL: batches of intervals, events and gaps in, answers for web out.
+
+A batch is one transaction. Intervals travel by binary COPY made from the array itself; the first try goes
+straight into the table, and only a batch that was (partly) written before takes the way over a staging
+table. Nothing here judges what an interval means: that is `engine/core/compose.py`.
+"""
+
+from __future__ import annotations
+
+import io
+
+import asyncpg
+import numpy as np
+
+from engine.core.records import INTERVAL_DTYPE, BaseInterval, Claim, Event, FlushBatch, Gap, Lease, Window
+from storage.ids import is_id
+from storage.pool import Connection, Postgres
+
+_CURSOR_LOCK = 0x4E50_0003  # of pg_advisory_xact_lock, held while an event's cursor is not committed
+_COLUMNS = ("workload_id", "started_ms", "ended_ms", "ttl_ms", "kind")
+_COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_COPY_TRAILER = b"\xff\xff"
+# One row of the binary COPY format: the number of fields, then each field after its length.
+_COPY_DTYPE = np.dtype(
+    [
+        ("fields", ">i2"),
+        ("workload_bytes", ">i4"),
+        ("hi", ">u8"),
+        ("lo", ">u8"),
+        ("started_bytes", ">i4"),
+        ("started_ms", ">i8"),
+        ("ended_bytes", ">i4"),
+        ("ended_ms", ">i8"),
+        ("ttl_bytes", ">i4"),
+        ("ttl_ms", ">i8"),
+        ("kind_bytes", ">i4"),
+        ("kind", ">i2"),
+    ]
+)
+_EVENT_COLUMNS = (
+    "number",
+    "event_id",
+    "kind",
+    "shard",
+    "project_id",
+    "node_id",
+    "workload_id",
+    "since_ms",
+    "at_ms",
+    "workloads",
+    "detail",
+)
+
+
+class PostgresHistory:
+    """engine.core.ports.History on PostgreSQL."""
+
+    def __init__(self, db: Postgres) -> None:
+        self._db = db
+
+    async def flushed_position(self, shard: int) -> int:
+        return await self._db.run(_shard_state, "position", shard)
+
+    async def watermark(self, shard: int) -> int:
+        return await self._db.run(_shard_state, "watermark_ms", shard)
+
+    async def flush(self, batch: FlushBatch) -> None:
+        assert batch.intervals.dtype == INTERVAL_DTYPE
+        await self._db.run(_flush, batch, copy_rows(batch.intervals))
+
+    async def intervals(self, workload_id: str, from_ms: int, to_ms: int) -> list[BaseInterval]:
+        return await self._db.run(_intervals, workload_id, from_ms, to_ms) if is_id(workload_id) else []
+
+    async def gaps(self, shard: int, from_ms: int, to_ms: int) -> list[Gap]:
+        return await self._db.run(_gaps, shard, from_ms, to_ms)
+
+    async def leases(self, workload_id: str, from_ms: int, to_ms: int) -> list[Lease]:
+        return await self._db.run(_leases, workload_id, from_ms, to_ms) if is_id(workload_id) else []
+
+    async def windows(self, workload_id: str, from_ms: int, to_ms: int) -> list[Window]:
+        return await self._db.run(_windows, workload_id, from_ms, to_ms) if is_id(workload_id) else []
+
+    async def claims(self, workload_id: str, from_ms: int, to_ms: int) -> list[Claim]:
+        return await self._db.run(_claims, workload_id, from_ms, to_ms) if is_id(workload_id) else []
+
+    async def events(self, *, project_id: str | None, after: int, limit: int) -> list[tuple[int, Event]]:
+        if project_id is not None and not is_id(project_id):
+            return []
+        return await self._db.run(_events, project_id, after, limit)
+
+
+def copy_rows(intervals: np.ndarray) -> bytes:
+    """The rows of a binary COPY for an array of INTERVAL_DTYPE; zero lengths are dropped (LIVENESS.md 1)."""
+    kept = intervals[intervals["ended_ms"] > intervals["started_ms"]]
+    rows = np.empty(len(kept), _COPY_DTYPE)
+    rows["fields"] = len(_COLUMNS)
+    rows["workload_bytes"] = 16
+    rows["started_bytes"] = rows["ended_bytes"] = rows["ttl_bytes"] = 8
+    rows["kind_bytes"] = 2
+    for name in ("hi", "lo", "started_ms", "ended_ms", "ttl_ms", "kind"):
+        rows[name] = kept[name]
+    return rows.tobytes()
+
+
+async def _flush(connection: Connection, batch: FlushBatch, intervals: bytes) -> None:
+    async with connection.transaction():
+        if intervals:
+            await _write_intervals(connection, intervals)
+        if batch.gaps:
+            await _write_gaps(connection, batch.gaps)
+        if batch.first_reports:
+            await _write_first_reports(connection, batch)
+        await connection.execute(
+            """
+            insert into shard_state (shard, position, watermark_ms) values ($1, $2, $3)
+            on conflict (shard) do update set position = excluded.position,
+              watermark_ms = greatest(shard_state.watermark_ms, excluded.watermark_ms)
+            """,
+            batch.shard,
+            batch.position,
+            batch.watermark_ms,
+        )
+        if batch.events:
+            await _write_events(connection, batch.events)  # last: the lock is held from here to the commit
+
+
+async def _write_intervals(connection: Connection, rows: bytes) -> None:
+    source = _COPY_HEADER + rows + _COPY_TRAILER
+    try:
+        async with connection.transaction():  # a savepoint
+            await connection.copy_to_table(
+                "base_interval", source=io.BytesIO(source), columns=_COLUMNS, format="binary"
+            )
+    except asyncpg.UniqueViolationError:
+        await _merge_intervals(connection, source)
+
+
+async def _merge_intervals(connection: Connection, source: bytes) -> None:
+    await connection.execute(
+        """
+        create temp table if not exists staged_interval (
+          number bigint generated always as identity, workload_id uuid, started_ms bigint, ended_ms bigint,
+          ttl_ms bigint, kind smallint) on commit delete rows
+        """
+    )
+    await connection.copy_to_table(
+        "staged_interval", source=io.BytesIO(source), columns=_COLUMNS, format="binary"
+    )
+    # In order of the key, so that two shards that write the same rows cannot lock each other out.
+    await connection.execute(
+        """
+        insert into base_interval as b (workload_id, started_ms, ended_ms, ttl_ms, kind)
+        select distinct on (workload_id, started_ms) workload_id, started_ms, ended_ms, ttl_ms, kind
+        from staged_interval order by workload_id, started_ms, number desc
+        on conflict (workload_id, started_ms) do update
+          set ended_ms = excluded.ended_ms, ttl_ms = excluded.ttl_ms, kind = excluded.kind
+          where (b.ended_ms, b.ttl_ms, b.kind) is distinct from
+            (excluded.ended_ms, excluded.ttl_ms, excluded.kind)
+        """
+    )
+
+
+async def _write_gaps(connection: Connection, gaps: tuple[Gap, ...]) -> None:
+    await connection.executemany(
+        """
+        insert into gap (shard, from_ms, to_ms, cause) values ($1, $2, $3, $4)
+        on conflict (shard, cause, from_ms) do update set to_ms = excluded.to_ms
+          where gap.to_ms <> excluded.to_ms
+        """,
+        [(gap.shard, gap.from_ms, gap.to_ms, gap.cause) for gap in gaps if gap.to_ms > gap.from_ms],
+    )
+
+
+async def _write_first_reports(connection: Connection, batch: FlushBatch) -> None:
+    await connection.execute(
+        """
+        update workload w set first_report_ms = least(w.first_report_ms, f.at_ms)
+        from (select workload_id, min(at_ms) as at_ms from unnest($1::uuid[], $2::bigint[])
+          as f (workload_id, at_ms) group by workload_id) f
+        where w.workload_id = f.workload_id and (w.first_report_ms is null or w.first_report_ms > f.at_ms)
+        """,
+        [report.workload_id for report in batch.first_reports],
+        [report.at_ms for report in batch.first_reports],
+    )
+
+
+async def _write_events(connection: Connection, events: tuple[Event, ...]) -> None:
+    await connection.execute(
+        """
+        create temp table if not exists staged_event (
+          number integer, event_id text, kind text, shard integer, project_id uuid, node_id uuid,
+          workload_id uuid, since_ms bigint, at_ms bigint, workloads uuid[], detail text
+        ) on commit delete rows
+        """
+    )
+    await connection.copy_records_to_table(
+        "staged_event",
+        columns=_EVENT_COLUMNS,
+        records=[
+            (
+                number,
+                event.event_id,
+                event.kind,
+                event.shard,
+                event.project_id,
+                event.node_id,
+                event.workload_id,
+                event.since_ms,
+                event.at_ms,
+                event.workloads,
+                event.detail,
+            )
+            for number, event in enumerate(events)
+        ],
+    )
+    names = ", ".join(_EVENT_COLUMNS[1:])
+    await connection.execute("select pg_advisory_xact_lock($1)", _CURSOR_LOCK)
+    await connection.execute(
+        f"insert into event ({names}) select {names} from staged_event order by number"
+        " on conflict (event_id) do nothing"
+    )
+
+
+async def _shard_state(connection: Connection, column: str, shard: int) -> int:
+    return int(await connection.fetchval(f"select {column} from shard_state where shard = $1", shard) or 0)
+
+
+async def _intervals(
+    connection: Connection, workload_id: str, from_ms: int, to_ms: int
+) -> list[BaseInterval]:
+    # Rows of one workload do not overlap, so of those that began before the range only the last can touch it.
+    records = await connection.fetch(
+        """
+        (select kind, started_ms, ended_ms, ttl_ms from base_interval
+          where workload_id = $1 and started_ms < $2 order by started_ms desc limit 2)
+        union all
+        (select kind, started_ms, ended_ms, ttl_ms from base_interval
+          where workload_id = $1 and started_ms >= $2 and started_ms < $3)
+        union all
+        (select kind, started_ms, ended_ms, ttl_ms from base_interval
+          where workload_id = $1 and started_ms >= greatest($2, $3) order by started_ms limit 1)
+        order by started_ms
+        """,
+        workload_id,
+        from_ms,
+        to_ms,
+    )
+    found = [BaseInterval(*record) for record in records]
+    # The second last before the range is wanted only if the last one touches it.
+    before = [interval for interval in found if interval.started_ms < from_ms]
+    if len(before) == 2 and before[1].ended_ms <= from_ms:
+        found.remove(before[0])
+    return found
+
+
+async def _gaps(connection: Connection, shard: int, from_ms: int, to_ms: int) -> list[Gap]:
+    records = await connection.fetch(
+        """
+        select shard, from_ms, to_ms, cause from gap where shard = $1 and from_ms < $3 and to_ms > $2
+        order by from_ms, cause
+        """,
+        shard,
+        from_ms,
+        to_ms,
+    )
+    return [Gap(*record) for record in records]
+
+
+async def _leases(connection: Connection, workload_id: str, from_ms: int, to_ms: int) -> list[Lease]:
+    records = await connection.fetch(
+        """
+        select from_ms, to_ms from lease
+        where workload_id = $1 and from_ms < $3 and (to_ms is null or to_ms > $2) order by from_ms
+        """,
+        workload_id,
+        from_ms,
+        to_ms,
+    )
+    return [Lease(*record) for record in records]
+
+
+async def _windows(connection: Connection, workload_id: str, from_ms: int, to_ms: int) -> list[Window]:
+    records = await connection.fetch(
+        """
+        select m.window_id::text, m.workload_id::text, m.from_ms, m.to_ms, m.own
+        from workload w join maintenance_window m using (node_id)
+        where w.workload_id = $1 and (m.workload_id is null or m.workload_id = w.workload_id)
+          and m.from_ms < $3 and m.to_ms > $2
+        order by m.from_ms, m.window_id
+        """,
+        workload_id,
+        from_ms,
+        to_ms,
+    )
+    return [Window(*record) for record in records]
+
+
+async def _claims(connection: Connection, workload_id: str, from_ms: int, to_ms: int) -> list[Claim]:
+    records = await connection.fetch(
+        """
+        select at_ms, kind, ttl_ms from claim
+        where workload_id = $1 and at_ms < $3 and at_ms + ttl_ms > $2 order by at_ms
+        """,
+        workload_id,
+        from_ms,
+        to_ms,
+    )
+    return [Claim(*record) for record in records]
+
+
+async def _events(
+    connection: Connection, project_id: str | None, after: int, limit: int
+) -> list[tuple[int, Event]]:
+    # Cursors are committed in their order (see _write_events), so nothing below the last one seen can follow.
+    records = await connection.fetch(
+        f"""
+        select cursor, event_id, kind, shard, project_id::text, node_id::text, workload_id::text,
+          since_ms, at_ms, workloads::text[], detail
+        from event where cursor > $1 {"and project_id = $3" if project_id else ""}
+        order by cursor limit $2
+        """,
+        after,
+        limit,
+        *([project_id] if project_id else []),
+    )
+    return [
+        (cursor, Event(*[*fields, tuple(workloads), detail]))
+        for cursor, *fields, workloads, detail in records
+    ]

@@ -1,0 +1,253 @@
+"""The SQL of nodes and workloads, run on the host loop for PostgresDirectory (postgres_directory.py).
+
+Who changes a node locks its row first, everywhere: two orders of locking could wait for each other. What an
+engine must hear of ends with `announce` in the same transaction.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from engine.core.keys import SALT_BYTES
+from engine.core.ports import NewNode, NodeRecord, NodeRefusedError, RowFullError, WorkloadRecord
+from engine.core.records import Window
+from engine.core.timing import SLOTS_MAX
+from storage.ids import is_id, new_id
+from storage.pool import Connection
+from storage.postgres_registry import announce
+
+CAPABILITY_GENERATION_MAX = 65_535  # a u16 in the capability
+
+_NODES = """
+select n.node_id::text, n."row", n.project_id::text, n.kind, n.name, n.public_key, n.interval_ms,
+  n.revoked_ms is not null, n.created_ms,
+  array(select w.workload_id::text from workload w
+    where w.node_id = n.node_id and w.retired_ms is null order by w.slot)
+from node n
+"""
+_WORKLOADS = """
+select w.workload_id::text, w.node_id::text, n.project_id::text, n."row", w.slot, w.name, w.created_ms,
+  w.retired_ms, w.first_report_ms
+from workload w join node n using (node_id)
+"""
+
+
+def _node_record(record: Any) -> NodeRecord:
+    *fields, workload_ids = record
+    return NodeRecord(*[*fields, tuple(workload_ids)])
+
+
+async def read_node(connection: Connection, node_id: str) -> NodeRecord | None:
+    record = await connection.fetchrow(f"{_NODES} where n.node_id = $1", node_id)
+    return _node_record(record) if record else None
+
+
+async def list_nodes(
+    connection: Connection, project_id: str | None, after: str | None, limit: int
+) -> list[NodeRecord]:
+    records = await connection.fetch(
+        f"""{_NODES}
+        where n.node_id > $1 {"and n.project_id = $3" if project_id else ""}
+        order by n.node_id limit $2
+        """,
+        after if after and is_id(after) else "00000000-0000-0000-0000-000000000000",
+        limit,
+        *([project_id] if project_id else []),
+    )
+    return [_node_record(record) for record in records]
+
+
+async def read_workload(connection: Connection, workload_id: str) -> WorkloadRecord | None:
+    record = await connection.fetchrow(f"{_WORKLOADS} where w.workload_id = $1", workload_id)
+    return WorkloadRecord(*record) if record else None
+
+
+async def workloads_of_project(
+    connection: Connection, project_id: str, ids: list[str]
+) -> dict[str, WorkloadRecord]:
+    records = await connection.fetch(
+        f"{_WORKLOADS} where w.workload_id = any($1::uuid[]) and n.project_id = $2", ids, project_id
+    )
+    return {record[0]: WorkloadRecord(*record) for record in records}
+
+
+async def create_nodes(connection: Connection, nodes: Sequence[NewNode], now_ms: int) -> list[NodeRecord]:
+    async with connection.transaction():
+        first = await connection.fetchval(
+            "update row_counter set next_row = next_row + $1 returning next_row - $1", len(nodes)
+        )
+        made = [
+            NodeRecord(
+                node_id=new_id(),
+                row=row,
+                project_id=node.project_id,
+                kind=node.kind,
+                name=node.name,
+                public_key=node.public_key,
+                interval_ms=node.interval_ms,
+                revoked=False,
+                created_ms=now_ms,
+                workload_ids=tuple(new_id() for _ in node.workloads),
+            )
+            for row, node in enumerate(nodes, first)
+        ]
+        await connection.copy_records_to_table(
+            "node",
+            columns=(
+                "node_id",
+                "row",
+                "project_id",
+                "kind",
+                "name",
+                "public_key",
+                "interval_ms",
+                "salt",
+                "created_ms",
+            ),
+            records=[
+                (
+                    node.node_id,
+                    node.row,
+                    node.project_id,
+                    node.kind,
+                    node.name,
+                    node.public_key,
+                    node.interval_ms,
+                    os.urandom(SALT_BYTES),
+                    now_ms,
+                )
+                for node in made
+            ],
+        )
+        await connection.copy_records_to_table(
+            "workload",
+            columns=("workload_id", "node_id", "slot", "name", "created_ms"),
+            records=[
+                (workload_id, record.node_id, slot, node.workloads[slot], now_ms)
+                for record, node in zip(made, nodes, strict=True)
+                for slot, workload_id in enumerate(record.workload_ids)
+            ],
+        )
+    return made
+
+
+async def _locked_node(connection: Connection, node_id: str) -> Any:
+    """The row of a node that is neither revoked nor retired, locked to the end of the transaction."""
+    record = await connection.fetchrow(
+        """
+        select "row", generation, capability_generation from node
+        where node_id = $1 and revoked_ms is null and retired_ms is null for update
+        """,
+        node_id,
+    )
+    if record is None:
+        raise NodeRefusedError(f"node {node_id} is unknown, revoked or retired")
+    return record
+
+
+async def _tell_engines(connection: Connection, node: Any, now_ms: int) -> None:
+    if node["generation"] or node["capability_generation"]:
+        await announce(connection, [node["row"]], now_ms)
+
+
+async def add_workload(connection: Connection, node_id: str, name: str, now_ms: int) -> WorkloadRecord:
+    async with connection.transaction():
+        node = await _locked_node(connection, node_id)
+        slot = await connection.fetchval(
+            "select coalesce(max(slot) + 1, 0) from workload where node_id = $1", node_id
+        )
+        if slot >= SLOTS_MAX:
+            raise RowFullError(f"all {SLOTS_MAX} slots of node {node_id} were given out")
+        workload_id = new_id()
+        await connection.execute(
+            "insert into workload (workload_id, node_id, slot, name, created_ms) values ($1, $2, $3, $4, $5)",
+            workload_id,
+            node_id,
+            slot,
+            name,
+            now_ms,
+        )
+        await _tell_engines(connection, node, now_ms)
+        made = await read_workload(connection, workload_id)
+    assert made is not None
+    return made
+
+
+async def retire_workload(connection: Connection, workload_id: str, now_ms: int) -> bool:
+    async with connection.transaction():
+        # The node first, as everywhere: two orders of locking could wait for each other.
+        node = await connection.fetchrow(
+            """
+            select "row", generation, capability_generation from node
+            where node_id = (select node_id from workload where workload_id = $1) for update
+            """,
+            workload_id,
+        )
+        retired = await connection.fetchval(
+            """
+            update workload set retired_ms = $2 where workload_id = $1 and retired_ms is null returning true
+            """,
+            workload_id,
+            now_ms,
+        )
+        if retired:
+            await _tell_engines(connection, node, now_ms)
+    return bool(retired)
+
+
+async def revoke_node(connection: Connection, node_id: str, now_ms: int) -> int | None:
+    async with connection.transaction():
+        row = await connection.fetchval(
+            """
+            update node set revoked_ms = coalesce(revoked_ms, $2), salt = $3 where node_id = $1
+            returning "row"
+            """,
+            node_id,
+            now_ms,
+            os.urandom(SALT_BYTES),
+        )
+        if row is None:
+            return None
+        await connection.execute(
+            'update session set killed_ms = $2 where "row" = $1 and killed_ms is null', row, now_ms
+        )
+        return await announce(connection, [row], now_ms)
+
+
+async def rotate_capability(connection: Connection, node_id: str, now_ms: int) -> tuple[NodeRecord, int]:
+    async with connection.transaction():
+        locked = await _locked_node(connection, node_id)
+        generation = locked["capability_generation"] % CAPABILITY_GENERATION_MAX + 1
+        await connection.execute(
+            "update node set capability_generation = $2 where node_id = $1", node_id, generation
+        )
+        node = await read_node(connection, node_id)
+        await announce(connection, [locked["row"]], now_ms)
+    assert node is not None
+    return node, generation
+
+
+async def open_window(connection: Connection, node_id: str, window: Window, now_ms: int) -> None:
+    async with connection.transaction():
+        node = await _locked_node(connection, node_id)
+        there = window.workload_id is None or await connection.fetchval(
+            "select true from workload where workload_id = $1 and node_id = $2", window.workload_id, node_id
+        )
+        if not there:
+            raise NodeRefusedError(f"no workload {window.workload_id} on node {node_id}")
+        await connection.execute(
+            """
+            insert into maintenance_window (window_id, node_id, workload_id, from_ms, to_ms, own, created_ms)
+            values ($1, $2, $3, $4, $5, $6, $7)
+            """,
+            window.window_id,
+            node_id,
+            window.workload_id,
+            window.from_ms,
+            window.to_ms,
+            window.own,
+            now_ms,
+        )
+        await _tell_engines(connection, node, now_ms)

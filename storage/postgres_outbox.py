@@ -1,0 +1,230 @@
+"""The outbox in PostgreSQL: channels, the notifier's lock and cursor, deliveries.
+
+A delivery belongs to who claimed it until its lease ends; nobody waits for anybody (skip locked). The lock
+of the one notifier is a session's advisory lock, so it ends with the connection, however its holder ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from engine.core.ports import Channel, Delivery, StoreUnavailableError
+from engine.core.records import Event
+from storage.bridge import await_host
+from storage.ids import is_id, new_id
+from storage.pool import Connection, Postgres, unavailable
+
+_NOTIFIER_LOCK = 0x4E50_0004  # of pg_try_advisory_lock, held by the session of the one notifier
+
+
+class PostgresOutbox:
+    """engine.core.ports.Outbox on PostgreSQL."""
+
+    def __init__(self, db: Postgres) -> None:
+        self._db = db
+        self._lock: Connection | None = None  # the connection that holds the notifier's lock
+        self._locking = asyncio.Lock()
+
+    async def add_channel(
+        self, project_id: str, *, kind: str, target: str, secret: str, now_ms: int
+    ) -> Channel:
+        channel = Channel(new_id(), project_id, kind, target, secret)
+        await self._db.run(_add_channel, channel, now_ms)
+        return channel
+
+    async def channels(self, project_id: str) -> list[Channel]:
+        return await self._db.run(_channels, project_id) if is_id(project_id) else []
+
+    async def take_notifier_lock(self) -> bool:
+        return await await_host(self._take_lock)
+
+    async def notifier_cursor(self) -> int:
+        return await self._db.run(_cursor)
+
+    async def decide(self, *, cursor: int, notices: Sequence[tuple[Event, Channel]], now_ms: int) -> None:
+        await self._db.run(_decide, cursor, notices, now_ms)
+
+    async def claim(self, *, kind: str, limit: int, now_ms: int, lease_ms: int) -> list[Delivery]:
+        return await self._db.run(_claim, kind, limit, now_ms, lease_ms)
+
+    async def sent(self, delivery_id: str, *, now_ms: int, note: str) -> None:
+        await self._db.run(_settle, delivery_id, "sent", now_ms, note)
+
+    async def failed(self, delivery_id: str, *, now_ms: int, note: str, retry_at_ms: int | None) -> None:
+        if retry_at_ms is None:
+            await self._db.run(_settle, delivery_id, "dead", now_ms, note)
+        else:
+            await self._db.run(_retry, delivery_id, retry_at_ms, note)
+
+    async def disable_channel(self, channel_id: str, *, now_ms: int, note: str) -> int:
+        return await self._db.run(_disable_channel, channel_id, now_ms, note) if is_id(channel_id) else 0
+
+    async def close(self) -> None:
+        """Give the notifier's lock up."""
+        if self._lock is not None:
+            self._lock.terminate()
+            self._lock = None
+
+    async def _take_lock(self) -> bool:
+        async with self._locking:  # on the host: two callers share the one connection
+            if self._lock is not None and await self._still_alive(self._lock):
+                return True
+            connection = await self._db.connect_alone()
+            try:
+                taken = await connection.fetchval("select pg_try_advisory_lock($1)", _NOTIFIER_LOCK)
+            except Exception as error:
+                connection.terminate()
+                if reason := unavailable(error):
+                    raise StoreUnavailableError(reason) from error
+                raise
+            if not taken:
+                await connection.close()
+                return False
+            self._lock = connection
+            return True
+
+    async def _still_alive(self, connection: Connection) -> bool:
+        """Whether the session that holds the lock exists on the server, too."""
+        try:
+            await connection.fetchval("select 1")
+        except Exception as error:
+            connection.terminate()
+            self._lock = None
+            if unavailable(error):
+                return False
+            raise
+        return True
+
+
+async def _add_channel(connection: Connection, channel: Channel, now_ms: int) -> None:
+    await connection.execute(
+        """
+        insert into channel (channel_id, project_id, kind, target, secret, created_ms)
+        values ($1, $2, $3, $4, $5, $6)
+        """,
+        channel.channel_id,
+        channel.project_id,
+        channel.kind,
+        channel.target,
+        channel.secret,
+        now_ms,
+    )
+
+
+async def _channels(connection: Connection, project_id: str) -> list[Channel]:
+    records = await connection.fetch(
+        """
+        select channel_id::text, project_id::text, kind, target, secret from channel
+        where project_id = $1 and disabled_ms is null order by channel_id
+        """,
+        project_id,
+    )
+    return [Channel(*record) for record in records]
+
+
+async def _cursor(connection: Connection) -> int:
+    return int(await connection.fetchval("select cursor from notifier"))
+
+
+async def _decide(
+    connection: Connection, cursor: int, notices: Sequence[tuple[Event, Channel]], now_ms: int
+) -> None:
+    async with connection.transaction():
+        await connection.execute("update notifier set cursor = greatest(cursor, $1)", cursor)
+        # The lock on the channel orders this against its being disabled: no delivery is left over for ever.
+        await connection.execute(
+            """
+            insert into delivery (delivery_id, channel_id, event_id, due_ms, created_ms)
+            select d.delivery_id, c.channel_id, d.event_id, $4, $4
+            from unnest($1::uuid[], $2::uuid[], $3::text[]) as d (delivery_id, channel_id, event_id)
+            join channel c using (channel_id) where c.disabled_ms is null for share of c
+            on conflict (event_id, channel_id) do nothing
+            """,
+            [new_id() for _ in notices],
+            [channel.channel_id for _, channel in notices],
+            [event.event_id for event, _ in notices],
+            now_ms,
+        )
+
+
+async def _claim(connection: Connection, kind: str, limit: int, now_ms: int, lease_ms: int) -> list[Delivery]:
+    records = await connection.fetch(
+        """
+        with due as (
+          select d.delivery_id, d.due_ms from delivery d join channel c using (channel_id)
+          where d.state = 'due' and d.due_ms <= $3 and c.kind = $1 and c.disabled_ms is null
+          order by d.due_ms, d.delivery_id limit $2 for update of d skip locked),
+        claimed as (
+          update delivery d set due_ms = $4, attempts = d.attempts + 1
+          from due where d.delivery_id = due.delivery_id
+          returning d.delivery_id, d.channel_id, d.event_id, d.attempts, due.due_ms as was_due_ms)
+        select d.delivery_id::text, d.attempts,
+          c.channel_id::text, c.project_id::text, c.kind, c.target, c.secret,
+          e.event_id, e.kind, e.shard, e.project_id::text, e.node_id::text, e.workload_id::text, e.since_ms,
+          e.at_ms, e.workloads::text[], e.detail
+        from claimed d join channel c using (channel_id) join event e using (event_id)
+        order by d.was_due_ms, d.delivery_id
+        """,
+        kind,
+        limit,
+        now_ms,
+        now_ms + lease_ms,
+    )
+    return [_delivery(record, now_ms + lease_ms) for record in records]
+
+
+def _delivery(record: Any, due_ms: int) -> Delivery:
+    delivery_id, attempts, *fields = record
+    *fields, workloads, detail = fields
+    return Delivery(
+        delivery_id=delivery_id,
+        channel=Channel(*fields[:5]),
+        event=Event(*[*fields[5:], tuple(workloads), detail]),
+        attempts=attempts,
+        due_ms=due_ms,
+    )
+
+
+async def _settle(connection: Connection, delivery_id: str, state: str, now_ms: int, note: str) -> None:
+    await connection.execute(
+        """
+        update delivery set state = $2, settled_ms = $3, note = $4 where delivery_id = $1 and state = 'due'
+        """,
+        delivery_id,
+        state,
+        now_ms,
+        note,
+    )
+
+
+async def _retry(connection: Connection, delivery_id: str, retry_at_ms: int, note: str) -> None:
+    await connection.execute(
+        "update delivery set due_ms = $2, note = $3 where delivery_id = $1 and state = 'due'",
+        delivery_id,
+        retry_at_ms,
+        note,
+    )
+
+
+async def _disable_channel(connection: Connection, channel_id: str, now_ms: int, note: str) -> int:
+    async with connection.transaction():
+        await connection.execute(
+            "update channel set disabled_ms = coalesce(disabled_ms, $2) where channel_id = $1",
+            channel_id,
+            now_ms,
+        )
+        return int(
+            await connection.fetchval(
+                """
+                with died as (
+                  update delivery set state = 'dead', settled_ms = $2, note = $3
+                  where channel_id = $1 and state = 'due' returning 1)
+                select count(*) from died
+                """,
+                channel_id,
+                now_ms,
+                note,
+            )
+        )
