@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections import deque
+from collections import Counter, deque
 from typing import Any, Protocol, cast
 
 from engine.http_reader import RequestReader
 from engine.http_reply import CONTINUE, TIMED_OUT, Reply, busy, render
-from engine.http_routes import Request, Routes
+from engine.http_routes import Routes
 
 PIPELINE_MAX = 16  # unanswered requests of one connection; above it its socket is not read
 WRITE_BYTES_MAX = 262_144  # answers the client has not taken; above it its socket is not read
@@ -28,6 +28,7 @@ class Home(Protocol):
     """What a connection needs of its listener."""
 
     read_buffer: memoryview  # shared: what is read is parsed before anything else is read
+    answered: Counter[tuple[str, int]]  # by (route, status)
     draining: bool
 
     def now_ms(self) -> int:
@@ -50,17 +51,19 @@ class Home(Protocol):
 class _Exchange:
     """A request's place in the order of answers."""
 
-    __slots__ = ("_connection", "_head_only", "answered", "keep_alive", "since_s")
+    __slots__ = ("_connection", "_head_only", "answered", "keep_alive", "route", "since_s")
 
-    def __init__(self, connection: Connection, *, head_only: bool, keep_alive: bool, since_s: float) -> None:
+    def __init__(self, connection: Connection, since_s: float, *, head_only: bool, keep_alive: bool) -> None:
         self._connection = connection
         self._head_only = head_only
+        self.route = "none"
         self.keep_alive = keep_alive
         self.since_s = since_s
         self.answered: bytes | None = None
 
     def answer(self, reply: Reply) -> None:
         self.answered = render(reply, close=not self.keep_alive, head_only=self._head_only)
+        self._connection.counts[self.route, reply.status] += 1
         self._connection.flush()
 
 
@@ -71,9 +74,10 @@ class Connection(asyncio.BufferedProtocol):
         self, home: Home, routes: Routes, *, body_max: int, idle_s_max: float, allow_plaintext: bool
     ) -> None:
         self._home = home
+        self.counts = home.answered
         self._routes = routes
         self._idle_s_max = idle_s_max
-        self._local = allow_plaintext
+        self._safe = allow_plaintext
         self._tls = False
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)  # until connection_made
         self._reader = RequestReader(body_max=body_max)
@@ -95,7 +99,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.close()
             return
         self._tls = transport.get_extra_info("sslcontext") is not None
-        self._local = self._local or self._tls or is_local(transport.get_extra_info("peername"))
+        self._safe = self._safe or self._tls or is_local(transport.get_extra_info("peername"))
         self._transport.set_write_buffer_limits(high=WRITE_BYTES_MAX)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -111,18 +115,19 @@ class Connection(asyncio.BufferedProtocol):
         if self._deaf:
             return
         reader = self._reader
-        reader.feed(self._home.read_buffer[:nbytes])
+        reader.feed(bytes(self._home.read_buffer[:nbytes]))
         if reader.complete:
             self._dispatch()
         if reader.reading and not self._deaf and reader.wants_continue():
-            self._queue(CONTINUE)
+            self._tell_to_continue()
         if reader.refusal is not None:
             self._refuse(reader.refusal)
         if not reader.reading:
             self._reading_since_s = 0.0
         elif not self._reading_since_s:
             self._reading_since_s = self._home.time_s()
-        self._regulate()
+        if len(self._pending) >= PIPELINE_MAX:
+            self._regulate()
 
     def eof_received(self) -> bool:
         self._deaf = True
@@ -141,7 +146,7 @@ class Connection(asyncio.BufferedProtocol):
         pending = self._pending
         if not pending or pending[0].answered is None or self._lost or self._transport.is_closing():
             return
-        answers = []
+        answers: list[bytes] = []
         last = False
         while pending and pending[0].answered is not None and not last:
             exchange = pending.popleft()
@@ -187,37 +192,28 @@ class Connection(asyncio.BufferedProtocol):
         t_ms = self._home.now_ms()
         now_s = self._home.time_s()
         complete, self._reader.complete = self._reader.complete, []
-        for method, target, content_type, encoded, authorization, body, keep_alive in complete:
-            exchange = _Exchange(
-                self,
-                head_only=method == b"HEAD",
-                keep_alive=keep_alive and not self._home.draining,
-                since_s=now_s,
-            )
-            self._deaf = not exchange.keep_alive
+        for request in complete:
+            keep_alive = request.keep_alive and not self._home.draining
+            exchange = _Exchange(self, now_s, head_only=request.method == b"HEAD", keep_alive=keep_alive)
+            self._deaf = not keep_alive
             self._pending.append(exchange)
-            self._routes.route(
-                Request(method, target, content_type, encoded, authorization, body, self._local, t_ms),
-                exchange.answer,
-            )
+            self._routes.route(request, exchange, t_ms=t_ms, safe=self._safe)
             if self._deaf:
                 return
 
-    def _queue(self, answer: bytes) -> None:
-        exchange = _Exchange(self, head_only=False, keep_alive=True, since_s=self._home.time_s())
-        exchange.answered = answer
+    def _tell_to_continue(self) -> None:
+        exchange = _Exchange(self, self._home.time_s(), head_only=False, keep_alive=True)
+        exchange.answered = CONTINUE
         self._pending.append(exchange)
         self.flush()
 
     def _refuse(self, refusal: Reply) -> None:
         """The last answer of this connection, after those that are due before it."""
-        if self._deaf:
-            return
-        self._deaf = True
-        self._routes.answered["none", refusal.status] += 1
-        exchange = _Exchange(self, head_only=False, keep_alive=False, since_s=self._home.time_s())
-        self._pending.append(exchange)
-        exchange.answer(refusal)
+        if not self._deaf:
+            self._deaf = True
+            exchange = _Exchange(self, self._home.time_s(), head_only=False, keep_alive=False)
+            self._pending.append(exchange)
+            exchange.answer(refusal)
 
     def _hang_up(self) -> None:
         self._pending.clear()

@@ -1,46 +1,37 @@
 """Cuts whole HTTP/1.1 requests out of the bytes of one connection, within bounds; no byte sequence raises.
 
 httptools does the parsing. Its callbacks only take notes: whoever feeds the reader takes the requests after
-the parser has returned, so that an exception of ours surfaces instead of being taken for bad input.
+the parser has returned, so that an exception of ours surfaces instead of being taken for bad input. A client
+sends the same head over and over: a head that was parsed once on this connection is known by its bytes.
 Answers, order and time are http_connection.py's.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import httptools
 
 from engine.http_reply import EXPECTATION_FAILED, HEAD_TOO_LARGE, TOO_LARGE, Reply, malformed
-from engine.http_routes import body_bytes_max
+from engine.http_routes import Request, body_bytes_max
 
 HEAD_BYTES_MAX = 16_384  # request line, headers and trailers of one request; above it 431
+KNOWN_HEAD_BYTES_MAX = 1_024  # longer heads are parsed each time
 _LENGTH_DIGITS_MAX = 20  # of a Content-Length: 64 bits
-
-
-class RawRequest(NamedTuple):
-    """A whole request, not yet looked at."""
-
-    method: bytes
-    target: bytes
-    content_type: bytes
-    encoded: bool  # Content-Encoding other than identity
-    authorization: bytes
-    body: bytes
-    keep_alive: bool
 
 
 class RequestReader:
     """One connection's requests. Once `refusal` is set nothing more is cut: answer it and close."""
 
     def __init__(self, *, body_max: int) -> None:
-        self.complete: list[RawRequest] = []  # whole requests, for the feeder to take
+        self.complete: list[Request] = []  # whole requests, for the feeder to take
         self.reading = False  # a request has begun and is not whole
         self.refusal: Reply | None = None
         self._body_max = body_max
         self._parser = httptools.HttpRequestParser(self)
-        self._skipped: RawRequest | None = None  # see _after_upgrade
+        self._skipped: Request | None = None  # see _after_upgrade
         self._skipped_left = 0
+        self._known_head = b""
+        self._known_bytes = -1  # of the known head with its body
+        self._known = Request(b"", b"", b"", False, b"", b"", True)
         self._begin()
 
     def _begin(self) -> None:
@@ -58,26 +49,22 @@ class RequestReader:
         self._keeps_body = False
         self._parts: list[bytes] = []
 
-    def feed(self, data: memoryview) -> None:
+    def feed(self, data: bytes) -> None:
         """Take what was read."""
+        if len(data) == self._known_bytes and not self.reading and data.startswith(self._known_head):
+            method, target, content_type, encoded, authorization, _, keep_alive = self._known
+            body = data[len(self._known_head) :]
+            self.complete.append(
+                Request(method, target, content_type, encoded, authorization, body, keep_alive)
+            )
+            return
+        whole = not self.reading
         self._overhead += len(data)
-        while data and self.refusal is None:
-            if self._skipped is not None:
-                data = self._take_skipped(self._skipped, data)
-                continue
-            try:
-                self._parser.feed_data(data)
-            except httptools.HttpParserUpgrade as upgrade:
-                data = data[upgrade.args[0] :]
-                self._after_upgrade()
-                continue
-            except httptools.HttpParserCallbackError:
-                raise
-            except httptools.HttpParserError as error:
-                self.refusal = self.refusal or malformed(f"Not HTTP/1.1: {error}")
-            break
+        self._parse(data)
         if self.reading and self._overhead > HEAD_BYTES_MAX:
             self.refusal = self.refusal or HEAD_TOO_LARGE
+        if whole and not self.reading and len(self.complete) == 1:
+            self._get_to_know(data, self.complete[0])
 
     def wants_continue(self) -> bool:
         """Whether the client waits for "100 Continue" before it sends the body; True once per request."""
@@ -144,9 +131,35 @@ class RequestReader:
 
     # -- details ----------------------------------------------------------------------------------------
 
-    def _request(self) -> RawRequest:
+    def _parse(self, data: bytes) -> None:
+        while data and self.refusal is None:
+            if self._skipped is not None:
+                data = self._take_skipped(self._skipped, data)
+                continue
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                self._after_upgrade()
+                continue
+            except httptools.HttpParserCallbackError:
+                raise
+            except httptools.HttpParserError as error:
+                self.refusal = self.refusal or malformed(f"Not HTTP/1.1: {error}")
+            break
+
+    def _get_to_know(self, data: bytes, request: Request) -> None:
+        """`data` was one whole request: its head, met again with as long a body, means the same again."""
+        head = data[: len(data) - len(request.body)]
+        cut_off = self._chunked or (self._content_length and not self._keeps_body)
+        if request.keep_alive and not cut_off and len(head) <= KNOWN_HEAD_BYTES_MAX:
+            self._known_head = head
+            self._known_bytes = len(data)
+            self._known = request._replace(body=b"")
+
+    def _request(self) -> Request:
         parts = self._parts
-        return RawRequest(
+        return Request(
             self._parser.get_method(),
             self._target,
             self._content_type,
@@ -184,10 +197,10 @@ class RequestReader:
             self._skipped_left = self._content_length
             self.reading = True
 
-    def _take_skipped(self, request: RawRequest, data: memoryview) -> memoryview:
+    def _take_skipped(self, request: Request, data: bytes) -> bytes:
         body = data[: self._skipped_left]
         self._skipped_left -= len(body)
-        self.on_body(bytes(body))
+        self.on_body(body)
         if not self._skipped_left:
             self.complete.append(request._replace(body=b"".join(self._parts)))
             self.reading = False

@@ -63,7 +63,6 @@ class _JsonBeat(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(_JsonBeat).decode
-_STATES = {"healthy": int(State.HEALTHY), "unhealthy": int(State.UNHEALTHY), "updating": int(State.UPDATING)}
 _WORKLOADS_MISSING = malformed('"workloads" may be missing only with "stopping": true.')
 _CODE_NAMES = {int(code): code.name.lower() for code in CREDITING}
 _PING_OK = Reply(200, TEXT, b"OK")
@@ -184,10 +183,13 @@ def read_json_beat(bearer: Bearer, slots: dict[str, int], body: bytes, t_ms: int
         slot = slots.get(workload_id)
         if slot is None:
             unknown_ids = True
-            continue
-        state = _STATES[name]
-        plane0 |= (state & 1) << slot
-        plane1 |= (state >> 1) << slot
+        elif name == "healthy":
+            plane0 |= 1 << slot
+        elif name == "unhealthy":
+            plane1 |= 1 << slot
+        else:
+            plane0 |= 1 << slot
+            plane1 |= 1 << slot
     flags = FLAG_STOPPING if said.stopping else 0
     return PlainBeat(bearer.row, bearer.generation, False, flags, plane0, plane1, t_ms, unknown_ids)
 

@@ -6,7 +6,6 @@ are cut out of a connection stands in ingest_http.py, what a beat means in http_
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 from urllib.parse import parse_qs, unquote_to_bytes
@@ -37,6 +36,10 @@ _BEATS_PATH = b"/v1/beats"
 _PING_PREFIX = b"/ping/"
 _PUSH_PREFIX = b"/api/push/"
 _LIVE_PATH = b"/livez"
+_JSON_TYPE = b"application/json"
+_MEDIA_TYPES = (_JSON_TYPE, b"application/octet-stream")
+_READING = (b"GET", b"HEAD")
+_PINGING = (b"GET", b"HEAD", b"POST")
 
 _EMPTY_FRAMES = malformed("The body must be 1 to 1024 frames of 48 bytes; nothing was taken.")
 _BAD_EXIT = malformed("An exit status is a number from 0 to 255.")
@@ -44,7 +47,7 @@ _ACTIONS = {b"": State.HEALTHY, b"fail": State.UNHEALTHY, b"start": State.UPDATI
 
 
 class Request(NamedTuple):
-    """One HTTP request, whole. `local`: it came over TLS, from loopback, or plain HTTP is allowed."""
+    """One whole HTTP request, not yet looked at."""
 
     method: bytes
     target: bytes
@@ -52,8 +55,15 @@ class Request(NamedTuple):
     encoded: bool  # with a Content-Encoding other than identity
     authorization: bytes
     body: bytes
-    local: bool
-    t_ms: int  # when the last byte of the body was read
+    keep_alive: bool
+
+
+class Asker(Protocol):
+    """Who asked: told once which route it took, and once the answer."""
+
+    route: str
+
+    def answer(self, reply: Reply) -> None: ...
 
 
 class Forward(ForwardFrames, Protocol):
@@ -79,51 +89,53 @@ class Routes:
         self._plain = plain
         self._forwarder = forwarder
         self._busy_retry_ms = busy_retry_ms
-        self.answered: Counter[tuple[str, int]] = Counter()  # (route, status)
 
-    def route(self, request: Request, answer: Answer) -> None:
-        """Answer a request: at once when it is refused, else when its beat is decided."""
+    def route(self, request: Request, asker: Asker, *, t_ms: int, safe: bool) -> None:
+        """Answer a request: at once when it is refused, else when its beat is decided.
+
+        `t_ms`: when the last byte of the body was read. `safe`: it came over TLS or from loopback, or plain
+        HTTP is allowed; where a credential travels, nothing else will do.
+        """
         target = request.target
+        if target == _BEATS_PATH:
+            self._beats(request, asker, t_ms, safe=safe)
+            return
         if target[:1] != b"/":
             target = _origin_form(target)
         path, _, query = target.partition(b"?")
         if b"%" in path:
             path = unquote_to_bytes(path)
         if path == _BEATS_PATH:
-            self._beats(request, answer)
+            self._beats(request, asker, t_ms, safe=safe)
         elif path.startswith(_PING_PREFIX):
-            self._ping(request, path[len(_PING_PREFIX) :], self._counted("ping", answer))
+            asker.route = "ping"
+            self._ping(request, path[len(_PING_PREFIX) :], asker.answer, t_ms, safe=safe)
         elif path.startswith(_PUSH_PREFIX):
-            self._push(request, path[len(_PUSH_PREFIX) :], query, self._counted("push", answer))
+            asker.route = "push"
+            self._push(request, path[len(_PUSH_PREFIX) :], query, asker.answer, t_ms, safe=safe)
         elif path == _LIVE_PATH:
-            reading = request.method in (b"GET", b"HEAD")
-            self._counted("livez", answer)(LIVE if reading else method_not_allowed(b"GET, HEAD"))
+            asker.route = "livez"
+            asker.answer(LIVE if request.method in _READING else method_not_allowed(b"GET, HEAD"))
         else:
-            self._counted("none", answer)(NOT_FOUND)
+            asker.answer(NOT_FOUND)
 
-    def _counted(self, route: str, answer: Answer) -> Answer:
-        answered = self.answered
-
-        def counting(reply: Reply) -> None:
-            answered[route, reply.status] += 1
-            answer(reply)
-
-        return counting
-
-    def _beats(self, request: Request, answer: Answer) -> None:
+    def _beats(self, request: Request, asker: Asker, t_ms: int, *, safe: bool) -> None:
+        asker.route = "beats"
+        media_type = request.content_type
+        if media_type not in _MEDIA_TYPES:
+            media_type = media_type.partition(b";")[0].strip().lower()
         if request.method != b"POST":
-            self._counted("beats", answer)(method_not_allowed(b"POST"))
-            return
-        media_type = request.content_type.partition(b";")[0].strip().lower()
-        if media_type == b"application/json" and not request.encoded:
-            self._json(request, self._counted("json", answer))
-        elif media_type == b"application/octet-stream" and not request.encoded:
-            self._frames(request, self._counted("frames", answer))
+            asker.answer(method_not_allowed(b"POST"))
+        elif request.encoded or media_type not in _MEDIA_TYPES:
+            asker.answer(UNSUPPORTED_TYPE)
+        elif media_type == _JSON_TYPE:
+            asker.route = "json"
+            self._json(request, asker.answer, t_ms, safe=safe)
         else:
-            self._counted("beats", answer)(UNSUPPORTED_TYPE)
+            asker.route = "frames"
+            self._frames(request.body, asker.answer, t_ms)
 
-    def _frames(self, request: Request, answer: Answer) -> None:
-        frames = request.body
+    def _frames(self, frames: bytes, answer: Answer, t_ms: int) -> None:
         if not frames or len(frames) % FRAME_BYTES:
             answer(_EMPTY_FRAMES)
         elif len(frames) > FRAMES_MAX * FRAME_BYTES:
@@ -131,31 +143,31 @@ class Routes:
         else:
             submit_frames(
                 frames,
-                request.t_ms,
+                t_ms,
                 door=self._door,
                 forwarder=self._forwarder,
                 busy_retry_ms=self._busy_retry_ms,
                 reply=lambda acks: answer(Reply(200, FRAMES, acks)),
             )
 
-    def _json(self, request: Request, answer: Answer) -> None:
-        if not request.local:
+    def _json(self, request: Request, answer: Answer, t_ms: int, *, safe: bool) -> None:
+        if not safe:
             answer(TLS_REQUIRED)
             return
         bearer = self._plain.bearer(request.authorization)
         if bearer is None:
             answer(UNAUTHORIZED)
         elif bearer.owned:
-            self._plain.json_beat(bearer, request.body, request.t_ms, answer)
+            self._plain.json_beat(bearer, request.body, t_ms, answer)
         else:
-            asked = PlainRequest(Kind.JSON, request.authorization, 0, request.body, request.t_ms)
+            asked = PlainRequest(Kind.JSON, request.authorization, 0, request.body, t_ms)
             self._forward(bearer.row, asked, answer)
 
-    def _ping(self, request: Request, rest: bytes, answer: Answer) -> None:
-        if request.method not in (b"GET", b"HEAD", b"POST"):
+    def _ping(self, request: Request, rest: bytes, answer: Answer, t_ms: int, *, safe: bool) -> None:
+        if request.method not in _PINGING:
             answer(method_not_allowed(b"GET, HEAD, POST"))
             return
-        if not request.local:
+        if not safe:
             answer(TLS_REQUIRED)
             return
         text, _, action = rest.partition(b"/")
@@ -166,15 +178,17 @@ class Routes:
                 answer(said)
                 return
             state = said
-        self._capability(Kind.PING, text, state, request.t_ms, answer)
+        self._capability(Kind.PING, text, state, t_ms, answer)
 
-    def _push(self, request: Request, text: bytes, query: bytes, answer: Answer) -> None:
-        if request.method not in (b"GET", b"HEAD", b"POST"):
+    def _push(
+        self, request: Request, text: bytes, query: bytes, answer: Answer, t_ms: int, *, safe: bool
+    ) -> None:
+        if request.method not in _PINGING:
             answer(
                 push_error(405, "method_not_allowed", "GET or POST.", headers=b"Allow: GET, HEAD, POST\r\n")
             )
             return
-        if not request.local:
+        if not safe:
             answer(push_error(403, "tls_required", "Plain HTTP is accepted from loopback only."))
             return
         try:
@@ -186,7 +200,7 @@ class Routes:
             return
         up = all(value == "up" for value in fields.get("status", ()))
         text = text.removesuffix(b"/")
-        self._capability(Kind.PUSH, text, State.HEALTHY if up else State.UNHEALTHY, request.t_ms, answer)
+        self._capability(Kind.PUSH, text, State.HEALTHY if up else State.UNHEALTHY, t_ms, answer)
 
     def _capability(self, kind: Kind, text: bytes, state: State, t_ms: int, answer: Answer) -> None:
         capability = self._plain.capability(text)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections import Counter
 from typing import NamedTuple
 
 from engine.core.keys import MasterSecrets
@@ -55,6 +56,7 @@ class HttpListener:
         self._sweeping: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Future[None] | None = None
         self.read_buffer = memoryview(bytearray(READ_BYTES_MAX))
+        self.answered: Counter[tuple[str, int]] = Counter()
         self.draining = False
         self.now_ms = door.now_ms
         self.time_s = self._loop.time
@@ -69,7 +71,7 @@ class HttpListener:
     def statistics(self) -> HttpStatistics:
         """Counters and what is open now."""
         return HttpStatistics(
-            requests=dict(self._routes.answered),
+            requests=dict(self.answered),
             connections_open=len(self._connections),
             connections_accepted=self._accepted,
             connections_rejected=self._rejected,
