@@ -158,6 +158,10 @@ class Deliveries:
             except StoreUnavailableError as error:
                 self._outage.began(error)
                 await trio.sleep(OUTAGE_POLL_S)
+            if step is Step.RETRY and self._now_ms() >= delivery.due_ms:
+                # The lease ended meanwhile, so it is due by itself and may be in another's hands: a retry
+                # written now would take it out of them.
+                return
         self._outage.over()
         self._counts[Step.DEAD if step is Step.DISABLE else step] += 1
         log.info(

@@ -319,7 +319,7 @@ class Channel(msgspec.Struct, frozen=True):
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """One notice for one channel, waiting to be sent."""
+    """One notice for one channel, waiting to be sent. As claimed, `due_ms` is the end of the lease."""
 
     delivery_id: str
     channel: Channel

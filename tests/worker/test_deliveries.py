@@ -239,6 +239,23 @@ async def test_postgres_away_after_the_send_the_result_is_still_written_and_not_
     assert states(outbox) == ["sent"]
 
 
+async def test_a_failure_that_could_not_be_written_within_the_lease_is_left_to_the_lease(autojump_clock):
+    outbox, slow, quick = await outbox_with(1), Receiver(FAILED, seconds=1), Receiver(seconds=TIMEOUT_S)
+    deliveries, other = make_deliveries(outbox, slow), make_deliveries(outbox, quick)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(deliveries.run)
+        await trio.sleep(0.5)
+        deliveries.stop()  # it only has its result to write now
+        outbox.away = True
+        await trio.sleep(TIMEOUT_S + LEASE_MARGIN_MS / 1000)
+        nursery.start_soon(other.run)
+        outbox.away = False
+        await trio.sleep(3 * TIMEOUT_S)
+        other.stop()
+    assert len(slow.heard) == len(quick.heard) == 1
+    assert states(outbox) == ["sent"]
+
+
 async def test_a_claim_that_fails_is_made_again(autojump_clock):
     outbox, receiver = await outbox_with(1), Receiver()
     failing = Failing(outbox, at=1, after=False, error=StoreUnavailableError("gone"), count=[0])
