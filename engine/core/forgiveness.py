@@ -53,8 +53,8 @@ def down_since(*, last_ms: int, ttl_ms: int, gaps: Iterable[Gap]) -> int:
     """
     since_ms = last_ms + ttl_ms
     firm = [gap for gap in gaps if not _is_weak(gap) and gap.to_ms > last_ms]
-    if not firm:
-        return since_ms
+    if all(gap.from_ms > since_ms for gap in firm):
+        return since_ms  # what starts later reaches back to nobody
     coverage = Coverage([BaseInterval(kind=BASE_UP, started_ms=last_ms, ended_ms=since_ms, ttl_ms=ttl_ms)])
     for span in forgiven(coverage, firm, as_of_ms=OPEN_END):  # in order of time, and firm ones do not overlap
         if span.from_ms <= since_ms < span.to_ms:

@@ -91,7 +91,8 @@ def instants(from_ms: int, to_ms: int) -> list[int]:
 def kinds(answer: Composition, at: list[int]) -> list[str]:
     """What the answer says of each of these instants, which must lie in its window."""
     return [
-        next(kind for kind, started, ended in answer.intervals if started <= instant < ended) for instant in at
+        next(kind for kind, started, ended in answer.intervals if started <= instant < ended)
+        for instant in at
     ]
 
 
