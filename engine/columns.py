@@ -44,7 +44,8 @@ ROW_COLUMNS: dict[str, tuple[str, int]] = {
     "silence_from_ms": ("i8", 0),  # silence is counted from here: last_t, or the end of a window
     "deadline_ms": ("i8", int(NEVER)),
     "before_window": ("u1", 0),  # the state when a maintenance window opened
-    "hot": ("u1", 0),  # every beat of this row is a change: its actor is busy, or not UP, or counting
+    "hot": ("u1", 0),  # every beat of this row is a change for its node: it is not UP, or being decided
+    "counting": ("u1", 0),  # every beat of this row is a change for its workloads: one contradicts its health
     "refusal_told_ms": ("i8", 0),  # last STALE or CLOCK reply
 }
 GENERATION_COLUMNS: dict[str, tuple[str, int]] = {

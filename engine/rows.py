@@ -34,9 +34,7 @@ def apply_spec(table: Table, spec: RowSpec, secrets: MasterSecrets, *, seq_floor
     rows.interval_ms[index] = spec.interval_ms
     rows.capability_generation[index] = 0 if spec.revoked or spec.retired else spec.capability_generation
     rows.node_hi[index], rows.node_lo[index] = halves(spec.node_id)
-    if spec.project_id not in table.project_numbers:
-        table.project_numbers[spec.project_id] = len(table.project_numbers)
-    rows.project[index] = table.project_numbers[spec.project_id]
+    rows.project[index] = table.project_number(spec.project_id)
     _apply_slots(table, index, spec)
     for parity in (0, 1):
         session = _session_of_parity(spec, parity)
@@ -66,10 +64,10 @@ def _apply_slots(table: Table, index: int, spec: RowSpec) -> None:
             table.touch_slot(slot)
     rows.slot_count[index] = count
     base, mask = int(rows.slot_base[index]), 0
-    for slot in spec.slots:
-        slots.workload_hi[base + slot.slot], slots.workload_lo[base + slot.slot] = halves(slot.workload_id)
-        if slot.retired_ms is None:
-            mask |= 1 << slot.slot
+    for place in spec.slots:
+        slots.workload_hi[base + place.slot], slots.workload_lo[base + place.slot] = halves(place.workload_id)
+        if place.retired_ms is None:
+            mask |= 1 << place.slot
     rows.slots_now[index] = np.uint64(mask)
 
 

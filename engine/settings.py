@@ -30,7 +30,7 @@ class JournalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """The local journal: what an ACK rests on."""
 
     segment_bytes_max: int = 64 * 1024 * 1024
-    reserve_bytes: int = 256 * 1024 * 1024  # free disk below this: BUSY and not ready
+    reserve_bytes: int = 64 * 1024 * 1024  # free disk below this: BUSY and not ready
     snapshot_interval_s: float = 60.0
     retry_s: float = 1.0  # after a failed write or sync: how long until the next try
 

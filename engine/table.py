@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.columns import GENERATION_COLUMNS, NEVER, ROW_COLUMNS, SLOT_COLUMNS, Columns
+from engine.core.beats import FIRST_REPORT_DTYPE
 from engine.core.records import (
     BASE_NONE,
     BASE_STOPPED,
@@ -22,14 +23,16 @@ from engine.core.records import (
     INTERVAL_DTYPE,
 )
 from engine.core.step import ILL, UP, WELL, Heard, Said
+from engine.snapshot import Snapshot
 from np1.codec import FLAG_STOPPING, Code
 
 Array = npt.NDArray[Any]
 
 # State of a slot in a frame (2 * plane1 + plane0) -> kind of base interval; absent counts as unhealthy.
 _KIND_OF_STATE = np.array((BASE_UNHEALTHY, BASE_UP, BASE_UNHEALTHY, BASE_UPDATING), np.uint8)
-_DIRTY_ROWS = 16  # rows of one dirty mark; 1 KB of the live view
-_DIRTY_SLOTS = 32
+DIRTY_ROWS = 16  # rows of one dirty mark; 1 KB of the live view
+DIRTY_SLOTS = 32
+_GAP_ENDS = 64  # ends of gaps kept: beats in flight may be older than the latest
 _T_BITS = np.int64(44)  # a unix time in ms fits; the position of a row's run goes above
 
 
@@ -51,22 +54,40 @@ class Table:
         self.slot = Columns(SLOT_COLUMNS, capacity=slots)
         self.rows = 0
         self.slots = 0
-        self.project_numbers: dict[str, int] = {}  # in the order of the numbers
-        self.gap_end_ms = 0  # the end of the latest gap: the first beat after it starts new base rows
+        self._project_ids: list[str] = []
+        self._project_numbers: dict[str, int] = {}
+        self.gap_ends: list[int] = []  # ascending; the first beat at or after one starts new base rows
         self.closed: list[Array] = []  # base rows that ended, INTERVAL_DTYPE
         self.first_reports: list[tuple[int, int]] = []  # (slot index, at)
         self.detached: list[int] = []  # slots whose row no longer speaks of them, still covered
         self._mark()
 
     def _mark(self) -> None:
-        self.dirty_rows = np.zeros(self.row.capacity // _DIRTY_ROWS + 1, bool)
-        self.dirty_slots = np.zeros(self.slot.capacity // _DIRTY_SLOTS + 1, bool)
+        self.dirty_rows = np.zeros(self.row.capacity // DIRTY_ROWS + 1, bool)
+        self.dirty_slots = np.zeros(self.slot.capacity // DIRTY_SLOTS + 1, bool)
         self.mark_all_dirty()
 
     def mark_all_dirty(self) -> None:
         """Let the next flush of the live view write everything."""
         self.dirty_rows[:] = True
         self.dirty_slots[:] = True
+
+    def restore(self, stored: Snapshot) -> None:
+        """Take over a snapshot's columns and what goes with them."""
+        header = stored.header
+        for columns, group in ((self.row, "row"), (self.generation, "generation"), (self.slot, "slot")):
+            columns.restore(stored.columns[group])
+        self.generation.grow(self.row.capacity)
+        self.rows, self.slots = header.rows, header.slots
+        for project_id in header.projects:
+            self.project_number(project_id)
+        self.gap_ends, self.detached = list(header.gap_ends), list(header.detached)
+        self._mark()
+
+    @property
+    def project_ids(self) -> list[str]:
+        """Project ids by their numbers."""
+        return list(self._project_ids)
 
     def index_of(self, row: int) -> int:
         return row // self.shards
@@ -89,11 +110,21 @@ class Table:
             self._mark()
         return base
 
+    def project_of(self, index: int) -> str:
+        return self._project_ids[int(self.row.project[index])]
+
+    def project_number(self, project_id: str) -> int:
+        """A small number for a project, the same ever after."""
+        if project_id not in self._project_numbers:
+            self._project_numbers[project_id] = len(self._project_ids)
+            self._project_ids.append(project_id)
+        return self._project_numbers[project_id]
+
     def touch(self, index: int) -> None:
-        self.dirty_rows[index // _DIRTY_ROWS] = True
+        self.dirty_rows[index // DIRTY_ROWS] = True
 
     def touch_slot(self, slot: int) -> None:
-        self.dirty_slots[slot // _DIRTY_SLOTS] = True
+        self.dirty_slots[slot // DIRTY_SLOTS] = True
 
     def apply(self, beats: Array) -> Applied:
         """Apply beats (BEAT_DTYPE, shape (n,)) in journal order; answers one crediting code per beat."""
@@ -119,10 +150,11 @@ class Table:
             & (beats["slots"] == before.slots)
             & (beats["ttl_ms"] == before.ttl_ms)
             & (t < before.t_ms + before.ttl_ms)
-            & (before.t_ms >= self.gap_end_ms)
+            & (before.t_ms >= self._gap_end_before(t))
             & (stopping == 0)
             & (before.stopped == 0)
             & (rows.hot[ordered] == 0)
+            & (rows.counting[ordered] == 0)
         )
         heard: list[tuple[int, Heard]] = []
         said: list[tuple[int, Said]] = []
@@ -143,6 +175,19 @@ class Table:
         codes[order] = self._codes(ordered, beats, t, early)
         return Applied(codes, heard, said)
 
+    def end_gap(self, end_ms: int) -> None:
+        """A gap ended then: the first beat of a row at or after it starts new base rows (LIVENESS.md 2)."""
+        self.gap_ends = sorted({*self.gap_ends, end_ms})[-_GAP_ENDS:]
+
+    def _gap_end_before(self, t: Array) -> Array | int:
+        """The latest end of a gap at or before each time (0: none)."""
+        if not self.gap_ends:
+            return 0
+        if not len(t) or self.gap_ends[-1] <= int(t.min()):
+            return self.gap_ends[-1]
+        ends = np.array([0, *self.gap_ends])
+        return ends[np.searchsorted(ends, t, side="right") - 1]
+
     def _store_unchanged(self, index: Array, t: Array, beats: Array) -> None:
         """Same states, same ttl, in time: only the coverage moves on. The last beat of a row stays."""
         rows = self.row
@@ -150,7 +195,7 @@ class Table:
         rows.silence_from_ms[index] = t
         rows.deadline_ms[index] = t + beats["ttl_ms"]
         rows.generation[index] = beats["generation"]
-        self.dirty_rows[index // _DIRTY_ROWS] = True
+        self.dirty_rows[index // DIRTY_ROWS] = True
 
     def _codes(self, index: Array, beats: Array, t: Array, early: Array) -> Array:
         """REKEY over RESYNC over EARLY over OK (WIRE.md)."""
@@ -183,7 +228,7 @@ class Table:
         rows.last_t_ms[index] = t
         rows.generation[index] = beats["generation"]
         rows.silence_from_ms[index] = np.maximum(t, rows.silence_from_ms[index])
-        self.dirty_rows[index // _DIRTY_ROWS] = True
+        self.dirty_rows[index // DIRTY_ROWS] = True
         steady = (rows.state[index] == UP) & ~stopping
         on = index[steady]
         rows.deadline_ms[on] = rows.silence_from_ms[on] + rows.ttl_ms[on]
@@ -224,7 +269,7 @@ class Table:
         slots.own_t_ms[at[leaves]] = last_t[leaves]
         self.detached.extend(at[leaves].tolist())
         goes_on = open_ & (was == kind) & (was_stopped | (open_ttl == ttl)) & (covered > when)
-        goes_on &= last_t >= self.gap_end_ms
+        goes_on &= last_t >= self._gap_end_before(when)
         said_of = speaks | stop
         begins = said_of & ~goes_on
         # The row's stop ends at this beat also for a slot of which the beat says nothing.
@@ -234,7 +279,7 @@ class Table:
         slots.kind[opened], slots.open_ttl_ms[opened] = kind[begins], ttl[begins]
         slots.started_ms[opened] = when[begins]
         slots.own_t_ms[at[said_of]] = 0
-        self.dirty_slots[at // _DIRTY_SLOTS] = True
+        self.dirty_slots[at // DIRTY_SLOTS] = True
         reported = speaks & (state != 0) & (slots.first_report_ms[at] == 0)
         slots.first_report_ms[at[reported]] = when[reported]
         self.first_reports.extend(zip(at[reported].tolist(), when[reported].tolist(), strict=True))
@@ -254,11 +299,12 @@ class Table:
         slots = self.slot
         health = slots.health[at]
         matters = ((kind == BASE_UNHEALTHY) & (health != ILL)) | ((kind == BASE_UP) & (health != WELL))
-        matters |= slots.turning_ms[at] != 0
+        # Also in a later beat of the same batch, before any actor has run.
+        matters |= self.row.counting[row] != 0
         matters &= speaks & (slots.first_report_ms[at] != 0)
         if not matters.any():
             return
-        self.row.hot[row[matters]] = 1
+        self.row.counting[row[matters]] = 1
         said.extend(
             (slot, Said(what, time, valid))
             for slot, what, time, valid in zip(
@@ -289,7 +335,7 @@ class Table:
             closed["started_ms"], closed["ended_ms"] = slots.started_ms[whole], end
             self.closed.append(closed)
         slots.kind[at] = BASE_NONE
-        self.dirty_slots[at // _DIRTY_SLOTS] = True
+        self.dirty_slots[at // DIRTY_SLOTS] = True
 
     def close_silent(self, index: Array) -> None:
         """Close what is open in rows whose coverage has ended (row indexes, shape (n,)), at its end."""
@@ -314,6 +360,16 @@ class Table:
         """All base rows closed since the last call, as INTERVAL_DTYPE."""
         closed, self.closed = self.closed, []
         return np.concatenate(closed) if closed else np.empty(0, INTERVAL_DTYPE)
+
+    def take_first_reports(self) -> Array:
+        """Workloads first reported in a non-absent state since the last call, as FIRST_REPORT_DTYPE."""
+        reports, self.first_reports = self.first_reports, []
+        array = np.empty(len(reports), FIRST_REPORT_DTYPE)
+        if reports:
+            slot, when = np.array(reports).T
+            array["hi"], array["lo"] = self.slot.workload_hi[slot], self.slot.workload_lo[slot]
+            array["at_ms"] = when
+        return array
 
 
 class _Before(NamedTuple):

@@ -1,0 +1,281 @@
+"""From journal and table to the stores: history to Postgres, the live view to Redis, the watermark to both.
+
+One cycle: capture (dirty pages copied, how far all that was received is applied, how far the journal must be
+committed for that), wait for the journal, write history up to there, then the captured pages with the
+watermark. In this order a reader that reads the live view first and history second never misses a base row:
+what the live view no longer shows as open is in history already. History is read from the journal's files,
+never from memory, so an outage of Postgres costs disk only; pages of a cycle that failed are marked again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import trio
+
+from engine.committer import Committer
+from engine.core.beats import FIRST_REPORT_DTYPE
+from engine.core.ports import History, LiveView, StoreUnavailableError
+from engine.core.records import INTERVAL_DTYPE, Event, FirstReport, FlushBatch, Gap, ShardHead
+from engine.decisions import Decisions
+from engine.journal import Journal
+from engine.journal_blocks import Kind
+from engine.pages import Captured, Pages, capture, give_back
+from engine.rows import id_of
+from engine.settings import FlushSettings
+from engine.table import Table
+
+_PAGES_PER_WRITE = 4_000
+_BYTES_PER_WRITE = 8 * 1024 * 1024
+_WATERMARK_EVERY_MS = 1_000  # history's watermark moves at least this often, with nothing else to write
+_RETRY_MS_MIN = 100
+_NOTHING = Captured([], [], np.empty(0, bool), np.empty(0, bool))
+
+
+class FlushStatistics(NamedTuple):
+    watermark_ms: int
+    flushed_position: int
+    journal_lag_bytes: int
+    intervals: int
+    events: int
+    pages: int
+    cycle_ms_last: float
+    history_away: bool
+    live_away: bool
+
+
+class HeadSource(NamedTuple):
+    """What the flusher asks the shard for each header."""
+
+    watermark_ms: Callable[[], int]
+    registry_position: Callable[[], int]
+    degraded: Callable[[], bool]
+    undecided_from_ms: Callable[[], int | None]
+    now_ms: Callable[[], int]
+
+
+class Flusher:
+    """Flushes one shard."""
+
+    def __init__(
+        self,
+        table: Table,
+        journal: Journal,
+        committer: Committer,
+        decisions: Decisions,
+        history: History,
+        live: LiveView,
+        settings: FlushSettings,
+        *,
+        epoch: str,
+        source: HeadSource,
+        away: Callable[[str, bool], None],
+    ) -> None:
+        self._table = table
+        self._journal = journal
+        self._committer = committer
+        self._decisions = decisions
+        self._history = history
+        self._live = live
+        self._settings = settings
+        self._epoch = epoch
+        self._source = source
+        self._tell_away = away
+        self._first_write = True
+        self.flushed: int | None = None  # journal position up to which history has everything; None: unknown
+        self.history_watermark_ms = 0
+        self._watermark_ms = 0
+        self._away = {"history": False, "live": False}
+        self._intervals = self._events = self._pages = 0
+        self._cycle_ms = 0.0
+        self._history_retry_at = 0.0
+        self._retry_ms = _RETRY_MS_MIN
+
+    async def run(self) -> None:
+        """Flush each `live_interval_ms` until cancelled."""
+        while True:
+            started = trio.current_time()
+            await self.cycle()
+            self._cycle_ms = (trio.current_time() - started) * 1_000
+            await trio.sleep(max(0.0, (self._settings.live_interval_ms - self._cycle_ms) / 1_000))
+
+    async def cycle(self) -> None:
+        """One cycle; a store that is away costs only its own part."""
+        now_ms = self._source.now_ms()
+        self._decisions.drain(self._journal, now_ms)
+        if trio.current_time() < self._history_retry_at:
+            await self._write_live(self._head(self._watermark_ms), _NOTHING)
+            return
+        watermark = self._source.watermark_ms()
+        head = self._head(watermark)
+        captured = capture(self._table)
+        if self._journal.pending_bytes:
+            self._committer.wake()
+        await self._committer.wait_settled(self._journal.appended)
+        end = self._journal.committed
+        if not await self._flush_history(end, watermark):
+            give_back(self._table, captured)
+            # The shard lives and says so, but tells nothing newer than history has.
+            await self._write_live(self._head(self._watermark_ms), _NOTHING)
+            return
+        await self._write_live(head, captured)
+
+    def _head(self, watermark_ms: int) -> ShardHead:
+        return ShardHead(
+            shard=self._table.shard,
+            shards=self._table.shards,
+            epoch=self._epoch,
+            watermark_ms=watermark_ms,
+            registry_position=self._source.registry_position(),
+            rows=self._table.rows,
+            degraded=self._source.degraded(),
+            provisional_from_ms=self._source.undecided_from_ms(),
+            wall_ms=self._source.now_ms(),
+        )
+
+    # -- history ------------------------------------------------------------------------------------
+
+    async def _flush_history(self, end: int, watermark_ms: int) -> bool:
+        """Write everything committed before `end`. False while Postgres is away."""
+        try:
+            if self.flushed is None:
+                stored = await self._history.flushed_position(self._table.shard)
+                self.flushed = max(stored, self._journal.first)
+            await self._flush_to(end, watermark_ms)
+        except StoreUnavailableError:
+            self._retry_ms = min(2 * self._retry_ms, self._settings.retry_ms_max)
+            self._history_retry_at = trio.current_time() + self._retry_ms / 1_000
+            self._set_away("history", away=True)
+            return False
+        self._retry_ms = _RETRY_MS_MIN
+        self._set_away("history", away=False)
+        return True
+
+    async def _flush_to(self, end: int, watermark_ms: int) -> None:
+        assert self.flushed is not None
+        while True:
+            batch = await trio.to_thread.run_sync(self._read_batch, self.flushed, end)
+            last = batch.position == end
+            empty = not (len(batch.intervals) or batch.events or batch.gaps or batch.first_reports)
+            if last:
+                batch = msgspec.structs.replace(batch, watermark_ms=watermark_ms)
+            if not empty or watermark_ms >= self.history_watermark_ms + _WATERMARK_EVERY_MS:
+                await self._history.flush(batch)
+                self._intervals += len(batch.intervals)
+                self._events += len(batch.events)
+                self.history_watermark_ms = max(self.history_watermark_ms, batch.watermark_ms)
+                if batch.events:
+                    await self._announce(batch.events)
+            self.flushed = batch.position
+            if last:
+                return
+
+    def _read_batch(self, start: int, end: int) -> FlushBatch:
+        """The next outputs in [start, end), at most `history_rows_max` rows. Runs in a worker thread."""
+        intervals: list[np.ndarray] = []
+        events: list[Event] = []
+        gaps: list[Gap] = []
+        reports: list[FirstReport] = []
+        rows, position = 0, end
+        for block in self._journal.outputs(start, end):
+            if block.kind == Kind.INTERVALS:
+                intervals.append(np.frombuffer(block.payload, INTERVAL_DTYPE))
+                rows += len(intervals[-1])
+            elif block.kind == Kind.EVENTS:
+                events += msgspec.msgpack.decode(block.payload, type=list[Event])
+            elif block.kind == Kind.GAP:
+                gaps.append(msgspec.msgpack.decode(block.payload, type=Gap))
+            else:
+                for report in np.frombuffer(block.payload, FIRST_REPORT_DTYPE).tolist():
+                    reports.append(FirstReport(id_of(report[0], report[1]), report[2]))
+            if rows + len(events) + len(reports) >= self._settings.history_rows_max:
+                position = block.end
+                break
+        return FlushBatch(
+            shard=self._table.shard,
+            position=position,
+            watermark_ms=self.history_watermark_ms,
+            intervals=np.concatenate(intervals) if intervals else np.empty(0, INTERVAL_DTYPE),
+            events=tuple(events),
+            gaps=tuple(gaps),
+            first_reports=tuple(reports),
+        )
+
+    async def _announce(self, events: tuple[Event, ...]) -> None:
+        """A hint for those who wait for events; history is the record, so a lost hint loses nothing."""
+        try:
+            await self._live.announce_events(events)
+        except StoreUnavailableError:
+            self._set_away("live", away=True)
+
+    # -- the live view ------------------------------------------------------------------------------
+
+    async def _write_live(self, head: ShardHead, captured: Captured) -> None:
+        try:
+            if self._first_write:
+                await self._live.reset(msgspec.structs.replace(head, watermark_ms=0))
+                self._first_write = False
+                self._table.mark_all_dirty()
+                return
+            if not await self._write_pages(head, captured):
+                # Somebody flushed it: everything is written again with the next cycle.
+                self._first_write = True
+                return
+        except StoreUnavailableError:
+            give_back(self._table, captured)
+            self._set_away("live", away=True)
+            return
+        self._watermark_ms = head.watermark_ms
+        self._pages += len(captured.rows) + len(captured.slots)
+        self._set_away("live", away=False)
+
+    async def _write_pages(self, head: ShardHead, captured: Captured) -> bool:
+        """In bounded writes; only the last one tells the new watermark."""
+        before = msgspec.structs.replace(head, watermark_ms=self._watermark_ms)
+        parts: list[tuple[Pages, Pages]] = [(part, []) for part in _parts(captured.rows)]
+        parts += [([], part) for part in _parts(captured.slots)]
+        for rows, slots in parts[:-1]:
+            if not await self._live.write(before, rows=rows, slots=slots):
+                return False
+        rows, slots = parts[-1] if parts else ([], [])
+        return await self._live.write(head, rows=rows, slots=slots)
+
+    def _set_away(self, store: str, *, away: bool) -> None:
+        if self._away[store] != away:
+            self._away[store] = away
+            self._tell_away(store, away)
+
+    @property
+    def away(self) -> dict[str, bool]:
+        return dict(self._away)
+
+    def statistics(self) -> FlushStatistics:
+        return FlushStatistics(
+            self._watermark_ms,
+            self.flushed or 0,
+            self._journal.committed - (self.flushed or self._journal.first),
+            self._intervals,
+            self._events,
+            self._pages,
+            self._cycle_ms,
+            self._away["history"],
+            self._away["live"],
+        )
+
+
+def _parts(pages: Pages) -> list[Pages]:
+    """Pages in groups that one write may take; a page larger than that is cut."""
+    parts: list[Pages] = []
+    size = _BYTES_PER_WRITE
+    for offset, data in pages:
+        for start in range(0, len(data), _BYTES_PER_WRITE):
+            piece = (offset + start, data[start : start + _BYTES_PER_WRITE])
+            if size + len(piece[1]) > _BYTES_PER_WRITE or len(parts[-1]) >= _PAGES_PER_WRITE:
+                parts.append([])
+                size = 0
+            parts[-1].append(piece)
+            size += len(piece[1])
+    return parts

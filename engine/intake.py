@@ -1,0 +1,377 @@
+"""The door of a shard: beats come in, are verified, wait for the journal, are applied and answered.
+
+This file holds what lies between the listeners (UDP, HTTP, forwarder) and the journal: verification of what
+was submitted, the frames in waiting with their bound, and the answers once a commit has settled. The loop
+that commits is `engine.committer`; what a beat changes is `engine.table`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.core.acks import build_acks
+from engine.core.beats import BEAT_DTYPE, ORIGIN_PLAIN
+from engine.core.siphash import Siphasher
+from engine.core.verify import BatchVerifier, Verified
+from engine.door import GONE, PlainAnswer, PlainBeat
+from engine.pace import Pace
+from engine.rows import workload_id
+from engine.settings import IngestSettings
+from engine.table import Applied, Table
+from np1.codec import FLAG_NO_ACK, FLAG_STOPPING, FRAME_BYTES, Code
+
+Array = npt.NDArray[Any]
+
+_REFUSAL_EVERY_MS = 1_000  # STALE and CLOCK replies per row over UDP (WIRE.md, rule 4)
+
+
+class Keys(NamedTuple):
+    """The session keys of some beats, kept from their verification."""
+
+    low: Array
+    high: Array
+
+
+class Waiting(NamedTuple):
+    """Accepted beats of one submission. `decided` gets codes, next_ms and, for frames, the ACKs."""
+
+    beats: Array  # BEAT_DTYPE
+    keys: Keys | None  # None: beats without seq, answered without an ACK frame
+    unknown_ids: bool
+    decided: Callable[[Array, Array, Array | None], None]
+
+
+class IntakeStatistics(NamedTuple):
+    taken: int
+    answered: dict[int, int]  # by code
+    rejected: dict[str, int]  # by reason
+    waiting: int
+    stray_bits: int
+
+
+class Foreign(Protocol):
+    """Takes frames of other shards' rows that came by UDP."""
+
+    def __call__(self, frames: Array, names: Array, t_ms: int) -> None: ...
+
+
+class Intake:
+    """One shard's door (`engine.door.Door`). All calls come from the one thread of the loops."""
+
+    def __init__(
+        self,
+        table: Table,
+        pace: Pace,
+        settings: IngestSettings,
+        *,
+        now_ms: Callable[[], int],
+        wake: Callable[[], None],
+    ) -> None:
+        self.table = table
+        self.pace = pace
+        self._settings = settings
+        self.now_ms = now_ms
+        self._wake = wake
+        self._verifier = BatchVerifier(
+            shard=table.shard, shards=table.shards, batch_max=settings.batch_frames_max
+        )
+        self._hasher = Siphasher(settings.batch_frames_max)
+        self.waiting: list[Waiting] = []
+        self.waiting_beats = 0
+        self._frames: list[tuple[bytes, int, Callable[[bytes], None]]] = []
+        self._frames_bytes = 0
+        self.busy = False  # the journal cannot take beats now
+        self.taken = 0
+        self.answered: Counter[int] = Counter()
+        self.rejected: Counter[str] = Counter()
+        self.stray_bits = 0
+
+    # -- the door -----------------------------------------------------------------------------------
+
+    def owns(self, row: int) -> bool:
+        return row % self.table.shards == self.table.shard
+
+    def shards(self) -> int:
+        return self.table.shards
+
+    def submit_frames(self, frames: bytes, t_ms: int, reply: Callable[[bytes], None]) -> None:
+        """Queue frames from a stream; verified together with others when the loop comes round."""
+        self._frames.append((frames, t_ms, reply))
+        self._frames_bytes += len(frames)
+        self._wake()
+
+    def submit_plain(self, beat: PlainBeat, reply: Callable[[PlainAnswer], None]) -> None:
+        """Take a JSON, ping or push beat."""
+        index = self._plain_row(beat)
+        if index is None:
+            reply(PlainAnswer(GONE, 0, 0, beat.t_ms))
+            return
+        rows = self.table.row
+        entry = 2 * index + (beat.generation & 1)
+        interval = max(int(rows.interval_ms[index]), self.pace.interval_ms_min)
+        ttl = interval * 3 // 2
+        if beat.capability:
+            slot_map = 1
+        else:
+            slot_map = int(self.table.generation.map[entry])
+            ttl = max(ttl, int(self.table.generation.session_ttl_ms[entry]))
+        if self._full():
+            reply(PlainAnswer(Code.BUSY, self._settings.busy_retry_ms, 0, beat.t_ms))
+            return
+        taken = np.zeros(1, BEAT_DTYPE)
+        taken[0] = (
+            beat.row,
+            int(rows.generation[index]) if beat.capability else beat.generation,
+            beat.flags & FLAG_STOPPING,
+            ORIGIN_PLAIN,
+            0,
+            beat.plane0 & slot_map,
+            beat.plane1 & slot_map,
+            slot_map,
+            beat.t_ms,
+            ttl,
+            0,
+        )
+        told_ttl = 0 if beat.flags & FLAG_STOPPING else ttl
+
+        def decided(codes: Array, next_ms: Array, _acks: Array | None) -> None:
+            code = int(codes[0])
+            busy = code == Code.BUSY
+            reply(PlainAnswer(code, int(next_ms[0]), 0 if busy else told_ttl, beat.t_ms))
+
+        self._put(Waiting(taken, None, beat.unknown_ids, decided))
+
+    def session_slots(self, row: int, generation: int) -> dict[str, int] | None:
+        """Workload id -> slot of a live generation's frozen map; None when it is not live."""
+        if not self._session_live(row, generation, self.now_ms()):
+            return None
+        index = self.table.index_of(row)
+        base = int(self.table.row.slot_base[index])
+        slot_map = int(self.table.generation.map[2 * index + (generation & 1)])
+        return {workload_id(self.table, base + slot): slot for slot in range(64) if slot_map >> slot & 1}
+
+    def capability_live(self, row: int, generation: int) -> bool:
+        """Whether this is the row's present ping and push capability."""
+        index = self.table.index_of(row)
+        if not self.owns(row) or index >= self.table.rows or generation == 0:
+            return False
+        return int(self.table.row.capability_generation[index]) == generation
+
+    def _session_live(self, row: int, generation: int, now_ms: int) -> bool:
+        index = self.table.index_of(row)
+        if not self.owns(row) or index >= self.table.rows or self.table.row.refused[index]:
+            return False
+        entry = 2 * index + (generation & 1)
+        generations = self.table.generation
+        return int(generations.live[entry]) == generation and now_ms < int(generations.until_ms[entry])
+
+    def _plain_row(self, beat: PlainBeat) -> int | None:
+        live = self.capability_live if beat.capability else None
+        if live is not None:
+            alive = live(beat.row, beat.generation)
+        else:
+            alive = self._session_live(beat.row, beat.generation, beat.t_ms)
+        return self.table.index_of(beat.row) if alive else None
+
+    # -- datagrams ----------------------------------------------------------------------------------
+
+    def take_datagrams(
+        self,
+        raw: Array,
+        lengths: Array,
+        names: Array,
+        t_ms: int,
+        *,
+        send: Callable[[Array, Array], int],
+        foreign: Foreign,
+    ) -> None:
+        """Judge a batch of datagrams received at t_ms. The arrays may be overwritten after this returns."""
+        verified = self._verify(raw, lengths, t_ms)
+        if len(verified.foreign):
+            foreign(raw[verified.foreign, :FRAME_BYTES].copy(), names[verified.foreign].copy(), t_ms)
+        if len(verified.refused):
+            self._answer_refused(verified, raw, names, t_ms, send)
+        if not len(verified.accepted):
+            return
+        addresses = names[verified.accepted]
+
+        def decided(codes: Array, _next_ms: Array, acks: Array | None) -> None:
+            assert acks is not None
+            silent = (verified.beats["flags"] & FLAG_NO_ACK != 0) & (codes <= Code.EARLY)
+            if silent.any():
+                send(acks[~silent], addresses[~silent])
+            else:
+                send(acks, addresses)
+
+        self._put_or_busy(Waiting(verified.beats, self._keys(verified.entry), False, decided))
+
+    def _answer_refused(
+        self, verified: Verified, raw: Array, names: Array, t_ms: int, send: Callable[[Array, Array], int]
+    ) -> None:
+        rows = self.table.row
+        index = verified.refused_entry // 2
+        _, firsts = np.unique(index, return_index=True)
+        firsts = firsts[rows.refusal_told_ms[index[firsts]] + _REFUSAL_EVERY_MS <= t_ms]
+        rows.refusal_told_ms[index[firsts]] = t_ms
+        self._count(verified.refused_codes)
+        if len(firsts):
+            at = verified.refused[firsts]
+            frames = raw[at, :FRAME_BYTES]
+            acks = self._refusals(
+                frames, verified.refused_codes[firsts], verified.refused_entry[firsts], np.full(len(at), t_ms)
+            )
+            send(acks, names[at])
+
+    def _refusals(self, frames: Array, codes: Array, entry: Array, t_ms: Array) -> Array:
+        """ACKs of frames that authenticated and were not taken."""
+        echoed = np.ascontiguousarray(frames)
+        generation = echoed[:, 2:4].copy().view(">u2")[:, 0]
+        return build_acks(
+            self._hasher,
+            codes=codes,
+            generation=generation,
+            row=echoed[:, 4:8].copy().view(">u4")[:, 0],
+            seq=echoed[:, 8:16].copy().view(">u8")[:, 0],
+            t_ms=t_ms,
+            next_ms=self.pace.next_ms(self.table.row.interval_ms[entry // 2]),
+            ttl_ms=np.zeros(len(codes), np.int64),
+            key0=self.table.generation.key0[entry],
+            key1=self.table.generation.key1[entry],
+        )
+
+    # -- frames from streams ------------------------------------------------------------------------
+
+    def verify_queued(self) -> None:
+        """Verify what `submit_frames` queued, all in one batch."""
+        if not self._frames:
+            return
+        queued, self._frames, self._frames_bytes = self._frames, [], 0
+        raw = np.frombuffer(b"".join(frames for frames, _, _ in queued), np.uint8).reshape(-1, FRAME_BYTES)
+        counts = [len(frames) // FRAME_BYTES for frames, _, _ in queued]
+        times = np.repeat(np.array([t_ms for _, t_ms, _ in queued], np.int64), counts)
+        verified = self._verify(raw, None, times)
+        answers = np.zeros((len(raw), FRAME_BYTES), np.uint8)
+        if len(verified.refused):
+            at = verified.refused
+            self._count(verified.refused_codes)
+            answers[at] = self._refusals(raw[at], verified.refused_codes, verified.refused_entry, times[at])
+
+        def reply_all() -> None:
+            start = 0
+            for count, (_, _, reply) in zip(counts, queued, strict=True):
+                reply(answers[start : start + count].tobytes())
+                start += count
+
+        if not len(verified.accepted):
+            reply_all()
+            return
+
+        def decided(_codes: Array, _next_ms: Array, acks: Array | None) -> None:
+            assert acks is not None
+            answers[verified.accepted] = acks
+            reply_all()
+
+        self._put_or_busy(Waiting(verified.beats, self._keys(verified.entry), False, decided))
+
+    # -- common -------------------------------------------------------------------------------------
+
+    def _verify(self, raw: Array, lengths: Array | None, t_ms: Array | int) -> Verified:
+        table = self.table
+        verified = self._verifier.verify(
+            raw, lengths, t_ms, table.row.known[: table.rows], table.row.refused, table.generation
+        )
+        self.rejected.update(verified.rejects)
+        self.stray_bits += verified.stray_bits
+        beats = verified.beats
+        if len(beats):
+            index = verified.entry // 2
+            beats["ttl_ms"] = self.pace.ttls(
+                table.row.interval_ms[index], table.generation.session_ttl_ms[verified.entry]
+            )
+        return verified
+
+    def _keys(self, entry: Array) -> Keys:
+        return Keys(self.table.generation.key0[entry], self.table.generation.key1[entry])
+
+    def _full(self) -> bool:
+        return self.busy or self.waiting_beats >= self._settings.pending_frames_max
+
+    def _put_or_busy(self, waiting: Waiting) -> None:
+        if self._full():
+            self.refuse_busy([waiting])
+        else:
+            self._put(waiting)
+
+    def _put(self, waiting: Waiting) -> None:
+        self.waiting.append(waiting)
+        self.waiting_beats += len(waiting.beats)
+        self._wake()
+
+    def oldest_waiting_ms(self) -> int | None:
+        """Receive time of the oldest beat that is not yet with the journal."""
+        oldest = [int(waiting.beats["t_ms"][0]) for waiting in self.waiting[:1]]
+        oldest += [t_ms for _, t_ms, _ in self._frames[:1]]
+        return min(oldest, default=None)
+
+    def take_waiting(self) -> list[Waiting]:
+        """All that waits, for one commit."""
+        taken, self.waiting, self.waiting_beats = self.waiting, [], 0
+        return taken
+
+    def answer(self, group: list[Waiting], beats: Array, applied: Applied) -> None:
+        """Tell everyone of a committed and applied group what became of their beats."""
+        self.taken += len(beats)
+        self._answer(group, beats, applied.codes)
+
+    def refuse_busy(self, group: list[Waiting]) -> None:
+        """Tell everyone of a group that could not be recorded to try again."""
+        beats = np.concatenate([waiting.beats for waiting in group])
+        self._answer(group, beats, np.full(len(beats), Code.BUSY, np.uint8))
+
+    def _answer(self, group: list[Waiting], beats: Array, codes: Array) -> None:
+        index = (beats["row"] // self.table.shards).astype(np.int64)
+        next_ms = self.pace.next_ms(self.table.row.interval_ms[index])
+        next_ms[codes == Code.BUSY] = self._settings.busy_retry_ms
+        start = 0
+        framed = [waiting for waiting in group if waiting.keys is not None]
+        acks = self._acks(group, beats, codes, next_ms) if framed else None
+        for waiting in group:
+            end = start + len(waiting.beats)
+            own = codes[start:end]
+            if waiting.unknown_ids and own[0] in (Code.OK, Code.EARLY, Code.STANDBY):
+                own[0] = Code.RESYNC
+            waiting.decided(own, next_ms[start:end], None if acks is None else acks[start:end])
+            start = end
+        self._count(codes)
+
+    def _acks(self, group: list[Waiting], beats: Array, codes: Array, next_ms: Array) -> Array:
+        blank = np.zeros(1, np.uint64)
+        keys = [waiting.keys or Keys(blank, blank) for waiting in group]
+        stopping = beats["flags"] & FLAG_STOPPING != 0
+        return build_acks(
+            self._hasher,
+            codes=codes,
+            generation=beats["generation"],
+            row=beats["row"],
+            seq=beats["seq"],
+            t_ms=beats["t_ms"],
+            next_ms=next_ms,
+            ttl_ms=np.where(stopping, 0, beats["ttl_ms"]),
+            key0=np.concatenate([key.low for key in keys]),
+            key1=np.concatenate([key.high for key in keys]),
+        )
+
+    def _count(self, codes: Array) -> None:
+        for code, number in enumerate(np.bincount(codes)):
+            if number:
+                self.answered[code] += int(number)
+
+    def statistics(self) -> IntakeStatistics:
+        return IntakeStatistics(
+            self.taken, dict(self.answered), dict(self.rejected), self.waiting_beats, self.stray_bits
+        )

@@ -1,0 +1,101 @@
+"""The UDP side of a shard: read in batches, hand on, know when the queue was empty and when we stalled.
+
+t of a batch is the clock read once right after `recvmmsg` returns (LIVENESS.md 1). A reading that comes more
+than a second after the one before it is a gap; until the queue has been emptied nobody is judged.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import NamedTuple
+
+import trio
+
+from engine import mmsg
+from engine.core.timing import STALL_MS
+from engine.intake import Foreign, Intake
+from engine.mmsg import CALL_MAX, DatagramBatches
+
+_READ_EVERY_S = 0.2  # an idle socket is read this often, so that a stall is told from silence
+
+
+class UdpStatistics(NamedTuple):
+    datagrams: int
+    batches: int
+    largest_batch: int
+    acks_sent: int
+    acks_lost: int
+    drained_ms: int
+
+
+class UdpListener:
+    """One socket of a shard."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        intake: Intake,
+        *,
+        now_ms: Callable[[], int],
+        foreign: Foreign,
+        stalled: Callable[[int, int], None],
+        batch_max: int,
+    ) -> None:
+        self._socket = sock
+        self._batches: DatagramBatches = mmsg.batches(sock)
+        self._intake = intake
+        self._now_ms = now_ms
+        self._foreign = foreign
+        self._stalled = stalled
+        self._calls_max = max(1, batch_max // CALL_MAX)
+        self.read_ms = 0  # the last reading
+        self.drained_ms = 0  # the last reading that left the queue empty
+        self._datagrams = self._readings = self._largest = self._sent = self._lost = 0
+
+    def begin(self, now_ms: int) -> None:
+        """The shard listens from now on: readings are counted from here."""
+        self.read_ms = now_ms
+
+    async def run(self) -> None:
+        """Read until cancelled."""
+        while True:
+            with trio.move_on_after(_READ_EVERY_S):
+                await trio.lowlevel.wait_readable(self._socket)
+            while not self.read():
+                await trio.lowlevel.checkpoint()
+
+    def read(self) -> bool:
+        """Take what is queued, up to one batch; whether that emptied the queue."""
+        for _ in range(self._calls_max):
+            raw, lengths, names = self._batches.take()
+            t_ms = self._now_ms()
+            if t_ms - self.read_ms > STALL_MS:
+                self._stalled(self.read_ms, t_ms)
+            self.read_ms = t_ms
+            count = len(raw)
+            if count:
+                self._datagrams += count
+                self._readings += 1
+                self._largest = max(self._largest, count)
+                self._intake.take_datagrams(raw, lengths, names, t_ms, send=self._send, foreign=self._foreign)
+            if count < CALL_MAX:
+                self.drained_ms = t_ms
+                return True
+        return False
+
+    def _send(self, frames: mmsg.Array, names: mmsg.Array) -> int:
+        sent = self._batches.send(frames, names)
+        self._sent += sent
+        self._lost += len(frames) - sent
+        return sent
+
+    def statistics(self) -> UdpStatistics:
+        return UdpStatistics(
+            self._datagrams, self._readings, self._largest, self._sent, self._lost, self.drained_ms
+        )
+
+
+def drained_ms(listeners: list[UdpListener]) -> int:
+    """Everything queued before this was taken, on every socket."""
+    return min((listener.drained_ms for listener in listeners), default=2**62)

@@ -1,0 +1,156 @@
+"""Datagrams by the thousand: `recvmmsg` and `sendmmsg` through ctypes, buffers and headers as numpy views.
+
+Linux only; elsewhere `PlainSocketBatches` does the same with a system call per datagram. Reading never
+waits, neither does sending: what the socket does not take at once is counted and dropped (UDP).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import sys
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+CALL_MAX = 1024  # messages per system call (UIO_MAXIOV)
+SLOT_BYTES = 64  # room per datagram; a longer one shows as longer than 48 and is refused
+NAME_BYTES = 28  # struct sockaddr_in6
+
+_MSG_DTYPE = np.dtype(
+    {
+        "names": ["name", "name_len", "iov", "iov_len", "control", "control_len", "flags", "length"],
+        "formats": ["<u8", "<u4", "<u8", "<u8", "<u8", "<u8", "<i4", "<u4"],
+        "offsets": [0, 8, 16, 24, 32, 40, 48, 56],
+        "itemsize": 64,
+    }
+)
+_IOV_DTYPE = np.dtype([("base", "<u8"), ("len", "<u8")])
+_MSG_DONTWAIT = 0x40
+
+
+class DatagramBatches(Protocol):
+    """Takes and sends batches on one socket. Results are views that the next call overwrites."""
+
+    def take(self) -> tuple[Array, Array, Array]:
+        """(bytes (n, 64) uint8, lengths (n,), addresses (n, 28) uint8) of what was queued, n up to 1024."""
+        ...
+
+    def send(self, frames: Array, names: Array) -> int:
+        """Send frames (n, 48) to addresses (n, 28); how many the socket took."""
+        ...
+
+
+class _Headers:
+    """Message headers, their iovecs, data and addresses, laid out once."""
+
+    def __init__(self, slot_bytes: int, name_len: int) -> None:
+        self.data = np.zeros((CALL_MAX, slot_bytes), np.uint8)
+        self.names = np.zeros((CALL_MAX, NAME_BYTES), np.uint8)
+        self.iovs = np.zeros(CALL_MAX, _IOV_DTYPE)
+        self.messages = np.zeros(CALL_MAX, _MSG_DTYPE)
+        number = np.arange(CALL_MAX, dtype=np.uint64)
+        self.iovs["base"] = self.data.ctypes.data + number * slot_bytes
+        self.iovs["len"] = slot_bytes
+        self.messages["name"] = self.names.ctypes.data + number * NAME_BYTES
+        self.messages["name_len"] = name_len
+        self.messages["iov"] = self.iovs.ctypes.data + number * 16
+        self.messages["iov_len"] = 1
+
+
+class SystemBatches:
+    """`recvmmsg` and `sendmmsg`."""
+
+    def __init__(self, sock: socket.socket, *, frame_bytes: int = 48) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._recvmmsg, self._sendmmsg = libc.recvmmsg, libc.sendmmsg
+        self._fd = sock.fileno()
+        name_len = NAME_BYTES if sock.family == socket.AF_INET6 else 16
+        self._in = _Headers(SLOT_BYTES, name_len)
+        self._out = _Headers(frame_bytes, name_len)
+        self._in_at = self._in.messages.ctypes.data
+        self._out_at = self._out.messages.ctypes.data
+        self._lengths = self._in.messages["length"]
+
+    def take(self) -> tuple[Array, Array, Array]:
+        count = self._recvmmsg(
+            self._fd, ctypes.c_void_p(self._in_at), CALL_MAX, _MSG_DONTWAIT, ctypes.c_void_p(None)
+        )
+        if count < 0:
+            number = ctypes.get_errno()
+            if number not in (errno.EAGAIN, errno.EINTR):
+                raise OSError(number, os.strerror(number))
+            count = 0
+        return self._in.data[:count], self._lengths[:count], self._in.names[:count]
+
+    def send(self, frames: Array, names: Array) -> int:
+        sent = 0
+        for start in range(0, len(frames), CALL_MAX):
+            part = frames[start : start + CALL_MAX]
+            self._out.data[: len(part)] = part
+            self._out.names[: len(part)] = names[start : start + CALL_MAX]
+            sent += self._send_part(len(part))
+        return sent
+
+    def _send_part(self, count: int) -> int:
+        at = sent = 0
+        while at < count:
+            done = self._sendmmsg(
+                self._fd,
+                ctypes.c_void_p(self._out_at + at * _MSG_DTYPE.itemsize),
+                count - at,
+                _MSG_DONTWAIT,
+            )
+            if done > 0:
+                at, sent = at + done, sent + done
+                continue
+            if ctypes.get_errno() == errno.EAGAIN:
+                return sent  # the send buffer is full: these ACKs are lost, as on any network
+            at += 1  # this one address cannot be sent to; the others can
+        return sent
+
+
+class PlainSocketBatches:
+    """The same with one system call per datagram, for systems without the batch calls."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._data = np.zeros((CALL_MAX, SLOT_BYTES), np.uint8)
+        self._lengths = np.zeros(CALL_MAX, np.uint32)
+        self._names = np.zeros((CALL_MAX, NAME_BYTES), np.uint8)
+        self._known: dict[int, Any] = {}
+        self._next_name = 0
+
+    def take(self) -> tuple[Array, Array, Array]:
+        count = 0
+        while count < CALL_MAX:
+            try:
+                length, address = self._socket.recvfrom_into(self._data[count].data, SLOT_BYTES)
+            except (BlockingIOError, InterruptedError):
+                break
+            self._next_name = (self._next_name + 1) % (1 << 20)
+            self._known[self._next_name] = address
+            self._names[count, :4] = np.frombuffer(self._next_name.to_bytes(4, "little"), np.uint8)
+            self._lengths[count] = length
+            count += 1
+        return self._data[:count], self._lengths[:count], self._names[:count]
+
+    def send(self, frames: Array, names: Array) -> int:
+        sent = 0
+        for frame, name in zip(frames, names, strict=True):
+            address = self._known.pop(int.from_bytes(name[:4].tobytes(), "little"), None)
+            try:
+                sent += address is not None and self._socket.sendto(frame.tobytes(), address) > 0
+            except OSError:
+                continue  # lost, as on any network; `sent` tells
+        return sent
+
+
+def batches(sock: socket.socket) -> DatagramBatches:
+    """What this system can do best."""
+    return SystemBatches(sock) if sys.platform == "linux" else PlainSocketBatches(sock)

@@ -1,0 +1,128 @@
+"""Following the registry: rows, sessions and windows as Postgres has them, within 250 ms.
+
+Registry changes carry a sequence number; this loop asks for what came after the last one it applied, journals
+it (a restart without Postgres then still knows every session) and applies it. The position applied is told in
+the live view: a session's reply waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+import trio
+
+from engine.core.keys import MasterSecrets
+from engine.core.ports import RegistryFeed, StoreUnavailableError
+from engine.core.records import RowSpec
+from engine.journal import Journal
+from engine.journal_blocks import Kind
+from engine.rows import apply_spec
+from engine.settings import FlushSettings
+from engine.table import Table
+from engine.windows import Windows
+
+_RETRY_S = 1.0
+
+
+class RegistryBlock(msgspec.Struct, frozen=True):
+    """Registry changes as journaled: the specs that were applied and the position they brought us to."""
+
+    position: int
+    specs: list[RowSpec]
+
+
+class RegistryStatistics(NamedTuple):
+    position: int
+    applied_rows: int
+    away: bool
+    loaded: bool
+
+
+class RegistryFollower:
+    """Keeps one shard's rows in step with the registry."""
+
+    def __init__(
+        self,
+        feed: RegistryFeed,
+        table: Table,
+        windows: Windows,
+        journal: Journal,
+        secrets: MasterSecrets,
+        settings: FlushSettings,
+        *,
+        position: int,
+        now_ms: Callable[[], int],
+        appended: Callable[[], None],
+        away: Callable[[bool], None],
+    ) -> None:
+        self._feed = feed
+        self._table = table
+        self._windows = windows
+        self._journal = journal
+        self._secrets = secrets
+        self._settings = settings
+        self.position = position
+        self._now_ms = now_ms
+        self._appended = appended
+        self._tell_away = away
+        self.away = False
+        self.loaded = position > 0
+        self._rows = 0
+
+    async def load(self, *, seq_floor_ms: int) -> None:
+        """Load all rows of a shard that has none yet. StoreUnavailableError.
+
+        seq_floor_ms: on a fresh journal the time below which no seq of an older session is taken.
+        """
+        position = await self._feed.position()
+        async for page in self._feed.load(shard=self._table.shard, shards=self._table.shards):
+            for spec in page:
+                self._apply(spec, seq_floor_ms)
+            self._journal_block(RegistryBlock(0, page))
+            await trio.lowlevel.checkpoint()
+        self.position, self.loaded = position, True
+        self._journal_block(RegistryBlock(position, []))
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        while True:
+            try:
+                await self.catch_up()
+                self._set_away(away=False)
+                await self._feed.wait_hint(self._settings.registry_poll_ms / 1_000)
+            except StoreUnavailableError:
+                self._set_away(away=True)
+                await trio.sleep(_RETRY_S)
+
+    async def catch_up(self) -> None:
+        """Apply everything that is committed now. StoreUnavailableError."""
+        while True:
+            position, specs = await self._feed.changes(
+                self.position, shard=self._table.shard, shards=self._table.shards
+            )
+            if position == self.position:
+                return
+            for spec in specs:
+                self._apply(spec, 0)
+            self.position = position
+            if specs:
+                self._journal_block(RegistryBlock(position, specs))
+
+    def _apply(self, spec: RowSpec, seq_floor_ms: int) -> None:
+        index = apply_spec(self._table, spec, self._secrets, seq_floor_ms=seq_floor_ms)
+        self._windows.replace(index, spec.windows)
+        self._rows += 1
+
+    def _journal_block(self, block: RegistryBlock) -> None:
+        self._journal.append(Kind.REGISTRY, self._now_ms(), msgspec.msgpack.encode(block))
+        self._appended()
+
+    def _set_away(self, *, away: bool) -> None:
+        if away != self.away:
+            self.away = away
+            self._tell_away(away)
+
+    def statistics(self) -> RegistryStatistics:
+        return RegistryStatistics(self.position, self._rows, self.away, self.loaded)

@@ -1,0 +1,46 @@
+"""Maintenance windows of whole nodes, as the verdict knows them (LIVENESS.md 4): when they open and close.
+
+What a window does to accounting is `compose`'s; windows of single workloads do nothing to a verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy.typing as npt
+
+from engine.core.records import Window
+from engine.core.step import MAINTENANCE, NodeChange, WindowClosed, WindowOpened
+
+
+class Windows:
+    """Windows that are open or to come, by row index."""
+
+    def __init__(self) -> None:
+        self._windows: dict[int, list[Window]] = {}
+
+    def replace(self, index: int, windows: Iterable[Window]) -> None:
+        """The row's windows as the registry has them now; those of single workloads are passed over."""
+        own = [window for window in windows if window.workload_id is None]
+        if own:
+            self._windows[index] = own
+        else:
+            self._windows.pop(index, None)
+
+    def changes(self, now_ms: int, states: npt.NDArray[Any]) -> list[tuple[int, NodeChange]]:
+        """Rows whose window opens or closes by now. A closed window is forgotten."""
+        found: list[tuple[int, NodeChange]] = []
+        for index, windows in list(self._windows.items()):
+            open_now = [window for window in windows if window.from_ms <= now_ms < window.to_ms]
+            if open_now and states[index] != MAINTENANCE:
+                found.append((index, WindowOpened(min(window.from_ms for window in open_now))))
+            elif not open_now and states[index] == MAINTENANCE:
+                ended = [window.to_ms for window in windows if window.to_ms <= now_ms]
+                found.append((index, WindowClosed(max(ended, default=now_ms))))
+            left = [window for window in windows if window.to_ms > now_ms]
+            if left:
+                self._windows[index] = left
+            elif states[index] != MAINTENANCE:
+                del self._windows[index]
+        return found
