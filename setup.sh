@@ -1,42 +1,98 @@
-# Sourced by ./run and ./test: one virtual environment beside the sources, installed from the lock file
-# (exact versions, hashes). A second start compares the lock's checksum and installs nothing.
+# Sourced by ./run and ./test (POSIX sh): one virtual environment beside the sources, installed from a lock
+# file (exact versions, hashes). A further start compares a stamp and installs nothing. The sources are not
+# installed: a .pth file points at this checkout, and a checkout that was moved is noticed by it.
 venv="$top/.venv"
+tools="$top/.tools"
+
+unset PYTHONPATH PYTHONHOME # of somebody else's Python: ours is complete
 
 setup() { # lock-file stamp-name
-  lock="$top/$1"
-  stamp="$venv/.installed-$2"
-  sum=$(cksum < "$lock")
-  if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$sum" ]; then
-    return 0
+  want="$(cksum < "$top/$1") $top"
+  is_set_up "$2" && return 0
+  if ! mkdir -p "$tools" 2> /dev/null || [ ! -w "$tools" ] || { [ -e "$venv" ] && [ ! -w "$venv" ]; }; then
+    fail "$top was set up by another user and cannot be written; use a clone of your own"
   fi
-  python=$(find_python)
-  uv="$top/.tools/bin/uv"
-  if [ ! -x "$uv" ]; then
-    echo "nodepulse: installing the installer (uv) into .tools" >&2
-    "$python" -m pip --version > /dev/null 2>&1 || "$python" -m ensurepip --user > /dev/null 2>&1 || {
-      echo "nodepulse: this Python has no pip; install it first (Debian: apt-get install python3-pip)" >&2
-      exit 1
-    }
-    "$python" -m pip install --quiet --disable-pip-version-check --no-warn-script-location \
-      --root-user-action ignore --target "$top/.tools" uv >&2
+  # Two starts at one time must not install into each other.
+  if command -v flock > /dev/null 2>&1; then
+    exec 9> "$tools/setup.lock"
+    flock 9
+    is_set_up "$2" && return 0
   fi
-  [ -x "$venv/bin/python" ] || "$uv" venv --quiet --no-python-downloads --python "$python" "$venv" >&2
-  echo "nodepulse: installing locked dependencies ($1)" >&2
-  "$uv" pip install --quiet --no-python-downloads --python "$venv/bin/python" --require-hashes -r "$lock" >&2
-  "$uv" pip install --quiet --no-python-downloads --python "$venv/bin/python" --no-deps --editable "$top" >&2
-  printf '%s' "$sum" > "$stamp"
+  install_all "$1"
+  printf '%s' "$want" > "$venv/.installed-$2"
   # The development lock holds everything the product needs.
-  if [ "$2" = test ]; then cksum < "$top/requirements.lock" > "$venv/.installed-run"; fi
+  [ "$2" != test ] || printf '%s' "$(cksum < "$top/requirements.lock") $top" > "$venv/.installed-run"
+  exec 9>&-
+}
+
+is_set_up() { # stamp-name
+  [ -x "$venv/bin/python" ] && [ -f "$venv/.installed-$1" ] && [ "$(cat "$venv/.installed-$1")" = "$want" ]
+}
+
+install_all() { # lock-file
+  python=$(find_python) || exit 1
+  # Where there is no home to write to (nobody, some containers), caches lie in the checkout.
+  if [ ! -w "${HOME:-/nonexistent}" ] && [ -z "${XDG_CACHE_HOME:-}" ]; then
+    XDG_CACHE_HOME="$tools/cache"
+    export XDG_CACHE_HOME
+  fi
+  uv=$(find_uv) || exit 1
+  pth=$(echo "$venv"/lib/python3*/site-packages/nodepulse.pth)
+  if [ ! -x "$venv/bin/python" ] || [ ! -f "$pth" ] || [ "$(cat "$pth")" != "$top" ]; then
+    say "making a virtual environment with $python"
+    rm -rf "$venv"
+    "$uv" venv --quiet --no-python-downloads --python "$python" "$venv" >&2 || fail "no virtual environment"
+  fi
+  say "installing locked dependencies ($1)"
+  "$uv" pip install --quiet --no-python-downloads --python "$venv/bin/python" --require-hashes -r "$top/$1" >&2 \
+    || fail "the dependencies cannot be installed; is the package index reachable?"
+  for packages in "$venv"/lib/python3*/site-packages; do
+    printf '%s\n' "$top" > "$packages/nodepulse.pth"
+  done
 }
 
 find_python() {
   for candidate in python3.11 python3 python3.12 python3.13; do
     if command -v "$candidate" > /dev/null 2>&1 \
       && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then
-      command -v "$candidate"
+      "$candidate" -c 'import sys; print(sys.executable)'
       return 0
     fi
   done
-  echo "nodepulse: Python 3.11 or later is needed" >&2
+  fail "Python 3.11 or later is needed (Debian: apt-get install python3)"
+}
+
+# uv installs everything else. It comes from pip, wherever this Python has one: as a module, in a virtual
+# environment of its own, or as the wheel that Debian keeps for that purpose.
+find_uv() {
+  if [ ! -x "$tools/bin/uv" ]; then
+    say "installing the installer (uv) into .tools"
+    if "$python" -m pip --version > /dev/null 2>&1; then
+      install_uv "$python" -m pip
+    elif "$python" -m venv "$tools/boot" > /dev/null 2>&1; then
+      install_uv "$tools/boot/bin/python" -m pip
+    else
+      rm -rf "$tools/boot"
+      for wheel in /usr/share/python-wheels/pip-*.whl; do
+        [ -f "$wheel" ] || fail "this Python has no pip; install it (Debian: apt-get install python3-pip)"
+        install_uv "$python" "$wheel/pip"
+        break
+      done
+    fi
+  fi
+  echo "$tools/bin/uv"
+}
+
+install_uv() { # the command that is pip
+  "$@" install --quiet --disable-pip-version-check --no-warn-script-location --root-user-action ignore \
+    --target "$tools" uv >&2 || fail "uv cannot be installed; is the package index reachable?"
+}
+
+say() {
+  echo "nodepulse: $*" >&2
+}
+
+fail() {
+  say "$*"
   exit 1
 }
