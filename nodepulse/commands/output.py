@@ -8,7 +8,9 @@ from typing import Any
 import click
 import orjson
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 Command = Callable[..., Any]
 
@@ -31,7 +33,7 @@ def show(value: dict[str, Any], *, as_json: bool) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, inner in value.items():
         table.add_row(f"[bold]{name}[/]", _cell(inner))
-    Console(soft_wrap=True).print(table)
+    _print(table)
 
 
 def show_all(name: str, rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
@@ -44,15 +46,22 @@ def show_all(name: str, rows: Sequence[dict[str, Any]], *, as_json: bool) -> Non
         return
     table = Table(box=None, pad_edge=False)
     for column in rows[0]:
-        table.add_column(column, overflow="fold")
+        table.add_column(column)
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
-    Console().print(table)
+    _print(table)
 
 
-def _cell(value: Any) -> str:
+def _print(table: Table) -> None:
+    """As wide as it is: an id that is broken in the middle cannot be copied."""
+    console = Console(highlight=False)
+    needed = Measurement.get(console, console.options.update(width=10_000), table).maximum
+    Console(width=max(needed, console.width), highlight=False).print(table)
+
+
+def _cell(value: Any) -> str | Text:
     if value is None:
         return "-"
     if isinstance(value, (list, tuple)):
-        return "\n".join(map(str, value)) or "-"
-    return str(value)
+        return Text("\n".join(map(str, value)) or "-")
+    return Text(str(value))  # not markup: a name may hold brackets
