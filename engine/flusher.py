@@ -175,15 +175,15 @@ class Flusher:
 
     def _read_batch(self, start: int, end: int) -> FlushBatch:
         """The next outputs in [start, end), at most `history_rows_max` rows. Runs in a worker thread."""
-        intervals: list[np.ndarray] = []
+        intervals: list[bytes] = []
         events: list[Event] = []
         gaps: list[Gap] = []
         reports: list[FirstReport] = []
         rows, position = 0, end
         for block in self._journal.outputs(start, end):
             if block.kind == Kind.INTERVALS:
-                intervals.append(np.frombuffer(block.payload, INTERVAL_DTYPE))
-                rows += len(intervals[-1])
+                intervals.append(block.payload)
+                rows += len(block.payload) // INTERVAL_DTYPE.itemsize
             elif block.kind == Kind.EVENTS:
                 events += msgspec.msgpack.decode(block.payload, type=list[Event])
             elif block.kind == Kind.GAP:
@@ -198,7 +198,7 @@ class Flusher:
             shard=self._table.shard,
             position=position,
             watermark_ms=self.history_watermark_ms,
-            intervals=np.concatenate(intervals) if intervals else np.empty(0, INTERVAL_DTYPE),
+            intervals=np.frombuffer(b"".join(intervals), INTERVAL_DTYPE),
             events=tuple(events),
             gaps=tuple(gaps),
             first_reports=tuple(reports),

@@ -78,13 +78,14 @@ class UdpListener:
                 self._datagrams += count
                 self._readings += 1
                 self._largest = max(self._largest, count)
-                self._intake.take_datagrams(raw, lengths, names, t_ms, send=self._send, foreign=self._foreign)
+                self._intake.take_datagrams(raw, lengths, names, t_ms, send=self.send, foreign=self._foreign)
             if count < CALL_MAX:
                 self.drained_ms = t_ms
                 return True
         return False
 
-    def _send(self, frames: mmsg.Array, names: mmsg.Array) -> int:
+    def send(self, frames: mmsg.Array, names: mmsg.Array) -> int:
+        """Send ACKs from this socket; how many were taken."""
         sent = self._batches.send(frames, names)
         self._sent += sent
         self._lost += len(frames) - sent

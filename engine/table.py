@@ -359,7 +359,8 @@ class Table:
     def take_closed(self) -> Array:
         """All base rows closed since the last call, as INTERVAL_DTYPE."""
         closed, self.closed = self.closed, []
-        return np.concatenate(closed) if closed else np.empty(0, INTERVAL_DTYPE)
+        # With its dtype named: numpy would turn the big-endian halves of the ids into native ones.
+        return np.concatenate(closed or [np.empty(0, INTERVAL_DTYPE)], dtype=INTERVAL_DTYPE)
 
     def take_first_reports(self) -> Array:
         """Workloads first reported in a non-absent state since the last call, as FIRST_REPORT_DTYPE."""

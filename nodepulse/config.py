@@ -32,9 +32,11 @@ _SERVICE_LINK = re.compile(
 
 
 class EngineKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How many engine processes share the rows."""
+    """How many engine processes share the rows, and where they are observed."""
 
     shards: int = 1
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 0  # of shard 0, the others follow; 0 = free ports, told in the log
 
 
 class SentrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -85,6 +85,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "worker.delivery_concurrency_max": (1, 10_000),
     "worker.delivery_timeout_s": (0.1, 600),
     "worker.delivery_attempts_max": (1, 100),
+    "engine.metrics_port": (0, 65_535),
     "worker.metrics_port": (0, 65_535),
     "worker.mail.port": (1, 65_535),
     "worker.mail.timeout_s": (0.1, 600),

@@ -59,8 +59,8 @@ def child_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @child_options
 def engine(*, shard: int, udp_fd: str, http_fd: int | None, **how: Any) -> None:
     """Run one shard of the beat engine. Alone it opens `ingest.port` itself."""
-    from engine.main import serve as run
     from engine.sockets import open_beat_sockets
+    from nodepulse.engine_process import serve as run
 
     config = _process_config(how)
     if not 0 <= shard < config.engine.shards:
@@ -82,6 +82,8 @@ def engine(*, shard: int, udp_fd: str, http_fd: int | None, **how: Any) -> None:
     async def live(stop: trio.Event, listening: Listening) -> None:
         await run(
             settings=config.engine_settings,
+            metrics_host=config.engine.metrics_host,
+            metrics_port=config.engine.metrics_port,
             shard=shard,
             data_dir=config.folder,
             database=config.database,
