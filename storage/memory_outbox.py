@@ -1,0 +1,98 @@
+"""The memory twin of postgres_outbox.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine.core.ports import Channel, Delivery
+from engine.core.records import Event
+from storage.ids import new_id
+from storage.memory_world import MemoryDelivery, MemoryWorld
+
+
+class MemoryOutbox:
+    """engine.core.ports.Outbox in memory. Of several over one world, one can be the notifier."""
+
+    def __init__(self, world: MemoryWorld) -> None:
+        self._world = world
+
+    async def add_channel(
+        self, project_id: str, *, kind: str, target: str, secret: str, now_ms: int
+    ) -> Channel:
+        await self._world.enter()
+        channel = Channel(new_id(), project_id, kind, target, secret)
+        self._world.channels[channel.channel_id] = channel
+        return channel
+
+    async def channels(self, project_id: str) -> list[Channel]:
+        await self._world.enter()
+        mine = [one for one in self._world.channels.values() if one.project_id == project_id]
+        return [channel for channel in mine if self._on(channel)]
+
+    async def take_notifier_lock(self) -> bool:
+        await self._world.enter()
+        if self._world.notifier is None:
+            self._world.notifier = self
+        return self._world.notifier is self
+
+    async def close(self) -> None:
+        """Give the notifier's lock up."""
+        if self._world.notifier is self:
+            self._world.notifier = None
+
+    async def notifier_cursor(self) -> int:
+        await self._world.enter()
+        return self._world.notifier_cursor
+
+    async def decide(self, *, cursor: int, notices: Sequence[tuple[Event, Channel]], now_ms: int) -> None:
+        await self._world.enter()
+        known = {(one.event.event_id, one.channel_id) for one in self._world.deliveries.values()}
+        for event, channel in notices:
+            if (event.event_id, channel.channel_id) not in known and self._on(channel):
+                known.add((event.event_id, channel.channel_id))
+                made = MemoryDelivery(new_id(), channel.channel_id, event, now_ms)
+                self._world.deliveries[made.delivery_id] = made
+        self._world.notifier_cursor = max(self._world.notifier_cursor, cursor)
+
+    async def claim(self, *, kind: str, limit: int, now_ms: int, lease_ms: int) -> list[Delivery]:
+        await self._world.enter()
+        due = [one for one in self._world.deliveries.values() if one.state == "due" and one.due_ms <= now_ms]
+        wanted = [one for one in due if self._world.channels[one.channel_id].kind == kind]
+        claimed = sorted(wanted, key=lambda one: (one.due_ms, one.delivery_id))[:limit]
+        for one in claimed:
+            one.due_ms = now_ms + lease_ms
+            one.attempts += 1
+        return [self._delivery(one) for one in claimed]
+
+    async def sent(self, delivery_id: str, *, now_ms: int, note: str) -> None:
+        await self._world.enter()
+        self._settle(delivery_id, "sent", note)
+
+    async def failed(self, delivery_id: str, *, now_ms: int, note: str, retry_at_ms: int | None) -> None:
+        await self._world.enter()
+        delivery = self._world.deliveries.get(delivery_id)
+        if retry_at_ms is None:
+            self._settle(delivery_id, "dead", note)
+        elif delivery is not None and delivery.state == "due":
+            delivery.due_ms, delivery.note = retry_at_ms, note
+
+    async def disable_channel(self, channel_id: str, *, now_ms: int, note: str) -> int:
+        await self._world.enter()
+        self._world.disabled_channels.add(channel_id)
+        of_channel = [one for one in self._world.deliveries.values() if one.channel_id == channel_id]
+        due = [one.delivery_id for one in of_channel if one.state == "due"]
+        for delivery_id in due:
+            self._settle(delivery_id, "dead", note)
+        return len(due)
+
+    def _delivery(self, one: MemoryDelivery) -> Delivery:
+        channel = self._world.channels[one.channel_id]
+        return Delivery(one.delivery_id, channel, one.event, one.attempts, one.due_ms)
+
+    def _on(self, channel: Channel) -> bool:
+        return channel.channel_id not in self._world.disabled_channels
+
+    def _settle(self, delivery_id: str, state: str, note: str) -> None:
+        delivery = self._world.deliveries.get(delivery_id)
+        if delivery is not None and delivery.state == "due":
+            delivery.state, delivery.note = state, note
