@@ -217,7 +217,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _hang_up(self) -> None:
         self._pending.clear()
-        if self._reader.refusal is None or self._tls:
+        more_may_come = self._reader.reading or self._reader.refusal is not None
+        if self._tls or not more_may_come:
             self._transport.close()
             return
         self._lingering_since_s = self._home.time_s()
