@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 
 from np1.session import BACKFILL_BEATS_MAX, BackfillBeat
 
@@ -46,27 +47,34 @@ class Backlog:
 
     def credited(self, number: int, try_number: int) -> None:
         """A try was credited: what it and the tries of the same beat before it said is known."""
-        self._keep(e for e in self._entries if e.number != number or e.try_number > try_number)
+        self._drop(number, last_try=try_number)
 
     def forget(self, number: int) -> None:
         """Drop a beat whose time is known to be wrong."""
-        self._keep(entry for entry in self._entries if entry.number != number)
+        self._drop(number, last_try=None)
 
     def settled(self, running: int | None) -> list[BackfillBeat]:
         """All entries, oldest first, but those of the beat that may still be credited by the next try."""
         return [entry.beat for entry in self._entries if entry.number != running]
 
     def of(self, number: int) -> list[BackfillBeat]:
-        """What is kept of one beat."""
-        return [entry.beat for entry in self._entries if entry.number == number]
+        """What is kept of one beat, which is the newest."""
+        newest = takewhile(lambda entry: entry.number == number, reversed(self._entries))
+        return [entry.beat for entry in newest][::-1]
 
     def handed_in(self, beats: Iterable[BackfillBeat]) -> None:
         """A backfill has brought these to the server."""
         done = set(beats)
-        self._keep(entry for entry in self._entries if entry.beat not in done)
+        self._entries = deque(entry for entry in self._entries if entry.beat not in done)
 
-    def _keep(self, entries: Iterable[_Entry]) -> None:
-        self._entries = deque(entries)
+    def _drop(self, number: int, *, last_try: int | None) -> None:
+        """Drop a beat's entries, those of later tries excepted. Looks no further back than to that beat."""
+        newer = []
+        while self._entries and self._entries[-1].number >= number:
+            entry = self._entries.pop()
+            if entry.number > number or (last_try is not None and entry.try_number > last_try):
+                newer.append(entry)
+        self._entries.extend(reversed(newer))
 
 
 def _says(beat: BackfillBeat) -> tuple[int, int, int]:

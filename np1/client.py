@@ -86,6 +86,7 @@ class BeatClient:
         self._running: RunningBeat | None = None
         self._quiet_run = self._stale_run = 0
         self._stopping = self._stopped = False
+        self._give_up_ms = 0  # when a stop that is heard but never credited ends: no beat vouches any more
         self._codes: Counter[Code] = Counter()
         self._beats = self._tries = self._ignored = self._sessions = self._session_refusals = 0
 
@@ -168,6 +169,7 @@ class BeatClient:
         if self._stopping:
             return self._done([])
         self._stopping = True
+        self._give_up_ms = now_ms + self._pace.ttl_ms
         if self._grant is None:
             return self._end(credited=False)
         return self._done(self._begin(self._grant, now_ms))
@@ -212,7 +214,8 @@ class BeatClient:
 
     def _next_beat(self, grant: SessionGrant, now_ms: int) -> list[Effect]:
         running = self._running
-        if running is not None and running.stopping and not running.answered:
+        unheard = running is not None and running.stopping and not running.answered
+        if unheard or (self._stopping and now_ms >= self._give_up_ms):
             return self._end(credited=False)
         return self._begin(grant, now_ms)
 
@@ -254,7 +257,7 @@ class BeatClient:
             and self._route.missed == 0
             and self._sequence.last_credited > 0
             and self._quiet_run < QUIET_RUN_MAX
-            and (last is None or last.credited or not last.wants_ack)
+            and (last is None or last.credited or not (last.wants_ack or last.answered))
         )
 
     def _try(self, grant: SessionGrant, now_ms: int) -> list[Effect]:
@@ -339,7 +342,7 @@ class BeatClient:
             self._want_session(now_ms)
         if running is not None and not running.credited:
             running.answered = True
-            running.busy = ack.code is Code.BUSY
+            running.busy = ack.code is Code.BUSY and running.wants_ack
             self._pace.answered(ack, now_ms)
         if ack.code is Code.CLOCK:
             return self._clock_refused(known, now_ms)

@@ -27,7 +27,7 @@ class Pace:
         self.retry_ms: int | None = None  # when the running beat is tried again
         self._told_next_ms = 0
         self._session_interval_ms = 0
-        self._ttl_ms = 0
+        self.ttl_ms = 0  # how long the last credited beat vouches
 
     @property
     def interval_ms(self) -> int:
@@ -36,7 +36,7 @@ class Pace:
 
     def session(self, grant: SessionGrant) -> None:
         """A session was opened: its interval and ttl hold from now on."""
-        self._session_interval_ms, self._ttl_ms = grant.interval_ms, grant.ttl_ms
+        self._session_interval_ms, self.ttl_ms = grant.interval_ms, grant.ttl_ms
 
     def first(self, now_ms: int, *, within_ms: int | None) -> None:
         """Plan the very first beat: a random moment inside one interval, or inside `within_ms`."""
@@ -62,7 +62,7 @@ class Pace:
         self.retry_ms = None
         if not again or tries >= TRIES_MAX or self.beat_ms is None:
             return
-        wait_ms = min(RETRY_MS_MAX, self.interval_ms // 3) if tries == 1 else self._ttl_ms // 4
+        wait_ms = min(RETRY_MS_MAX, self.interval_ms // 3) if tries == 1 else self.ttl_ms // 4
         retry_ms = now_ms + int(wait_ms * (1 + RETRY_JITTER * self._rng.random()))
         if retry_ms < self.beat_ms:
             self.retry_ms = retry_ms
@@ -75,7 +75,7 @@ class Pace:
 
     def vouched(self, ttl_ms: int) -> None:
         """A crediting ACK told how long a beat vouches; 0 tells nothing."""
-        self._ttl_ms = ttl_ms or self._ttl_ms
+        self.ttl_ms = ttl_ms or self.ttl_ms
 
     def _random_ms(self, within_ms: int) -> int:
         return int(self._rng.random() * within_ms)
