@@ -86,16 +86,15 @@ class _Cutter:
 class _Peer(asyncio.Protocol):
     """Our connection to the shard that owns what we forward."""
 
-    def __init__(self, *, loop: asyncio.AbstractEventLoop, hello: bytes) -> None:
-        self._loop = loop
+    def __init__(self, home: Forwarder, *, hello: bytes) -> None:
+        self._home = home
+        self._loop = asyncio.get_running_loop()
         self._hello = hello
         self._cutter = _Cutter()
         self._transport: asyncio.Transport | None = None
         self._waiting: dict[int, tuple[float, Callable[[bytes | None], None]]] = {}
         self._number = 0
-        self.answered = 0
-        self.late = 0
-        self.ended: asyncio.Future[None] = loop.create_future()
+        self.ended: asyncio.Future[None] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -115,9 +114,9 @@ class _Peer(asyncio.Protocol):
             for _, number, body in self._cutter.feed(data):
                 waiting = self._waiting.pop(number, None)
                 if waiting is None:
-                    self.late += 1
+                    self._home.late += 1
                 else:
-                    self.answered += 1
+                    self._home.answered += 1
                     waiting[1](body)
         except _BrokenLinkError:
             self.abort()
@@ -229,11 +228,11 @@ class Forwarder:
         self._sweeping: asyncio.TimerHandle | None = None
         self._forwarded = 0
         self._busy = 0
-        self._answered = 0  # by links that have ended
-        self._late = 0
         self.shard = shard
         self.door = door
         self.handle = handle
+        self.answered = 0
+        self.late = 0
         self.taken = 0
         self.links_refused = 0
         self.links: set[_Taken] = set()
@@ -285,9 +284,9 @@ class Forwarder:
         """Counters since the start, and who is within reach now."""
         return ForwarderStatistics(
             forwarded=self._forwarded,
-            answered=self._answered + sum(peer.answered for peer in self._peers.values()),
+            answered=self.answered,
             busy=self._busy,
-            late=self._late + sum(peer.late for peer in self._peers.values()),
+            late=self.late,
             taken=self.taken,
             links_refused=self.links_refused,
             peers_up=tuple(sorted(self._peers)),
@@ -336,7 +335,7 @@ class Forwarder:
             started_s = self._loop.time()
             try:
                 _, peer = await self._loop.create_unix_connection(
-                    lambda: _Peer(loop=self._loop, hello=self.hello_to(shard)), path
+                    lambda: _Peer(self, hello=self.hello_to(shard)), path
                 )
             except OSError:
                 pass  # not there (yet, or any more): what is forwarded meanwhile is counted as busy
@@ -344,8 +343,6 @@ class Forwarder:
                 self._peers[shard] = peer
                 await asyncio.shield(peer.ended)
                 del self._peers[shard]
-                self._answered += peer.answered
-                self._late += peer.late
             lived = self._loop.time() - started_s > RECONNECT_S_MAX
             wait_s = RECONNECT_S_MIN if lived else min(2 * wait_s, RECONNECT_S_MAX)
             await asyncio.sleep(wait_s)
