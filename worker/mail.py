@@ -123,7 +123,7 @@ class _Conversation:
             finally:
                 smtp.close()
         except (OSError, smtplib.SMTPException) as error:
-            return self._judge(error)
+            return self._judge(error, late=time.monotonic() >= until)
         finally:
             self._forget()
         return Outcome(Result.ACCEPTED, "accepted by the mail server")
@@ -167,8 +167,9 @@ class _Conversation:
                 self._handle.close()
                 self._handle = None
 
-    def _judge(self, error: OSError | smtplib.SMTPException) -> Outcome:
-        if self._is_cut or isinstance(error, TimeoutError):
+    def _judge(self, error: OSError | smtplib.SMTPException, *, late: bool) -> Outcome:
+        # smtplib tells a timeout as a lost connection, so the clock is asked and not the error alone.
+        if self._is_cut or late or isinstance(error, TimeoutError):
             return Outcome(Result.FAILED, "the mail server did not finish in time")
         if isinstance(error, smtplib.SMTPRecipientsRefused):
             code, said = next(iter(error.recipients.values()))

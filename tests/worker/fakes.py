@@ -6,12 +6,18 @@ took effect.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
 
+import numpy as np
 import trio
 
-from engine.core.ports import Channel, Delivery, StoreUnavailableError
-from engine.core.records import Event, event_id
+from engine.core.ports import Channel, Delivery
+from engine.core.records import INTERVAL_DTYPE, Event, FlushBatch, event_id
+from storage.memory_directory import MemoryDirectory
+from storage.memory_history import MemoryHistory
+from storage.memory_live import MemoryLiveView
+from storage.memory_outbox import MemoryOutbox
+from storage.memory_world import MemoryDelivery, MemoryWorld
 
 PROJECT = "01900000-0000-7000-8000-00000000aaaa"
 NODE = "01900000-0000-7000-8000-0000000000aa"
@@ -63,137 +69,32 @@ def wall_ms() -> int:
     return T0 + 200_000 + int(trio.current_time() * 1000)
 
 
-class Row:
-    """A delivery as the fake outbox keeps it."""
+class Memory:
+    """The stores in memory, with these channels in them, and a look at the outbox from outside."""
 
-    def __init__(self, delivery_id: str, event: Event, channel: Channel, now_ms: int) -> None:
-        self.delivery_id, self.event, self.channel = delivery_id, event, channel
-        self.due_ms = now_ms
-        self.attempts = 0
-        self.state = "due"
-        self.note = ""
+    def __init__(self, *channels: Channel) -> None:
+        self.world = MemoryWorld()
+        self.world.channels.update({channel.channel_id: channel for channel in channels})
+        self.outbox = MemoryOutbox(self.world)
+        self.history = MemoryHistory(self.world)
+        self.live = MemoryLiveView(self.world)
+        self.directory = MemoryDirectory(self.world)
 
+    async def happen(self, *events: Event) -> None:
+        nothing = np.zeros(0, INTERVAL_DTYPE)
+        await self.history.flush(FlushBatch(0, 1, T0, nothing, events=events))
 
-class FakeOutbox:
-    """The Outbox port in memory, shared by all workers of a test; see `Seat` for one worker's view."""
+    @property
+    def rows(self) -> list[MemoryDelivery]:
+        return list(self.world.deliveries.values())
 
-    def __init__(self, channels: Sequence[Channel] = ()) -> None:
-        self.all_channels = list(channels)
-        self.disabled: set[str] = set()
-        self.cursor = 0
-        self.rows: dict[tuple[str, str], Row] = {}
-        self.holder: object | None = None
-        self.away = False
+    @property
+    def states(self) -> list[str]:
+        return [row.state for row in self.rows]
 
-    async def _reach(self) -> None:
-        await trio.lowlevel.checkpoint()
-        if self.away:
-            raise StoreUnavailableError("postgres is away")
-
-    async def add_channel(self, project_id, *, kind, target, secret, now_ms):
-        raise NotImplementedError
-
-    async def channels(self, project_id):
-        await self._reach()
-        return [
-            channel
-            for channel in self.all_channels
-            if channel.project_id == project_id and channel.channel_id not in self.disabled
-        ]
-
-    async def take_notifier_lock(self) -> bool:
-        await self._reach()
-        return True
-
-    async def notifier_cursor(self):
-        await self._reach()
-        return self.cursor
-
-    async def decide(self, *, cursor, notices, now_ms):
-        await self._reach()
-        for event, channel in notices:
-            key = (event.event_id, channel.channel_id)
-            if key not in self.rows:
-                self.rows[key] = Row(f"delivery-{len(self.rows)}", event, channel, now_ms)
-        self.cursor = max(cursor, self.cursor)
-
-    async def claim(self, *, kind, limit, now_ms, lease_ms):
-        await self._reach()
-        due = [
-            row
-            for row in self.rows.values()
-            if row.state == "due" and row.due_ms <= now_ms and row.channel.kind == kind
-        ]
-        taken = sorted(due, key=lambda row: row.due_ms)[:limit]
-        for row in taken:
-            row.due_ms = now_ms + lease_ms
-            row.attempts += 1
-        return [Delivery(r.delivery_id, r.channel, r.event, r.attempts, r.due_ms) for r in taken]
-
-    def _row(self, delivery_id: str) -> Row:
-        return next(row for row in self.rows.values() if row.delivery_id == delivery_id)
-
-    async def sent(self, delivery_id, *, now_ms, note):
-        await self._reach()
-        row = self._row(delivery_id)
-        row.state, row.note = "sent", note
-
-    async def failed(self, delivery_id, *, now_ms, note, retry_at_ms):
-        await self._reach()
-        row = self._row(delivery_id)
-        row.note = note
-        if retry_at_ms is None:
-            row.state = "dead"
-        else:
-            row.due_ms = retry_at_ms
-
-    async def disable_channel(self, channel_id, *, now_ms, note):
-        await self._reach()
-        self.disabled.add(channel_id)
-        died = [r for r in self.rows.values() if r.channel.channel_id == channel_id and r.state == "due"]
-        for row in died:
-            row.state, row.note = "dead", note
-        return len(died)
-
-
-class FakeHistory:
-    def __init__(self) -> None:
-        self.rows: list[Event] = []
-        self.away = False
-
-    async def events(self, *, project_id, after, limit):
-        await trio.lowlevel.checkpoint()
-        if self.away:
-            raise StoreUnavailableError("postgres is away")
-        return [(number, event) for number, event in enumerate(self.rows, 1) if number > after][:limit]
-
-
-class FakeLive:
-    def __init__(self) -> None:
-        self.away = False
-        self._announced = trio.Event()
-
-    def announce(self) -> None:
-        self._announced.set()
-        self._announced = trio.Event()
-
-    async def wait_events(self, timeout_s):
-        if self.away:
-            await trio.lowlevel.checkpoint()
-            raise StoreUnavailableError("redis is away")
-        with trio.move_on_after(timeout_s):
-            await self._announced.wait()
-
-
-class FakeDirectory:
-    def __init__(self) -> None:
-        self.expired = 0
-
-    async def prune(self, *, now_ms, limit):
-        await trio.lowlevel.checkpoint()
-        gone = min(self.expired, limit)
-        self.expired -= gone
-        return gone
+    def by_kind(self) -> dict[str, MemoryDelivery]:
+        """The deliveries by their channel's kind."""
+        return {self.world.channels[row.channel_id].kind: row for row in self.rows}
 
 
 class Killed(BaseException):
@@ -203,12 +104,22 @@ class Killed(BaseException):
 class Failing:
     """Wraps a store so that call number `at` (1 = the first) raises `error`, before or after its effect.
 
-    Several stores may share one `count` (a list of one number).
+    With `pause` it waits for that instead and then goes on. Several stores may share one `count` (a list of
+    one number).
     """
 
-    def __init__(self, store, *, at: int, after: bool, error: BaseException, count: list[int]) -> None:
+    def __init__(
+        self,
+        store,
+        *,
+        at: int,
+        after: bool,
+        count: list[int],
+        error: BaseException | None = None,
+        pause: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._store, self._at, self._after = store, at, after
-        self._error, self._count = error, count
+        self._error, self._pause, self._count = error, pause, count
 
     def __getattr__(self, name: str):
         method = getattr(self._store, name)
@@ -217,10 +128,16 @@ class Failing:
             self._count[0] += 1
             mine = self._count[0] == self._at
             if mine and not self._after:
-                raise self._error
+                await self._fail()
             result = await method(*args, **kwargs)
-            if mine:
-                raise self._error
+            if mine and self._after:
+                await self._fail()
             return result
 
         return call
+
+    async def _fail(self) -> None:
+        if self._pause is not None:
+            await self._pause()
+        if self._error is not None:
+            raise self._error

@@ -8,34 +8,28 @@ import trio
 from standardwebhooks.webhooks import Webhook
 
 from storage.bridge import run_on_uvloop
-from tests.worker.fakes import (
-    SECRET,
-    FakeDirectory,
-    FakeHistory,
-    FakeLive,
-    FakeOutbox,
-    make_channel,
-    make_event,
-)
+from tests.worker.fakes import SECRET, Failing, Memory, make_channel, make_event
 from tests.worker.receivers import OK, HttpReceiver, Mailbox, mail_server, serving
-from worker.parts import Worker
+from worker.parts import Worker, wall_ms
+from worker.pruner import PRUNE_ROWS_MAX
 from worker.settings import MailSettings, WorkerSettings
 
 
 class World:
     """Stores, a worker over them, and what it told."""
 
-    def __init__(self, *channels, **settings) -> None:
-        self.outbox = FakeOutbox(channels)
-        self.history, self.live, self.directory = FakeHistory(), FakeLive(), FakeDirectory()
+    def __init__(self, *channels, history=None, **settings) -> None:
+        self.memory = Memory(*channels)
+        if history is not None:
+            self.memory.history = history(self.memory.history)
         self.stop, self.listens = trio.Event(), trio.Event()
         self.port = 0
         self.worker = Worker(
             settings=WorkerSettings(**{"webhook_allow_private": True, "poll_ms": 20} | settings),
-            outbox=self.outbox,
-            history=self.history,
-            live=self.live,
-            directory=self.directory,
+            outbox=self.memory.outbox,
+            history=self.memory.history,
+            live=self.memory.live,
+            directory=self.memory.directory,
         )
 
     def listening(self, where: str) -> None:
@@ -54,14 +48,17 @@ class World:
         """Wait until no delivery (to this kind of channel) is due any more."""
         with trio.fail_after(10):
             while True:
-                rows = [row for row in self.outbox.rows.values() if kind in ("", row.channel.kind)]
-                if rows and all(row.state != "due" for row in rows):
+                states = [row.state for of, row in self.memory.by_kind().items() if kind in ("", of)]
+                if states and "due" not in states:
                     return
                 await trio.sleep(0.01)
 
-    def tell(self, **event) -> None:
-        self.history.rows.append(make_event(**event))
-        self.live.announce()
+    async def tell(self, **event) -> str:
+        """Let an event happen; its id."""
+        made = make_event(**event)
+        await self.memory.happen(made)
+        await self.memory.live.announce_events([made])
+        return made.event_id
 
 
 async def one_event_becomes_a_webhook_and_a_mail() -> None:
@@ -73,7 +70,7 @@ async def one_event_becomes_a_webhook_and_a_mail() -> None:
             world = World(hook, mail, mail=MailSettings(host="127.0.0.1", port=mail_port))
             nursery.start_soon(world.run)
             await world.listens.wait()
-            world.tell(workloads=("w1", "w2"))
+            event_id = await world.tell(workloads=("w1", "w2"))
             await world.settled()
             metrics = await world.get("/metrics")
             assert (await world.get("/readyz")).startswith("HTTP/1.1 200")
@@ -81,7 +78,7 @@ async def one_event_becomes_a_webhook_and_a_mail() -> None:
     _, headers, body = receiver.requests[0]
     message = Webhook(SECRET).verify(body, headers)
     letter = email.message_from_bytes(mailbox.envelopes[0].content, policy=policy.default)
-    assert message["data"]["event_id"] == letter["x-nodepulse-event-id"] == world.history.rows[0].event_id
+    assert message["data"]["event_id"] == letter["x-nodepulse-event-id"] == event_id
     assert len(receiver.requests) == len(mailbox.envelopes) == 1
     assert "nodepulse_webhook_deliveries_sent_total 1.0" in metrics
     assert "nodepulse_mail_deliveries_sent_total 1.0" in metrics
@@ -107,24 +104,16 @@ async def test_without_a_mail_server_mail_waits_and_everything_else_goes_on():
         world = World(hook, make_channel(2, kind="mail"))
         nursery.start_soon(world.run)
         await world.listens.wait()
-        world.tell()
+        await world.tell()
         await world.settled(kind="webhook")
         world.stop.set()
-    kinds = {row.channel.kind: (row.state, row.attempts) for row in world.outbox.rows.values()}
+    kinds = {kind: (row.state, row.attempts) for kind, row in world.memory.by_kind().items()}
     assert kinds == {"webhook": ("sent", 1), "mail": ("due", 0)}
 
 
 async def test_a_crashed_notifier_is_started_again_and_counted(autojump_clock, capsys):
-    world = World()
-    real, calls = world.history.events, []
-
-    async def events(**page):
-        calls.append(page)
-        if len(calls) == 1:
-            raise RuntimeError("bug")
-        return await real(**page)
-
-    world.history.events = events
+    error = RuntimeError("bug")
+    world = World(history=lambda store: Failing(store, at=1, after=False, error=error, count=[0]))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.run)
         await trio.sleep(0.3)
@@ -142,10 +131,10 @@ async def test_not_ready_while_postgres_is_away(autojump_clock):
         nursery.start_soon(world.run)
         await trio.sleep(1)
         assert world.worker.ready()["postgres"] == ""
-        world.outbox.away = world.history.away = True
+        world.memory.world.postgres_away = True
         await trio.sleep(5)
         assert world.worker.ready()["postgres"] == "away"
-        world.outbox.away = world.history.away = False
+        world.memory.world.postgres_away = False
         await trio.sleep(5)
         assert world.worker.ready()["postgres"] == ""
         world.stop.set()
@@ -168,26 +157,28 @@ async def test_stopped_it_lets_a_send_finish_but_does_not_wait_for_ever(hangs):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(world.run)
             await world.listens.wait()
-            world.tell()
+            await world.tell()
             await answered.wait()
             world.stop.set()
             started = trio.current_time()
         assert trio.current_time() - started < 5.5
-    assert [row.state for row in world.outbox.rows.values()] == ["due" if hangs else "sent"]
+    assert world.memory.states == ["due" if hangs else "sent"]
 
 
 async def test_what_has_expired_is_pruned_portion_by_portion(autojump_clock):
     world = World()
-    world.directory.expired = 25_000
+    nonces = world.memory.world.nonces
+    nonces |= {("node", f"old {number}"): 1 for number in range(2 * PRUNE_ROWS_MAX + 1)}
+    nonces["node", "living"] = wall_ms() + 3_600_000
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.run)
         await trio.sleep(1)
-        assert world.directory.expired == 0
-        world.directory.expired = 1
+        assert list(nonces) == [("node", "living")]
+        nonces["node", "one more"] = 1
         await trio.sleep(61)
-        assert world.directory.expired == 0
         world.stop.set()
-    assert world.worker.statistics()["pruner"]()["pruned_total"] == 25_001
+    assert list(nonces) == [("node", "living")]
+    assert world.worker.statistics()["pruner"]()["pruned_total"] == 2 * PRUNE_ROWS_MAX + 2
 
 
 async def test_a_port_that_is_taken_ends_the_worker_with_an_error():
