@@ -178,7 +178,7 @@ class Oracle:
         return merged
 
     def merge_by_parts(self, gaps: list[Gap]) -> list[Merged]:
-        """Gaps of several causes: merged when the grace of some part reaches the start, no beat on the way."""
+        """Gaps of several causes: merged when the grace of some part reaches the start without a beat."""
         merged: list[Merged] = []
         for gap in gaps:
             if merged and any(

@@ -7,7 +7,6 @@ can change only at instants `raster + {-1, 0, 1}`, and asking at these is asking
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from random import Random
 from typing import TypeVar
 
@@ -114,8 +113,3 @@ def expected(world: World) -> tuple[tuple[tuple[str, int, int], ...], int | None
         else:
             intervals.append((kind, at, following))
     return tuple(intervals), provisional_from
-
-
-def asking(world: World, **changes: object) -> World:
-    """The same world, something in it changed."""
-    return replace(world, **changes)  # type: ignore[arg-type]

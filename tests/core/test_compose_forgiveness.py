@@ -240,8 +240,8 @@ TABLE = {
     ),
     "a claim is cut at the next claim": (
         world(beats("0 up"), gaps=[gap(50, 500)], claims=claims("230 unhealthy, 260 updating, 200 up")),
-        "up 0-90, unobserved 90-200, claimed_up 200-230, claimed_unhealthy 230-260, claimed_updating 260-350, "
-        "unobserved 350-500, silent 500-600",
+        "up 0-90, unobserved 90-200, claimed_up 200-230, claimed_unhealthy 230-260, "
+        "claimed_updating 260-350, unobserved 350-500, silent 500-600",
     ),
     "of claims with one time the first stored counts": (
         world(beats("0 up"), gaps=[gap(50, 500)], claims=claims("200 unhealthy/30, 200 up")),

@@ -1,4 +1,4 @@
-"""compose, which sees base rows, against the naive oracle, which sees the beats: random worlds, every instant."""
+"""compose, which sees base rows, against the naive oracle, which sees beats: random worlds, every instant."""
 
 from __future__ import annotations
 
