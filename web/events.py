@@ -55,6 +55,8 @@ async def stream_events(backend: Backend, caller: Principal) -> Response:
     after = (
         _cursor(request.args.get("after"), "after") if resumed is None else _cursor(resumed, "Last-Event-ID")
     )
+    if request.method == "HEAD":
+        return Response(b"", content_type=CONTENT_TYPE)  # its body would never end
     authorization = request.headers.get("authorization")
 
     async def still_welcome() -> bool:

@@ -86,7 +86,7 @@ class Server:
         self._streams.add(bounded)
         self._empty = trio.Event() if self._empty.is_set() else self._empty
         try:
-            await TCPServer(self._app, self._config, self._context, ConnectionState(state), bounded)  # type: ignore[arg-type]
+            await _Connection(self._app, self._config, self._context, ConnectionState(state), bounded)  # type: ignore[arg-type]
         finally:
             self._streams.discard(bounded)
             if not self._streams:
@@ -147,6 +147,18 @@ def _config(settings: WebSettings) -> Config:
     return config
 
 
+class _Connection(TCPServer):
+    """Hypercorn's connection, ended as soon as the client has ended it.
+
+    Without this it waits for its idle timer: whoever opens and closes connections would hold a descriptor for
+    keep_alive_s with each, and soon all of them (tried).
+    """
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        await self.idle_task.stop()
+
+
 class _BoundedStream(trio.abc.HalfCloseableStream):
     """A connection whose writes have a bound: whoever takes no byte for so long is gone."""
 
@@ -162,6 +174,7 @@ class _BoundedStream(trio.abc.HalfCloseableStream):
             with trio.move_on_after(self._send_s_max) as timely:
                 await self._stream.send_all(view[start : start + RECEIVE_BYTES_MAX])
             if timely.cancelled_caught:
+                await trio.aclose_forcefully(self._stream)  # its reader must end as well
                 raise trio.BrokenResourceError("the client does not read")
 
     async def wait_send_all_might_not_block(self) -> None:

@@ -37,6 +37,7 @@ _FIELD = re.compile(r"[!-~]{1,128}", re.ASCII)  # every signed field
 _NONCE = re.compile(r"([0-9a-f]{2}){16,64}", re.ASCII)
 _SIGNATURE = re.compile(r"[0-9a-f]{128}", re.ASCII)
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?", re.ASCII)
+_NUMBERS = re.compile(r"(0[xX])?[0-9A-Fa-f]+(\.(0[xX])?[0-9A-Fa-f]+)*", re.ASCII)
 # Nobody has its other half: it is checked where there is no key to check, so that both take as long.
 _NOBODY = Ed25519PrivateKey.generate().public_key()
 
@@ -235,18 +236,21 @@ def _request_host() -> str:
     Never the unspecified address: a client that was told 0.0.0.0 would beat at itself.
     """
     match = _HOST.fullmatch(request.headers.get("host", ""))
-    if match is not None and not _unspecified(match[1]):
+    if match is not None and _is_usable(match[1]):
         return match[1]
     server = request.scope.get("server")
     host = str(server[0]) if server else "127.0.0.1"
     return f"[{host}]" if ":" in host else host
 
 
-def _unspecified(host: str) -> bool:
+def _is_usable(host: str) -> bool:
+    """Whether a host from the request may be told on: a name, or an address that is one."""
+    if not host.startswith("[") and not _NUMBERS.fullmatch(host):
+        return True
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_unspecified
+        return not ipaddress.ip_address(host.strip("[]")).is_unspecified
     except ValueError:
-        return False  # a name
+        return False  # `0`, `0x0`: resolvers take them for addresses, too
 
 
 ROUTES = (

@@ -35,14 +35,15 @@ class EventStream(ResponseBody):
         after: int,
         still_welcome: Callable[[], Awaitable[bool]],
     ) -> None:
+        self._left = True
         tails.enter()
+        self._left = False
         self._tails = tails
         self._project_id = project_id
         self._after = after
         self._still_welcome = still_welcome
         self._frames: deque[bytes] = deque([f"retry: {RETRY_MS}\n\n".encode()])
         self._spoke_at = trio.current_time()
-        self._left = False
 
     async def __aenter__(self) -> EventStream:
         return self
