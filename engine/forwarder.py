@@ -183,7 +183,7 @@ class _Taken(asyncio.Protocol):
         try:
             for kind, number, body in self._cutter.feed(data):
                 self._take(kind, number, body)
-        except (_BrokenLinkError, msgspec.DecodeError):
+        except _BrokenLinkError:
             self._home.links_refused += 1
             self.abort()
 
@@ -202,7 +202,11 @@ class _Taken(asyncio.Protocol):
             )
         elif kind == _REQUEST:
             self._home.taken += 1
-            self._home.handle(_decode_request(body), lambda reply: self._answer(kind, number, _encode(reply)))
+            try:
+                asked = _decode_request(body)
+            except msgspec.DecodeError as error:
+                raise _BrokenLinkError("not a request") from error
+            self._home.handle(asked, lambda reply: self._answer(kind, number, _encode(reply)))
         else:
             raise _BrokenLinkError(f"a message of kind {kind}")
 

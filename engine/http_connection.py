@@ -20,7 +20,7 @@ PIPELINE_MAX = 16  # unanswered requests of one connection; above it its socket 
 WRITE_BYTES_MAX = 262_144  # answers the client has not taken; above it its socket is not read
 REQUEST_S_MAX = 30.0  # from the first byte of a request to its last; above it 408
 ANSWER_S_MAX = 30.0  # how long the door or the client may hold an answer up; above it the connection is cut
-LINGER_S_MAX = 2.0  # after a refusal the rest of the body is read away, or the client would lose the answer
+LINGER_S_MAX = 5.0  # an end may take this: the last answer is written out, what still comes in thrown away
 _CROWDED_RETRY_MS = 1_000
 
 
@@ -78,7 +78,6 @@ class Connection(asyncio.BufferedProtocol):
         self._routes = routes
         self._idle_s_max = idle_s_max
         self._safe = allow_plaintext
-        self._tls = False
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)  # until connection_made
         self._reader = RequestReader(body_max=body_max)
         self._pending: deque[_Exchange] = deque()
@@ -98,8 +97,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(render(busy(_CROWDED_RETRY_MS), close=True))
             self._transport.close()
             return
-        self._tls = transport.get_extra_info("sslcontext") is not None
-        self._safe = self._safe or self._tls or is_local(transport.get_extra_info("peername"))
+        self._safe = self._safe or is_local(transport.get_extra_info("peername"))
         self._transport.set_write_buffer_limits(high=WRITE_BYTES_MAX)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -131,7 +129,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         self._deaf = True
-        return bool(self._pending) and not self._tls  # True: we close once the last answer has left
+        return bool(self._pending)  # True: we close once the last answer has left
 
     def pause_writing(self) -> None:
         self._write_paused_since_s = self._home.time_s()
@@ -158,14 +156,14 @@ class Connection(asyncio.BufferedProtocol):
         elif not pending:
             self._idle_since_s = self._home.time_s()
             if self._deaf or (self._home.draining and not self._reader.reading):
-                self._transport.close()
+                self._close()
         if self._read_paused:
             self._regulate()
 
     def drain(self) -> None:
         """Close as soon as what was accepted is answered."""
         if not self._pending and not self._reader.reading:
-            self._transport.close()
+            self._close()
 
     def abort(self) -> None:
         """Close at once, whatever is unanswered."""
@@ -186,7 +184,7 @@ class Connection(asyncio.BufferedProtocol):
             if now_s - self._reading_since_s > REQUEST_S_MAX:
                 self._refuse(TIMED_OUT)
         elif now_s - self._idle_since_s > self._idle_s_max:
-            self._transport.close()
+            self._close()
 
     def _dispatch(self) -> None:
         t_ms = self._home.now_ms()
@@ -217,12 +215,16 @@ class Connection(asyncio.BufferedProtocol):
 
     def _hang_up(self) -> None:
         self._pending.clear()
-        more_may_come = self._reader.reading or self._reader.refusal is not None
-        if self._tls or not more_may_come:
-            self._transport.close()
-            return
-        self._lingering_since_s = self._home.time_s()
-        self._transport.write_eof()
+        if self._reader.reading or self._reader.refusal is not None:
+            # More of a body may be on its way: closing now would reset it and take the answer with it.
+            self._lingering_since_s = self._home.time_s()
+            self._transport.write_eof()
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        self._lingering_since_s = self._lingering_since_s or self._home.time_s()
+        self._transport.close()  # once written out, which a client that does not read could put off for ever
 
     def _regulate(self) -> None:
         """Read while there is room for what is read."""
@@ -241,7 +243,7 @@ class Connection(asyncio.BufferedProtocol):
 def is_local(peer: Any) -> bool:
     """Whether a peer name is a loopback address or that of a local socket."""
     if not isinstance(peer, tuple):
-        return True
+        return isinstance(peer, str | bytes)  # None: gone before it could be asked
     address = ipaddress.ip_address(peer[0].partition("%")[0])
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address).is_loopback

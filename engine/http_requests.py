@@ -62,6 +62,7 @@ class _JsonBeat(msgspec.Struct):
     stopping: bool = False
 
 
+_REASON_CHARS_MAX = 200  # of what a refusal repeats of a body
 _decode = msgspec.json.Decoder(_JsonBeat).decode
 _WORKLOADS_MISSING = malformed('"workloads" may be missing only with "stopping": true.')
 _CODE_NAMES = {int(code): code.name.lower() for code in CREDITING}
@@ -171,7 +172,7 @@ def read_json_beat(bearer: Bearer, slots: dict[str, int], body: bytes, t_ms: int
     try:
         said = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return malformed(f"Not a beat: {error}")
+        return malformed(f"Not a beat: {str(error)[:_REASON_CHARS_MAX]}")
     workloads = said.workloads
     if workloads is msgspec.UNSET:
         if not said.stopping:

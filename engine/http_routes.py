@@ -93,8 +93,8 @@ class Routes:
     def route(self, request: Request, asker: Asker, *, t_ms: int, safe: bool) -> None:
         """Answer a request: at once when it is refused, else when its beat is decided.
 
-        `t_ms`: when the last byte of the body was read. `safe`: it came over TLS or from loopback, or plain
-        HTTP is allowed; where a credential travels, nothing else will do.
+        `t_ms`: when the last byte of the body was read. `safe`: it came from loopback, or plain HTTP is
+        allowed; where a credential travels, nothing else will do.
         """
         target = request.target
         if target == _BEATS_PATH:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections import Counter
 from typing import NamedTuple
 
@@ -61,11 +60,9 @@ class HttpListener:
         self.now_ms = door.now_ms
         self.time_s = self._loop.time
 
-    async def listen(self, listening: socket.socket, *, tls: ssl.SSLContext | None) -> None:
+    async def listen(self, listening: socket.socket) -> None:
         """Start accepting."""
-        self._server = await self._loop.create_server(
-            self._connection, sock=listening, backlog=BACKLOG_MAX, ssl=tls
-        )
+        self._server = await self._loop.create_server(self._connection, sock=listening, backlog=BACKLOG_MAX)
         self._sweep()
 
     def statistics(self) -> HttpStatistics:
@@ -134,9 +131,10 @@ async def serve_http(
     settings: IngestSettings,
     plain: PlainRequests | None = None,
     forwarder: Forward | None = None,
-    tls: ssl.SSLContext | None = None,
 ) -> HttpListener:
     """Serve beats on a socket that is bound (several shards may share it); call it on the host loop.
+
+    TLS is a proxy's on the same machine: what it hands on comes from loopback, where tokens may travel.
 
     `plain` is the one that the forwarder of this shard hands its requests to, if there is one: they then
     share what they remember of credentials. The socket belongs to the listener from here on. OSError.
@@ -147,5 +145,5 @@ async def serve_http(
         forwarder=forwarder,
         settings=settings,
     )
-    await listener.listen(listening, tls=tls)
+    await listener.listen(listening)
     return listener

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
 import engine.ingest_http
 from engine.http_connection import PIPELINE_MAX
 from engine.http_reader import HEAD_BYTES_MAX
+from engine.ingest_http import serve_http
+from engine.settings import IngestSettings
 from tests.engine.http_world import (
+    SECRETS,
+    Client,
+    FakeDoor,
     capability,
     frame,
     frames_request,
@@ -311,3 +317,16 @@ async def test_close_cuts_what_is_not_answered_in_time(monkeypatch):
         await world.listener.close()
         assert await client.closed()
         world.door.release()  # an answer nobody waits for any more
+
+
+@on_loop
+async def test_a_listener_that_ends_leaves_the_shared_socket_to_the_others():
+    with socket.create_server(("127.0.0.1", 0)) as shared:
+        for _ in range(2):
+            listener = await serve_http(
+                shared.dup(), door=FakeDoor(), secrets=SECRETS, settings=IngestSettings()
+            )
+            reader, writer = await asyncio.open_connection(*shared.getsockname())
+            assert (await Client(reader, writer).ask(LOG)).status == 200
+            writer.close()
+            await listener.close()

@@ -360,6 +360,7 @@ async def test_plain_http_from_elsewhere_can_be_allowed(monkeypatch):
         (("10.0.0.1", 1), False),
         (("fe80::1%eth0", 1, 0, 0), False),
         ("", True),
+        (None, False),
     ],
 )
 def test_local_is_loopback_in_all_its_spellings(peer, local):

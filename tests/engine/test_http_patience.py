@@ -189,6 +189,12 @@ def test_a_refusal_waits_for_the_answers_due_before_it(bench):
     assert bench.transport.ended == "half"
 
 
+def test_a_client_that_does_not_read_cannot_put_off_its_end(bench):
+    assert bench.after(IDLE_S + 1) == "closed"
+    assert bench.after(LINGER_S_MAX) == "closed"
+    assert bench.after(1) == "aborted"
+
+
 def test_an_answer_after_the_connection_is_gone_goes_nowhere(bench):
     bench.read(PING)
     bench.connection.connection_lost(None)
