@@ -7,6 +7,7 @@ import pytest
 from storage.memory import MemoryWorld, memory_stores_of
 from storage.open import open_stores
 from storage.settings import DatabaseSettings, RedisSettings
+from tests.contract.given import NOW
 
 
 @pytest.fixture(params=["memory", "real"])
@@ -24,7 +25,7 @@ def store_settings(request) -> tuple[DatabaseSettings, RedisSettings] | None:
 @pytest.fixture
 async def stores(store_settings, on_uvloop):
     if store_settings is None:
-        yield memory_stores_of(MemoryWorld())
+        yield memory_stores_of(MemoryWorld(now_ms=lambda: NOW))
         return
     async with open_stores(*store_settings) as opened:
         yield opened
