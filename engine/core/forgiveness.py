@@ -27,20 +27,16 @@ class Forgiven(NamedTuple):
 def forgiven(coverage: Coverage, gaps: Iterable[Gap], *, as_of_ms: int) -> list[Forgiven]:
     """The spans forgiven to a row with this coverage, as far as is known at `as_of_ms`. They may overlap.
 
-    Gaps are firm, or weak: kernel drops, and gaps not decided yet (`to_ms` = OPEN_END). Weak gaps forgive
-    nothing by themselves, only by the beat that follows soon enough. So the firm ones are merged and judged
-    alone first; then, if there are weak ones, all together, each merged gap with a weak part forgiving only
-    by such a beat. A weak gap can thus add to what a firm one forgives, never take from it.
+    Gaps not decided yet (`to_ms` = OPEN_END) are left out first: what the others forgive is certain. Then all
+    are judged together, and what a merged gap with an undecided part forgives is provisional.
     """
     ordered = sorted(
         (gap for gap in gaps if gap.from_ms < gap.to_ms), key=lambda gap: (gap.from_ms, gap.to_ms)
     )
-    firm = [gap for gap in ordered if not _is_weak(gap)]
-    spans = [span for merged in _merge(coverage, firm) for span in merged.forgives(coverage, as_of_ms)]
-    if len(firm) < len(ordered):
-        for merged in _merge(coverage, ordered):
-            if merged.is_weak():
-                spans.extend(merged.forgives(coverage, as_of_ms))
+    decided = [gap for gap in ordered if gap.to_ms < OPEN_END]
+    spans = [span for merged in _merge(coverage, decided) for span in merged.forgives(coverage, as_of_ms)]
+    if len(decided) < len(ordered):
+        spans.extend(_merge(coverage, ordered)[-1].forgives(coverage, as_of_ms))  # no gap starts after it
     return spans
 
 
@@ -48,15 +44,15 @@ def down_since(*, last_ms: int, ttl_ms: int, gaps: Iterable[Gap]) -> int:
     """The `since` of node.down: the end of coverage or, if forgiven, the next instant not `unobserved`.
 
     `last_ms` and `ttl_ms` are those of the row's last accepted beat, `gaps` those of its shard that end after
-    it (others do no harm). Judged as if no beat will come: a verdict is passed after every firm gap's grace,
-    and what drops would forgive if one came is no reason to tell another time (LIVENESS.md 4).
+    it (others do no harm). Judged as if no beat will come: a verdict is passed after the grace, and what
+    drops would forgive if a beat came is no reason to tell another time (LIVENESS.md 4).
     """
     since_ms = last_ms + ttl_ms
-    firm = [gap for gap in gaps if not _is_weak(gap) and gap.to_ms > last_ms]
-    if all(gap.from_ms > since_ms for gap in firm):
+    known = [gap for gap in gaps if last_ms < gap.to_ms < OPEN_END]
+    if all(gap.from_ms > since_ms for gap in known):
         return since_ms  # what starts later reaches back to nobody
     coverage = Coverage([BaseInterval(kind=BASE_UP, started_ms=last_ms, ended_ms=since_ms, ttl_ms=ttl_ms)])
-    for span in forgiven(coverage, firm, as_of_ms=OPEN_END):  # in order of time, and firm ones do not overlap
+    for span in forgiven(coverage, known, as_of_ms=OPEN_END):  # in order of time, and without overlap
         if span.from_ms <= since_ms < span.to_ms:
             since_ms = span.to_ms
     return since_ms
@@ -72,9 +68,8 @@ def needed_range(
     inside what was asked for; usually at once. Without it nothing is known of beats, and every gap given
     is taken as linked to the window: right for a reader that has fetched gaps with a wide margin.
 
-    Backward: what is silent in the window had its last beat before it; a gap that ended before that beat
-    forgives nothing after it. Forward: a chain of gaps lasts until the first beat outside of them, or until
-    a whole grace without a gap.
+    In both directions a chain of gaps lasts until the first beat outside of them, or until a whole grace
+    without a gap.
     """
     ordered = sorted((gap for gap in gaps if gap.from_ms < gap.to_ms), key=lambda gap: gap.from_ms)
     if base is None:
@@ -98,9 +93,10 @@ def _reach_back(coverage: Coverage, gaps: list[Gap], from_ms: int, to_ms: int, g
         if gap.to_ms + grace_ms <= reached_ms or coverage.beat_within(gap.to_ms, reached_ms):
             break
         reached_ms = min(reached_ms, gap.from_ms)
-    beat_ms = coverage.previous_beat(from_ms)
+    # A beat just where a gap starts does not part it from the one before.
+    beat_ms = coverage.previous_beat(reached_ms - 1)
     unlinked_ms = reached_ms - grace_ms
-    return unlinked_ms if beat_ms is None else min(from_ms, max(unlinked_ms, beat_ms))
+    return unlinked_ms if beat_ms is None else max(unlinked_ms, beat_ms)
 
 
 def _reach_on(coverage: Coverage, gaps: list[Gap], to_ms: int, grace_ms: int) -> int:
@@ -112,49 +108,40 @@ def _reach_on(coverage: Coverage, gaps: list[Gap], to_ms: int, grace_ms: int) ->
     beat_ms = coverage.next_beat(reached_ms)
     unlinked_ms = reached_ms + grace_ms
     # One more than the beat: a gap that starts with it is still merged.
-    return unlinked_ms if beat_ms is None else min(unlinked_ms, beat_ms + 1)
-
-
-def _is_weak(gap: Gap) -> bool:
-    return gap.cause == DROPS or gap.to_ms >= OPEN_END
+    return min(unlinked_ms, OPEN_END) if beat_ms is None else min(unlinked_ms, beat_ms + 1)
 
 
 class _MergedGap:
-    """Gaps that count as one for a row: [parts[0].from_ms, end_ms)."""
+    """Gaps that count as one for a row: [from_ms, end_ms). Of drops only if all of its parts are."""
 
-    __slots__ = ("_latest", "end_ms", "parts")
+    __slots__ = ("_drops", "end_ms", "parts")
 
     def __init__(self, first: Gap) -> None:
         self.parts = [first]
         self.end_ms = first.to_ms
-        self._latest = {_is_weak(first): first}
+        self._drops = first.cause == DROPS
 
     def add(self, part: Gap) -> None:
         self.parts.append(part)
         self.end_ms = max(self.end_ms, part.to_ms)
-        known = self._latest.get(_is_weak(part))
-        if known is None or part.to_ms > known.to_ms:
-            self._latest[_is_weak(part)] = part
-
-    def is_weak(self) -> bool:
-        return True in self._latest
+        self._drops = self._drops and part.cause == DROPS
 
     def takes_in(self, coverage: Coverage, part: Gap) -> bool:
-        """Whether a gap that starts no earlier is merged: within the grace, no beat in between."""
+        """Whether a gap that starts no earlier is merged: within the grace, and no beat in between."""
         if part.from_ms < self.end_ms:
             return True
-        grace_end_ms = max(last.to_ms + _grace(coverage, last) for last in self._last_parts(coverage))
+        grace_end_ms = self.end_ms + self._grace(coverage)
         return part.from_ms < grace_end_ms and not coverage.beat_within(self.end_ms, part.from_ms)
 
     def forgives(self, coverage: Coverage, as_of_ms: int) -> Iterator[Forgiven]:
         start_ms = self._start(coverage)
         if start_ms is None:
             return
-        bound_ms = max(last.to_ms + _patience(coverage, last) for last in self._last_parts(coverage))
         tail_ms = start_ms  # from here on the beat that follows decides
-        if not self.is_weak():
+        if not self._drops and self.end_ms < OPEN_END:
             yield Forgiven(start_ms, self.end_ms, provisional=False)
             tail_ms = self.end_ms
+        bound_ms = self.end_ms + self._patience(coverage)
         beat_ms = coverage.next_beat(self.end_ms)
         if beat_ms is None:
             if as_of_ms < bound_ms:
@@ -171,9 +158,16 @@ class _MergedGap:
                 return part.from_ms
         return None
 
-    def _last_parts(self, coverage: Coverage) -> list[Gap]:
-        """The latest firm and the latest weak part, unless a beat came between its end and the whole's."""
-        return [last for last in self._latest.values() if not coverage.beat_within(last.to_ms, self.end_ms)]
+    def _grace(self, coverage: Coverage) -> int:
+        """How long after the end a further gap is still merged with this one."""
+        ttl_ms = coverage.ttl_before(self.end_ms)
+        return interval_of_ttl(ttl_ms) if self._drops else grace_of_ttl(ttl_ms)
+
+    def _patience(self, coverage: Coverage) -> int:
+        """How long after the end the first beat may come, for the silence until then to be forgiven."""
+        if not self._drops and coverage.vouched_at(self.end_ms):
+            return coverage.ttl_before(self.end_ms)  # a short stall forgives no long absence
+        return self._grace(coverage)
 
 
 def _merge(coverage: Coverage, gaps: list[Gap]) -> list[_MergedGap]:
@@ -184,16 +178,3 @@ def _merge(coverage: Coverage, gaps: list[Gap]) -> list[_MergedGap]:
         else:
             merged.append(_MergedGap(gap))
     return merged
-
-
-def _grace(coverage: Coverage, gap: Gap) -> int:
-    """How long after this gap's end a further gap is still merged with it."""
-    ttl_ms = coverage.ttl_before(gap.to_ms)
-    return interval_of_ttl(ttl_ms) if gap.cause == DROPS else grace_of_ttl(ttl_ms)
-
-
-def _patience(coverage: Coverage, gap: Gap) -> int:
-    """How long after this gap's end the first beat may come for the silence after the gap to be forgiven."""
-    if gap.cause != DROPS and coverage.vouched_at(gap.to_ms):
-        return coverage.ttl_before(gap.to_ms)  # a short stall forgives no long absence
-    return _grace(coverage, gap)

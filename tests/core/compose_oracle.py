@@ -116,6 +116,10 @@ class Merged(NamedTuple):
     def g1(self) -> int:
         return max(part.to_ms for part in self.parts)
 
+    @property
+    def only_drops(self) -> bool:
+        return all(part.cause == "drops" for part in self.parts)
+
 
 class Oracle:
     """What is true at an instant of this world."""
@@ -125,14 +129,8 @@ class Oracle:
         self.beats = world.beats
         lasting = [gap for gap in world.gaps if gap.from_ms < gap.to_ms]  # zero lengths are dropped
         gaps = sorted(lasting, key=lambda gap: (gap.from_ms, gap.to_ms))
-        self.ordinary = self.merge_to_later_end(
-            [gap for gap in gaps if gap.cause != "drops" and gap.to_ms < OPEN_END]
-        )
-        self.mixed = [
-            merged
-            for merged in self.merge_by_parts(gaps)
-            if any(part.cause == "drops" or part.to_ms == OPEN_END for part in merged.parts)
-        ]
+        self.decided = self.merge([gap for gap in gaps if gap.to_ms < OPEN_END])
+        self.all = self.merge(gaps)
 
     def last_beat(self, at: int) -> Beat | None:
         """The last beat at or before an instant, in journal order."""
@@ -158,34 +156,22 @@ class Oracle:
             return "silent"
         return "unhealthy" if beat.says == "absent" else beat.says
 
-    def grace_of(self, gap: Gap) -> int:
-        before = self.last_beat(gap.to_ms - 1)
+    def grace_of(self, merged: Merged) -> int:
+        before = self.last_beat(merged.g1 - 1)
         ttl = before.ttl if before else 0
-        return interval(ttl) if gap.cause == "drops" else grace(ttl)
+        return interval(ttl) if merged.only_drops else grace(ttl)
 
-    def merge_to_later_end(self, gaps: list[Gap]) -> list[Merged]:
-        """LIVENESS.md 3 by its words: starts before the previous gap's g1 + grace, no beat in [g1, start)."""
+    def merge(self, gaps: list[Gap]) -> list[Merged]:
+        """Merged: starts before the previous gap's g1 + grace, with no beat in [that g1, its start)."""
         merged: list[Merged] = []
         for gap in gaps:
-            if merged:
-                g1 = merged[-1].g1
-                before = self.last_beat(g1 - 1)
-                reach = g1 + grace(before.ttl if before else 0)
-                if gap.from_ms < reach and not self.beat_in(g1, gap.from_ms):
-                    merged[-1].parts.append(gap)
-                    continue
-            merged.append(Merged([gap]))
-        return merged
-
-    def merge_by_parts(self, gaps: list[Gap]) -> list[Merged]:
-        """Gaps of several causes: merged when the grace of some part reaches the start without a beat."""
-        merged: list[Merged] = []
-        for gap in gaps:
-            if merged and any(
-                gap.from_ms < part.to_ms + self.grace_of(part) and not self.beat_in(part.to_ms, gap.from_ms)
-                for part in merged[-1].parts
+            last = merged[-1] if merged else None
+            if (
+                last
+                and gap.from_ms < last.g1 + self.grace_of(last)
+                and not self.beat_in(last.g1, gap.from_ms)
             ):
-                merged[-1].parts.append(gap)
+                last.parts.append(gap)
             else:
                 merged.append(Merged([gap]))
         return merged
@@ -196,37 +182,28 @@ class Oracle:
         with_beats = [part.from_ms for part in merged.parts if self.beat_in(part.from_ms, part.to_ms)]
         return min(with_beats, default=None)
 
-    def patience(self, part: Gap) -> int:
-        if part.cause != "drops" and self.covered(part.to_ms):
-            return self.last_beat(part.to_ms).ttl
-        return self.grace_of(part)
+    def bound(self, merged: Merged) -> int:
+        """The first beat must come before this."""
+        if self.covered(merged.g1) and not merged.only_drops:
+            return merged.g1 + self.last_beat(merged.g1).ttl
+        return merged.g1 + self.grace_of(merged)
 
-    def reached(self, merged: Merged, at: int) -> bool:
-        """Whether `at` is soon enough after some part, with no beat on the way."""
-        return any(
-            at < part.to_ms + self.patience(part) and not self.beat_in(part.to_ms, min(at, merged.g1))
-            for part in merged.parts
-        )
-
-    def after(self, merged: Merged, at: int) -> str:
-        """Whether the beat after the gap forgives the silence at `at`: yes, no, or not known yet."""
-        f = self.first_beat(merged.g1)
+    def excused_by(self, merged: Merged, at: int) -> str:
+        """Whether this gap forgives silence at this instant: yes, no, or perhaps."""
+        start, f = self.start(merged), self.first_beat(merged.g1)
+        if start is None or at < start:
+            return "no"
+        if at < merged.g1 < OPEN_END and not merged.only_drops:
+            return "yes"
         if f is None:
-            waits = self.reached(merged, self.world.as_of) if self.world.as_of > merged.g1 else True
-            return "perhaps" if waits and self.reached(merged, max(at, merged.g1)) else "no"
-        return "yes" if at < f and self.reached(merged, f) else "no"
+            return "perhaps" if self.world.as_of < self.bound(merged) else "no"
+        return "yes" if at < f < self.bound(merged) else "no"
 
     def excuse(self, at: int) -> str:
         """Whether silence at this instant is forgiven: yes, no, or perhaps."""
-        answers = {"no"}
-        for merged in self.ordinary:
-            start = self.start(merged)
-            if start is not None and start <= at:
-                answers.add("yes" if at < merged.g1 else self.after(merged, at))
-        for merged in self.mixed:
-            start = self.start(merged)
-            if start is not None and start <= at:
-                answers.add(self.after(merged, at))
+        answers = {self.excused_by(merged, at) for merged in self.decided}
+        # What rests on a gap that is not decided yet is not certain.
+        answers |= {self.excused_by(merged, at) for merged in self.all if merged.g1 == OPEN_END}
         return "yes" if "yes" in answers else "perhaps" if "perhaps" in answers else "no"
 
     def claim(self, at: int) -> str | None:

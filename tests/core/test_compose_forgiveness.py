@@ -209,29 +209,21 @@ TABLE = {
         world(beats("0 up, 499 up"), gaps=[gap(50, 200, "stall"), drops(50, 200.5)]),
         "up 0-90, unobserved 90-499, up 499-589, silent 589-600",
     ),
-    "drops do not take what a crash forgives when no beat comes": (
+    "drops merged with a crash count as part of it": (
         world(beats("0 up"), gaps=[gap(50, 200), drops(190, 210)]),
-        "up 0-90, unobserved 90-200, silent 200-600",
+        "up 0-90, unobserved 90-210, silent 210-600",
     ),
-    "drops lead over to a crash if a beat follows it in its grace": (
-        world(beats("0 up, 550 up"), gaps=[drops(50, 95), gap(140, 300)]),
-        "up 0-90, unobserved 90-550, up 550-600",
+    "drops within the grace of a crash are merged with it": (
+        world(beats("0 up, 590 up"), gaps=[gap(50, 200), drops(499.999, 510)]),
+        "up 0-90, unobserved 90-590, up 590-600",
     ),
-    "drops that lead over to a crash forgive nothing without that beat": (
-        world(beats("0 up"), gaps=[drops(50, 95), gap(140, 300)]),
-        "up 0-90, silent 90-600",
+    "a crash within an interval of drops is merged with them": (
+        world(beats("0 up, 590 up"), gaps=[drops(50, 95), gap(154.999, 300)]),
+        "up 0-90, unobserved 90-590, up 590-600",
     ),
-    "drops after a crash wait an interval for the beat": (
-        world(beats("0 up, 510 up"), gaps=[gap(50, 200), drops(450, 460)]),
-        "up 0-90, unobserved 90-510, up 510-600",
-    ),
-    "and no longer": (
-        world(beats("0 up, 520 up"), gaps=[gap(50, 200), drops(450, 460)]),
-        "up 0-90, unobserved 90-200, silent 200-520, up 520-600",
-    ),
-    "a beat between the end of a crash and the end of drops ends the grace of the crash": (
-        world(beats("0 up, 110 up/30, 300 up"), gaps=[gap(50, 100), drops(100, 130)]),
-        "up 0-90, unobserved 90-110, up 110-140, silent 140-300, up 300-390, silent 390-600",
+    "a crash after that interval is not": (
+        world(beats("0 up, 590 up"), gaps=[drops(50, 95), gap(155, 300)]),
+        "up 0-90, silent 90-590, up 590-600",
     ),
     # backfill
     "a claim holds its ttl from its claimed time": (
@@ -309,7 +301,8 @@ SINCE = {
     "the gap contains the last beat": ([gap(-60, 120)], 120),
     "merged gaps reach to the later end": ([gap(300, 350), gap(50, 85)], 350),
     "a gap after the grace is not merged": ([gap(50, 100), gap(400, 450)], 100),
-    "drops do not move it": ([drops(50, 200), drops(80, 95)], 90),
+    "drops alone do not move it": ([drops(50, 200), drops(80, 95)], 90),
+    "drops merged with a crash do": ([gap(50, 100), drops(399, 401)], 401),
     "a gap not decided yet does not move it": ([UNDECIDED], 90),
     "a later gap forgives nothing of what was silence before": ([gap(100, 200)], 90),
 }

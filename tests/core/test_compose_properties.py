@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from engine.core.compose import OPEN_END, down_since, needed_range
 from engine.core.records import KINDS
 from tests.core.compose_oracle import Beat, rows_of
-from tests.core.compose_worlds import LATE, RASTER, TTLS, instants, kinds, random_gap, random_world, worlds
+from tests.core.compose_worlds import (
+    FIRM,
+    LATE,
+    RASTER,
+    TTLS,
+    instants,
+    kinds,
+    random_gap,
+    random_world,
+    worlds,
+)
 
 often = settings(max_examples=150, deadline=None, derandomize=True)
 rngs = st.randoms(use_true_random=False)
@@ -153,6 +163,13 @@ def test_a_gap_makes_nobody_silent_who_was_not_and_takes_nothing_from_up(world, 
 
 
 @often
+@given(worlds(), rngs)
+def test_a_gap_other_than_drops_does_so_in_the_company_of_drops_too(world, rng):
+    more = replace(world, gaps=(*world.gaps, random_gap(rng, causes=FIRM)))
+    _assert_only_forgives(world.composed(), more.composed())
+
+
+@often
 @given(worlds())
 def test_gaps_of_any_kind_only_forgive_compared_with_none(world):
     _assert_only_forgives(replace(world, gaps=()).composed(), world.composed())
@@ -223,7 +240,7 @@ def test_since_of_node_down_is_the_first_instant_of_silence_that_is_not_unobserv
         return
     last = world.beats[-1]
     since = down_since(last_ms=last.t, ttl_ms=last.ttl, gaps=world.gaps)
-    answer = world.composed()
+    answer = world.composed(gaps=[gap for gap in world.gaps if gap.to_ms > last.t])
     silent = [started for started, ended in spans_of(answer, "silent") if ended > last.t + last.ttl]
     assert since == max(silent[0], last.t + last.ttl)
 
