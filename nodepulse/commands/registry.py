@@ -7,16 +7,15 @@ from typing import Any
 
 import click
 
-from engine.core.keys import Capability, load_secrets
 from engine.core.ports import NewNode, NodeRecord
 from engine.core.records import Window
+from nodepulse.checks import create_check
 from nodepulse.commands.options import Sources, config_options
 from nodepulse.commands.output import json_option, show, show_all
 from nodepulse.commands.stores import now_ms, on_stores, project_of
 from nodepulse.config import Config
 from nodepulse.maintenance import check_window
 from nodepulse.provision import new_node_key
-from nodepulse.readiness import reached_at
 from storage.open import Stores
 
 LIST_MAX = 1_000
@@ -51,7 +50,9 @@ def node_create(
     names = tuple(f"workload-{slot}" for slot in range(workloads))
 
     async def work(stores: Stores, _config: Config) -> NodeRecord:
-        return await _create(stores, slug, "node", name, public, interval_ms, names)
+        project = await project_of(stores, slug)
+        new = NewNode(project.project_id, name, "node", public, interval_ms, names)
+        return (await stores.directory.create_nodes([new], now_ms=now_ms()))[0]
 
     made = on_stores(sources, work)
     described = {"node_id": made.node_id, "private_key": seed, "workloads": list(made.workload_ids)}
@@ -66,20 +67,6 @@ def _public_key(text: str) -> bytes:
     if len(key) != 32:
         raise click.UsageError(f"--public-key has {len(key)} bytes, not 32")
     return key
-
-
-async def _create(
-    stores: Stores,
-    slug: str,
-    kind: str,
-    name: str,
-    public: bytes | None,
-    interval_ms: int,
-    workloads: tuple[str, ...],
-) -> NodeRecord:
-    project = await project_of(stores, slug)
-    new = NewNode(project.project_id, name, kind, public, interval_ms, workloads)
-    return (await stores.directory.create_nodes([new], now_ms=now_ms()))[0]
 
 
 @node.command(name="list")
@@ -180,17 +167,15 @@ def check_create(*, slug: str, name: str, interval_ms: int, as_json: bool, sourc
     """Make a stand-alone check and print its ping and push URLs. Who knows a URL can beat for it."""
 
     async def work(stores: Stores, config: Config) -> dict[str, Any]:
-        made = await _create(stores, slug, "check", name, None, interval_ms, (name,))
-        made, generation = await stores.directory.rotate_capability(made.node_id, now_ms=now_ms())
-        secrets = load_secrets(config.secrets_file)
-        token = secrets.make_capability(Capability(row=made.row, generation=generation))
-        base = config.ingest.public_http or f"http://{reached_at(config.ingest.host, config.ingest.port)}"
-        return {
-            "node_id": made.node_id,
-            "workload_id": made.workload_ids[0],
-            "ping_url": f"{base}/ping/{token}",
-            "push_url": f"{base}/api/push/{token.hex}",
-        }
+        project = await project_of(stores, slug)
+        return await create_check(
+            stores.directory,
+            config,
+            project_id=project.project_id,
+            name=name,
+            interval_ms=interval_ms,
+            now_ms=now_ms(),
+        )
 
     show(on_stores(sources, work), as_json=as_json)
 
