@@ -15,40 +15,44 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 NEVER = np.int64(2**62)  # a deadline that does not come
+_LINE_BYTES = 64
 
-# name: (dtype, value of an unused entry)
-ROW_COLUMNS: dict[str, tuple[str, int]] = {
+# name: (dtype, value of an unused entry). PACKED columns lie together, one cache line per entry: a beat of a
+# random row among a million costs one miss, not one per column. The others are scanned whole by the judge.
+ROW_PACKED: dict[str, tuple[str, int]] = {
+    # what the last accepted beat said
+    "last_t_ms": ("i8", 0),
+    "plane0": ("u8", 0),
+    "plane1": ("u8", 0),
+    "slots": ("u8", 0),
+    "slots_now": ("u8", 0),  # slots that are not retired; a session with another map is told RESYNC
+    "ttl_ms": ("u4", 0),
+    "interval_ms": ("u4", 0),
+    "slot_base": ("u4", 0),
+    "slot_count": ("u2", 0),
+    "generation": ("u2", 0),  # of the last beat that changed something
+    "stopped": ("u1", 0),
+    "hot": ("u1", 0),  # every beat of this row is a change for its node: it is not UP, or being decided
+    "counting": ("u1", 0),  # every beat of this row is a change for its workloads: one contradicts its health
+    "check": ("u1", 0),  # not a node: 1 a stand-alone check, 2 a canary
     "known": ("u1", 0),  # the registry has told of this row
     "refused": ("u1", 0),  # revoked or retired: no beat of it is taken
-    "check": ("u1", 0),  # not a node: 1 a stand-alone check, 2 a canary
-    "interval_ms": ("u4", 0),
+}
+ROW_COLUMNS: dict[str, tuple[str, int]] = {
+    "state": ("u1", 0),  # the verdict: index into NODE_STATES
+    "since_ms": ("i8", 0),
+    "window_end_ms": ("i8", 0),  # silence is counted from here, if it lies after the last beat
+    # When the judge looks next. Beats do not move it: one found early is put off to the real deadline.
+    "deadline_ms": ("i8", int(NEVER)),
+    "before_window": ("u1", 0),  # the state when a maintenance window opened
     "capability_generation": ("i4", 0),
     "node_hi": ("u8", 0),
     "node_lo": ("u8", 0),
     "project": ("u4", 0),  # index into the table's list of project ids
-    "slots_now": ("u8", 0),  # slots that are not retired; a session with another map is told RESYNC
-    "slot_base": ("u4", 0),
-    "slot_count": ("u2", 0),
     "slot_room": ("u2", 0),
-    # what the last accepted beat said
-    "last_t_ms": ("i8", 0),
-    "ttl_ms": ("u4", 0),
-    "plane0": ("u8", 0),
-    "plane1": ("u8", 0),
-    "slots": ("u8", 0),
-    "stopped": ("u1", 0),
-    "generation": ("u2", 0),
-    # the verdict
-    "state": ("u1", 0),  # index into NODE_STATES
-    "since_ms": ("i8", 0),
-    "silence_from_ms": ("i8", 0),  # silence is counted from here: last_t, or the end of a window
-    "deadline_ms": ("i8", int(NEVER)),
-    "before_window": ("u1", 0),  # the state when a maintenance window opened
-    "hot": ("u1", 0),  # every beat of this row is a change for its node: it is not UP, or being decided
-    "counting": ("u1", 0),  # every beat of this row is a change for its workloads: one contradicts its health
     "refusal_told_ms": ("i8", 0),  # last STALE or CLOCK reply
 }
-GENERATION_COLUMNS: dict[str, tuple[str, int]] = {
+GENERATION_PACKED: dict[str, tuple[str, int]] = {
     "live": ("i4", -1),  # the generation in this entry, -1 for none
     "key0": ("u8", 0),
     "key1": ("u8", 0),
@@ -76,16 +80,34 @@ SLOT_COLUMNS: dict[str, tuple[str, int]] = {
 class Columns:
     """A growing set of equally long arrays, reached as attributes: ``columns.last_t_ms[index]``."""
 
-    def __init__(self, layout: dict[str, tuple[str, int]], *, capacity: int, per_entry: int = 1) -> None:
-        self._layout = layout
+    def __init__(
+        self,
+        *,
+        packed: dict[str, tuple[str, int]] | None = None,
+        plain: dict[str, tuple[str, int]] | None = None,
+        capacity: int,
+        per_entry: int = 1,
+    ) -> None:
+        self._packed, self._plain = packed or {}, plain or {}
+        self._dtype = _cache_line(self._packed)
         self._per_entry = per_entry
         self.capacity = capacity
         self.arrays: dict[str, Array] = {}
-        for name, (dtype, unused) in layout.items():
-            self._put(name, np.full(capacity * per_entry, unused, dtype))
+        self._allocate(capacity)
 
     def __getattr__(self, name: str) -> Array:
         raise AttributeError(name)  # columns are set as attributes; this only tells type checkers they exist
+
+    def _allocate(self, capacity: int) -> None:
+        entries = capacity * self._per_entry
+        lines = np.zeros(entries, self._dtype)
+        for name, (_, unused) in self._packed.items():
+            if unused:
+                lines[name] = unused
+            self._put(name, lines[name])
+        for name, (dtype, unused) in self._plain.items():
+            self._put(name, np.full(entries, unused, dtype) if unused else np.zeros(entries, dtype))
+        self.capacity = capacity
 
     def _put(self, name: str, array: Array) -> None:
         self.arrays[name] = array
@@ -95,12 +117,10 @@ class Columns:
         """Make room for entries 0..needed-1. True when the arrays were replaced."""
         if needed <= self.capacity:
             return False
-        capacity = max(needed, self.capacity * 2)
-        for name, (dtype, unused) in self._layout.items():
-            larger = np.full(capacity * self._per_entry, unused, dtype)
-            larger[: self.capacity * self._per_entry] = self.arrays[name]
-            self._put(name, larger)
-        self.capacity = capacity
+        smaller = dict(self.arrays)
+        self._allocate(max(needed, self.capacity * 2))
+        for name, array in smaller.items():
+            self.arrays[name][: len(array)] = array
         return True
 
     def copy(self, used: int) -> dict[str, Array]:
@@ -109,11 +129,28 @@ class Columns:
 
     def restore(self, stored: dict[str, Array]) -> None:
         """Take over stored columns; a column that was not stored keeps its unused value."""
-        used = max((len(array) for array in stored.values()), default=0) // self._per_entry
-        self.grow(used)
+        self.grow(max((len(array) for array in stored.values()), default=0) // self._per_entry)
         for name, array in stored.items():
             if name in self.arrays:
                 self.arrays[name][: len(array)] = array
 
     def nbytes(self) -> int:
-        return sum(array.nbytes for array in self.arrays.values())
+        lines = self.capacity * self._per_entry * self._dtype.itemsize
+        return lines + sum(self.arrays[name].nbytes for name in self._plain)
+
+
+def _cache_line(packed: dict[str, tuple[str, int]]) -> np.dtype[Any]:
+    """The packed columns as one record, widest first, padded to whole cache lines."""
+    ordered = sorted(packed.items(), key=lambda item: -np.dtype(item[1][0]).itemsize)
+    offsets, at = [], 0
+    for _, (dtype, _) in ordered:
+        offsets.append(at)
+        at += np.dtype(dtype).itemsize
+    return np.dtype(
+        {
+            "names": [name for name, _ in ordered],
+            "formats": [dtype for _, (dtype, _) in ordered],
+            "offsets": offsets,
+            "itemsize": -(-at // _LINE_BYTES) * _LINE_BYTES if at else 1,
+        }
+    )

@@ -28,6 +28,7 @@ from engine.core.step import (
     Raised,
     Said,
     SlotState,
+    WindowClosed,
     deadline_of,
     step_node,
     step_workload,
@@ -67,14 +68,15 @@ class Decisions:
             int(rows.since_ms[index]),
             int(rows.last_t_ms[index]),
             int(rows.ttl_ms[index]),
-            int(rows.silence_from_ms[index]),
+            self._silence_from(index),
             int(rows.before_window[index]),
         )
         after, raised = step_node(before, change)
+        if isinstance(change, WindowClosed):
+            rows.window_end_ms[index] = after.silence_from_ms
         if after.state != before.state:
             self._enter(index, after)
             if not isinstance(change, Heard):
-                silence_from = max(after.silence_from_ms, before.silence_from_ms)
                 self._verdicts.append(
                     (
                         self.table.number_of(index),
@@ -82,12 +84,10 @@ class Decisions:
                         (0, 0, 0),
                         before.last_t_ms,
                         after.since_ms,
-                        silence_from,
+                        int(rows.window_end_ms[index]),
                     )
                 )
         rows.before_window[index] = after.before_window
-        # Beats applied since this change was noticed count as well: silence never runs back.
-        rows.silence_from_ms[index] = max(after.silence_from_ms, before.silence_from_ms)
         self._set_deadline(index)
         for event in raised:
             self._raise_node(index, event)
@@ -106,9 +106,14 @@ class Decisions:
 
     def _set_deadline(self, index: int) -> None:
         rows = self.table.row
+        silence_from = self._silence_from(index)
         rows.deadline_ms[index] = deadline_of(
-            NodeState(int(rows.state[index]), 0, 0, int(rows.ttl_ms[index]), int(rows.silence_from_ms[index]))
+            NodeState(int(rows.state[index]), 0, 0, int(rows.ttl_ms[index]), silence_from)
         )
+
+    def _silence_from(self, index: int) -> int:
+        """Silence is counted from the last beat applied, or from the end of a window after it."""
+        return max(int(self.table.row.last_t_ms[index]), int(self.table.row.window_end_ms[index]))
 
     def workload(self, slot: int, said: Said) -> None:
         """Run one beat's say on a workload through the step."""
@@ -222,9 +227,7 @@ class Decisions:
                 continue
             if state == MAINTENANCE:
                 rows.before_window[index] = current
-            rows.silence_from_ms[index] = max(
-                int(record["silence_from_ms"]), int(rows.silence_from_ms[index])
-            )
+            rows.window_end_ms[index] = max(int(record["window_end_ms"]), int(rows.window_end_ms[index]))
             self._enter(index, NodeState(state, int(record["since_ms"]), 0, 0, 0))
             self._set_deadline(index)
         self.close_fallen()

@@ -27,6 +27,7 @@ from np1.codec import FLAG_NO_ACK, FLAG_STOPPING, FRAME_BYTES, Code
 
 Array = npt.NDArray[Any]
 
+_NO_ACKS = np.empty((0, FRAME_BYTES), np.uint8)
 _REFUSAL_EVERY_MS = 1_000  # STALE and CLOCK replies per row over UDP (WIRE.md, rule 4)
 
 
@@ -38,12 +39,16 @@ class Keys(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """Accepted beats of one submission. `decided` gets codes, next_ms and, for frames, the ACKs."""
+    """Accepted beats of one submission.
+
+    `decided` gets codes and next_ms of all, then the ACK frames of those that are told, and which these are.
+    """
 
     beats: Array  # BEAT_DTYPE
     keys: Keys | None  # None: beats without seq, answered without an ACK frame
-    unknown_ids: bool
-    decided: Callable[[Array, Array, Array | None], None]
+    decided: Callable[[Array, Array, Array, Array], None]
+    datagrams: bool = False  # NO_ACK is heeded
+    unknown_ids: bool = False
 
 
 class IntakeStatistics(NamedTuple):
@@ -139,12 +144,12 @@ class Intake:
         )
         told_ttl = 0 if beat.flags & FLAG_STOPPING else ttl
 
-        def decided(codes: Array, next_ms: Array, _acks: Array | None) -> None:
+        def decided(codes: Array, next_ms: Array, _acks: Array, _told: Array) -> None:
             code = int(codes[0])
             busy = code == Code.BUSY
             reply(PlainAnswer(code, int(next_ms[0]), 0 if busy else told_ttl, beat.t_ms))
 
-        self._put(Waiting(taken, None, beat.unknown_ids, decided))
+        self._put(Waiting(taken, None, decided, unknown_ids=beat.unknown_ids))
 
     def session_slots(self, row: int, generation: int) -> dict[str, int] | None:
         """Workload id -> slot of a live generation's frozen map; None when it is not live."""
@@ -200,15 +205,12 @@ class Intake:
             return
         addresses = names[verified.accepted]
 
-        def decided(codes: Array, _next_ms: Array, acks: Array | None) -> None:
-            assert acks is not None
-            silent = (verified.beats["flags"] & FLAG_NO_ACK != 0) & (codes <= Code.EARLY)
-            if silent.any():
-                send(acks[~silent], addresses[~silent])
-            else:
-                send(acks, addresses)
+        def decided(_codes: Array, _next_ms: Array, acks: Array, told: Array) -> None:
+            if len(acks):
+                send(acks, addresses[told])
 
-        self._put_or_busy(Waiting(verified.beats, self._keys(verified.entry), False, decided))
+        keys = self._keys(verified.entry)
+        self._put_or_busy(Waiting(verified.beats, keys, decided, datagrams=True))
 
     def _answer_refused(
         self, verified: Verified, raw: Array, names: Array, t_ms: int, send: Callable[[Array, Array], int]
@@ -271,12 +273,11 @@ class Intake:
             reply_all()
             return
 
-        def decided(_codes: Array, _next_ms: Array, acks: Array | None) -> None:
-            assert acks is not None
+        def decided(_codes: Array, _next_ms: Array, acks: Array, _told: Array) -> None:
             answers[verified.accepted] = acks
             reply_all()
 
-        self._put_or_busy(Waiting(verified.beats, self._keys(verified.entry), False, decided))
+        self._put_or_busy(Waiting(verified.beats, self._keys(verified.entry), decided))
 
     # -- common -------------------------------------------------------------------------------------
 
@@ -337,21 +338,41 @@ class Intake:
         index = (beats["row"] // self.table.shards).astype(np.int64)
         next_ms = self.pace.next_ms(self.table.row.interval_ms[index])
         next_ms[codes == Code.BUSY] = self._settings.busy_retry_ms
-        start = 0
-        framed = [waiting for waiting in group if waiting.keys is not None]
-        acks = self._acks(group, beats, codes, next_ms) if framed else None
+        told = self._told(group, beats, codes)
+        acks = self._acks(group, beats, codes, next_ms, told)
+        start = sent = 0
         for waiting in group:
             end = start + len(waiting.beats)
-            own = codes[start:end]
+            own, mask = codes[start:end], told[start:end]
             if waiting.unknown_ids and own[0] in (Code.OK, Code.EARLY, Code.STANDBY):
                 own[0] = Code.RESYNC
-            waiting.decided(own, next_ms[start:end], None if acks is None else acks[start:end])
-            start = end
+            number = int(mask.sum())
+            waiting.decided(own, next_ms[start:end], acks[sent : sent + number], mask)
+            start, sent = end, sent + number
         self._count(codes)
 
-    def _acks(self, group: list[Waiting], beats: Array, codes: Array, next_ms: Array) -> Array:
+    @staticmethod
+    def _told(group: list[Waiting], beats: Array, codes: Array) -> Array:
+        """Which beats get an ACK frame: none without seq, and no quiet datagram whose beat went well."""
+        told: Array = (beats["flags"] & FLAG_NO_ACK == 0) | (codes > Code.EARLY)
+        start = 0
+        for waiting in group:
+            end = start + len(waiting.beats)
+            if not waiting.datagrams:
+                told[start:end] = waiting.keys is not None
+            start = end
+        return told
+
+    def _acks(self, group: list[Waiting], beats: Array, codes: Array, next_ms: Array, told: Array) -> Array:
+        if not told.any():
+            return _NO_ACKS
         blank = np.zeros(1, np.uint64)
         keys = [waiting.keys or Keys(blank, blank) for waiting in group]
+        low = np.concatenate([key.low for key in keys])
+        high = np.concatenate([key.high for key in keys])
+        if not told.all():
+            beats, codes, next_ms = beats[told], codes[told], next_ms[told]
+            low, high = low[told], high[told]
         stopping = beats["flags"] & FLAG_STOPPING != 0
         return build_acks(
             self._hasher,
@@ -362,8 +383,8 @@ class Intake:
             t_ms=beats["t_ms"],
             next_ms=next_ms,
             ttl_ms=np.where(stopping, 0, beats["ttl_ms"]),
-            key0=np.concatenate([key.low for key in keys]),
-            key1=np.concatenate([key.high for key in keys]),
+            key0=low,
+            key1=high,
         )
 
     def _count(self, codes: Array) -> None:

@@ -19,7 +19,7 @@ from engine.columns import NEVER
 from engine.core.breaker import Breaker, Phase, Silence, allowance, step_breaker
 from engine.core.compose import down_since
 from engine.core.records import Gap
-from engine.core.step import SUSPECT, UP, Silent
+from engine.core.step import DOWN, SUSPECT, UP, Silent
 from engine.core.timing import interval_of_ttl
 from engine.decisions import Decisions
 from engine.gaps import Gaps
@@ -96,7 +96,7 @@ class Judge:
         rows, table = self._table.row, self._table
         table.close_detached(judged_ms)
         self._actors.tell(self._windows.changes(judged_ms, rows.state), ())
-        due = np.flatnonzero(rows.deadline_ms[: table.rows] <= judged_ms)
+        due = self._overdue(np.flatnonzero(rows.deadline_ms[: table.rows] <= judged_ms), judged_ms)
         self._step_breaker(judged_ms, due)
         self._watch_canaries(judged_ms)
         self._due = len(due)
@@ -107,6 +107,21 @@ class Judge:
         due, held = self._hold(due, judged_ms)
         self._tell(due, held, judged_ms)
         return more
+
+    def _overdue(self, found: Array, judged_ms: int) -> Array:
+        """Of rows that are to be looked at those whose silence is long enough; the others are put off."""
+        rows = self._table.row
+        state, ttl = rows.state[found], rows.ttl_ms[found].astype(np.int64)
+        interval = 2 * ttl // 3
+        silence_from = np.maximum(rows.last_t_ms[found], rows.window_end_ms[found])
+        allowed = np.select(
+            (state == UP, state == SUSPECT, state == DOWN), (ttl, 3 * interval, 10 * interval)
+        )
+        deadline = np.where(allowed != 0, silence_from + allowed, NEVER)
+        late = deadline <= judged_ms
+        rows.deadline_ms[found[~late]] = deadline[~late]
+        overdue: Array = found[late]
+        return overdue
 
     def _hold(self, due: Array, judged_ms: int) -> tuple[Array, Array]:
         """Put off what may not be judged now; the rest, and for each whether DOWN and LOST are held back."""

@@ -98,6 +98,7 @@ def _apply_generation(
     same = columns.live[entry] == session.generation
     if not (same and columns.key0[entry] == low and columns.key1[entry] == high):
         columns.last_seq[entry] = np.uint64(seq_floor_ms << 16)
+        table.row.hot[entry // 2] = 1  # its first beat is a change: the live view tells the generation
     until = session.expires_ms
     if session is not spec.current and spec.current is not None:
         until = min(until, spec.current.opened_ms + GENERATION_OVERLAP_MS)

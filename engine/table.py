@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from engine.columns import GENERATION_COLUMNS, NEVER, ROW_COLUMNS, SLOT_COLUMNS, Columns
+from engine.columns import GENERATION_PACKED, NEVER, ROW_COLUMNS, ROW_PACKED, SLOT_COLUMNS, Columns
 from engine.core.beats import FIRST_REPORT_DTYPE
 from engine.core.records import (
     BASE_NONE,
@@ -49,9 +49,9 @@ class Table:
 
     def __init__(self, *, shard: int, shards: int, rows: int = 1024, slots: int = 1024) -> None:
         self.shard, self.shards = shard, shards
-        self.row = Columns(ROW_COLUMNS, capacity=rows)
-        self.generation = Columns(GENERATION_COLUMNS, capacity=rows, per_entry=2)
-        self.slot = Columns(SLOT_COLUMNS, capacity=slots)
+        self.row = Columns(packed=ROW_PACKED, plain=ROW_COLUMNS, capacity=rows)
+        self.generation = Columns(packed=GENERATION_PACKED, capacity=rows, per_entry=2)
+        self.slot = Columns(plain=SLOT_COLUMNS, capacity=slots)
         self.rows = 0
         self.slots = 0
         self._project_ids: list[str] = []
@@ -190,11 +190,7 @@ class Table:
 
     def _store_unchanged(self, index: Array, t: Array, beats: Array) -> None:
         """Same states, same ttl, in time: only the coverage moves on. The last beat of a row stays."""
-        rows = self.row
-        rows.last_t_ms[index] = t
-        rows.silence_from_ms[index] = t
-        rows.deadline_ms[index] = t + beats["ttl_ms"]
-        rows.generation[index] = beats["generation"]
+        self.row.last_t_ms[index] = t
         self.dirty_rows[index // DIRTY_ROWS] = True
 
     def _codes(self, index: Array, beats: Array, t: Array, early: Array) -> Array:
@@ -227,11 +223,11 @@ class Table:
         rows.ttl_ms[index] = beats["ttl_ms"]
         rows.last_t_ms[index] = t
         rows.generation[index] = beats["generation"]
-        rows.silence_from_ms[index] = np.maximum(t, rows.silence_from_ms[index])
         self.dirty_rows[index // DIRTY_ROWS] = True
         steady = (rows.state[index] == UP) & ~stopping
         on = index[steady]
-        rows.deadline_ms[on] = rows.silence_from_ms[on] + rows.ttl_ms[on]
+        # A shorter ttl brings the deadline forward; a later one the judge finds by itself.
+        rows.deadline_ms[on] = np.minimum(rows.deadline_ms[on], t[steady] + beats["ttl_ms"][steady])
         news = ~steady
         rows.hot[index[news]] = 1
         heard.extend(

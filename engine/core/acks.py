@@ -60,9 +60,7 @@ def build_acks(
     limit = hasher.batch_max
     for start in range(0, len(acks), limit):
         part = acks[start : start + limit]
-        six = np.ndarray((len(part), 6), "<u8", part, 0, (FRAME_BYTES, 8))
-        low, high = hasher.tags(
-            key0[start : start + limit], key1[start : start + limit], np.ascontiguousarray(six[:, :4].T)
-        )
+        words = np.ascontiguousarray(part.view("<u8").reshape(-1, 6)[:, :4].T)
+        low, high = hasher.tags(key0[start : start + limit], key1[start : start + limit], words)
         part["tag_low"], part["tag_high"] = low, high
     return acks.view(np.uint8).reshape(len(acks), FRAME_BYTES)

@@ -37,7 +37,7 @@ VERDICT_DTYPE = np.dtype(
         ("pad", "u1", (3,)),
         ("basis_ms", "<i8"),
         ("since_ms", "<i8"),
-        ("silence_from_ms", "<i8"),
+        ("window_end_ms", "<i8"),
     ]
 )
 

@@ -82,13 +82,13 @@ class BatchVerifier:
     ) -> Verified:
         """Judge n datagrams.
 
-        raw: uint8, shape (n, at least 48), contiguous rows of equal stride. lengths: shape (n,), the true
+        raw: uint8, shape (n, at least 48). lengths: shape (n,), the true
         length of each (None: all are 48 bytes). t_ms: receive time, one for all or shape (n,).
         rows_known, rows_refused: one entry per row index.
         """
         rejects: dict[str, int] = {}
         count = len(raw)
-        frames = np.ndarray((count,), FRAME_DTYPE, raw, 0, (raw.strides[0],))
+        frames = np.ascontiguousarray(raw[:, :FRAME_BYTES]).view(FRAME_DTYPE)[:, 0]
         keep = _well_formed(frames, lengths, rejects)
         if keep is None:
             index = np.arange(count)
@@ -126,8 +126,7 @@ class BatchVerifier:
         limit = self._hasher.batch_max
         for start in range(0, len(frames), limit):
             part, at = frames[start : start + limit], entry[start : start + limit]
-            six = np.ndarray((len(part), 6), "<u8", part, 0, (part.strides[0], 8))
-            words = np.ascontiguousarray(six[:, :4].T)
+            words = np.ascontiguousarray(part.view("<u8").reshape(-1, 6)[:, :4].T)
             low, high = self._hasher.tags(generations.key0[at], generations.key1[at], words)
             good[start : start + limit] = (low == part["tag_low"]) & (high == part["tag_high"])
         return good
