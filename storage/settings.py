@@ -22,4 +22,4 @@ class RedisSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     binaries: str = ""  # folder with valkey-server for the embedded server; empty = found by itself
     prefix: str = "np"
     timeout_s: float = 5.0
-    event_stream_max: int = 100_000  # entries kept in the event stream
+    event_stream_max: int = 100_000  # events kept in the event stream (100 of them share an entry)
