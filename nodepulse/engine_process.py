@@ -19,8 +19,9 @@ from engine.core.keys import load_secrets
 from engine.forwarder import Forwarder, open_forwarder
 from engine.http_requests import PlainRequests
 from engine.ingest_http import HttpListener, serve_http
+from engine.parts import Surroundings
 from engine.settings import EngineSettings
-from engine.shard import Shard, Surroundings
+from engine.shard import Shard
 from engine.sockets import DropCounter
 from np1.codec import FRAME_BYTES
 from storage.bridge import await_host
