@@ -59,7 +59,7 @@ def merge(rules: Rules, beats: list[Beat], gaps: list[Gap]) -> list[Merged]:
             continue
         if result:
             previous = result[-1]
-            soon = gap.from_ms < previous.to_ms + grace_after(rules, beats, previous)
+            soon = rules.follows_on(gap.from_ms, previous.to_ms, grace_after(rules, beats, previous))
             heard = any(previous.to_ms <= b.t_ms < gap.from_ms for b in beats)
             if soon and not heard:
                 previous.parts.append(gap)
@@ -87,11 +87,11 @@ def forgiven_by(rules: Rules, beats: list[Beat], merged: Merged, as_of_ms: int) 
     bound = grace_after(rules, beats, merged)
     last = last_before(beats, g1)
     if last is not None and rules.covers(last, g1):
-        bound = min(bound, last.ttl_ms)  # a short stall forgives no long absence
+        bound = rules.bound_of_covered(bound, last.ttl_ms)
     only_if_back = merged.causes == {"drops"}
     inside = Forgiven(from_ms=start, to_ms=g1)
     back = next((b.t_ms for b in beats if b.t_ms >= g1), None)
-    if back is not None and back < g1 + bound:
+    if back is not None and rules.back_in_time(back, g1, bound):
         return [inside, Forgiven(from_ms=g1, to_ms=back)]
     if back is None and as_of_ms < g1 + bound:
         return [

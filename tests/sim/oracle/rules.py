@@ -81,6 +81,18 @@ class Rules:
             return self.interval(ttl_ms)
         return self.grace(ttl_ms)
 
+    def follows_on(self, start_ms: int, previous_end_ms: int, grace_ms: int) -> bool:
+        """[3] a gap that starts before the previous gap's g1 + grace (and no beat in between) is merged."""
+        return start_ms < previous_end_ms + grace_ms
+
+    def back_in_time(self, back_ms: int, g1_ms: int, bound_ms: int) -> bool:
+        """[3] f < g1 + grace."""
+        return back_ms < g1_ms + bound_ms
+
+    def bound_of_covered(self, bound_ms: int, ttl_ms: int) -> int:
+        """[3] for a row still covered at g1: f < g1 + ttl, so that a short stall forgives no long absence."""
+        return min(bound_ms, ttl_ms)
+
     def forgiven_from_start(self, last: Beat | None, g0_ms: int) -> bool:
         """[3] s = g0: the last beat at or before g0 is not STOPPING and g0 < t + ttl."""
         return last is not None and self.covers(last, g0_ms)
