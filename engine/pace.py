@@ -6,7 +6,7 @@ interval grows with the rows. The scale moves in coarse steps: a change of ttl b
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,10 @@ from engine.core.timing import INTERVAL_MS_MIN
 Array = npt.NDArray[Any]
 
 _STEP = 1.25  # the scaled interval moves in steps of this factor
+
+
+class PaceStatistics(NamedTuple):
+    interval_ms_min: int
 
 
 class Pace:
@@ -53,3 +57,6 @@ class Pace:
         drawn = interval * (1 - self._jitter * self._random.random(len(interval)))
         next_ms: Array = np.maximum(drawn, np.minimum(interval, INTERVAL_MS_MIN)).astype(np.int64)
         return next_ms
+
+    def statistics(self) -> PaceStatistics:
+        return PaceStatistics(self.interval_ms_min)

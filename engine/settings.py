@@ -16,7 +16,6 @@ class IngestSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     receive_buffer_bytes: int = 16 * 1024 * 1024
     batch_frames_max: int = 4096  # datagrams taken in one reading
     pending_frames_max: int = 262_144  # verified and waiting for the journal; above it BUSY
-    ack_delay_ms_max: int = 100  # bound on the wait of an accepted frame for a commit to start
     next_ms_rate_max: float = 50_000.0  # beats/s a shard asks for; next_ms is scaled up to keep it
     next_ms_jitter: float = 0.1  # next_ms is drawn from [1 - jitter, 1] of the scaled interval
     busy_retry_ms: int = 1_000
@@ -53,8 +52,6 @@ class FlushSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Batches to the stores."""
 
     live_interval_ms: int = 100
-    live_page_bytes: int = 1_024
-    history_interval_ms: int = 200
     history_rows_max: int = 50_000  # interval rows in one transaction
     registry_poll_ms: int = 250
     retry_ms_max: int = 5_000

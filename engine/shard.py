@@ -7,169 +7,57 @@ in order: no more beats taken, everything committed and applied, a last tick, a 
 from __future__ import annotations
 
 import os
-import secrets as random_secrets
-import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import msgspec
 import trio
 
-from engine import snapshot
-from engine.actors import Actor, Actors
-from engine.clock import Clock
-from engine.committer import Committer
-from engine.core.keys import MasterSecrets
-from engine.core.ports import History, LiveView, RegistryFeed, StoreUnavailableError
+from engine.actors import Actor
+from engine.core.ports import StoreUnavailableError
 from engine.core.records import Gap
 from engine.core.step import SUSPECT, UP
-from engine.decisions import Decisions
-from engine.flusher import Flusher, HeadSource
-from engine.gaps import Gaps
-from engine.intake import Foreign, Intake
-from engine.journal import Files, Journal
+from engine.intake import Foreign
 from engine.journal_blocks import Kind
-from engine.judge import Judge
 from engine.listener_udp import UdpListener, drained_ms
-from engine.pace import Pace
-from engine.recovery import Recovered, recover
-from engine.registry_follow import RegistryFollower
+from engine.parts import Drops, Hooks, Surroundings, build
+from engine.recovery import Recovered
 from engine.settings import EngineSettings
-from engine.table import Table
-from engine.windows import Windows
 
 _TICK_S = 1.0
 _DROPS_S = 0.25
 _REGISTRY_WAIT_S = 1.0
+_FINISH_S = 5.0  # how long the last flush and the last snapshot may take each, when stores are away
 
-
-class Log(Protocol):
-    """Where changes of state are told (a structlog logger fits)."""
-
-    def info(self, event: str, **fields: Any) -> Any: ...
-    def warning(self, event: str, **fields: Any) -> Any: ...
-    def error(self, event: str, **fields: Any) -> Any: ...
-
-
-class Drops(Protocol):
-    """Counts datagrams that the kernel dropped for want of buffer (`engine.sockets.DropCounter`)."""
-
-    def read(self) -> int: ...
-
-
-class Surroundings(NamedTuple):
-    """What a shard is given from outside."""
-
-    registry: RegistryFeed
-    history: History
-    live: LiveView
-    secrets: MasterSecrets
-    log: Log
-    report: Callable[..., None]  # a crash, with tags
-    udp: tuple[socket.socket, ...]
-    drops: Drops | None
-    files: Files | None = None  # the journal's system calls; faults in tests
+Figures = dict[str, float | dict[str, float]]
 
 
 class Shard:
-    """One shard. Made by `open_shard`, which recovers it."""
+    """One shard, recovered when made; `serve` runs it."""
 
     def __init__(
-        self,
-        *,
-        settings: EngineSettings,
-        shard: int,
-        directory: Path,
-        around: Surroundings,
+        self, *, settings: EngineSettings, shard: int, directory: Path, around: Surroundings
     ) -> None:
         self.settings, self.number, self.directory = settings, shard, directory
         self._around = around
         self._log = around.log
-        self.table = Table(shard=shard, shards=settings.shards)
-        self.decisions = Decisions(self.table)
-        self.gaps = Gaps(self.table)
-        self.windows = Windows()
-        self.pace = Pace(rate_max=settings.ingest.next_ms_rate_max, jitter=settings.ingest.next_ms_jitter)
-        directory.mkdir(parents=True, exist_ok=True)
-        self.recovered: Recovered = recover(
-            directory, self.table, self.decisions, self.gaps, self.windows, around.secrets
-        )
-        self.clock = Clock(self.recovered.last_tick)
-        self.started_ms = self.clock.now_ms()
-        self.decisions.now_ms = self.started_ms
-        self.journal = Journal(
-            directory,
-            shard=shard,
-            shards=settings.shards,
-            boot_id=self.clock.boot_id,
-            segment_bytes=settings.journal.segment_bytes_max,
-            now_ms=self.started_ms,
-            files=around.files,
-        )
         self._token: trio.lowlevel.TrioToken | None = None
         self._asked = False
-        self.intake = Intake(
-            self.table, self.pace, settings.ingest, now_ms=self.clock.now_ms, wake=self._wake
-        )
-        self.actors = Actors(
-            self.table, self.decisions, settings.liveness, now_ms=self.clock.now_ms, crashed=self._crashed
-        )
-        self.committer = Committer(
-            self.intake,
-            self.journal,
-            self.decisions,
-            self.actors,
-            self.gaps,
-            settings.journal,
-            failed=lambda error: self._log.error("journal.failed", error=str(error), shard=shard),
-        )
-        self.judge = Judge(
-            self.table,
-            self.decisions,
-            self.actors,
-            self.gaps,
-            self.windows,
-            self.journal,
-            settings.liveness,
-            phase_changed=lambda phase: self._log.warning("breaker.changed", phase=phase, shard=shard),
-        )
-        self.judge.breaker = self.recovered.breaker
-        self.registry = RegistryFollower(
-            around.registry,
-            self.table,
-            self.windows,
-            self.journal,
-            around.secrets,
-            settings.flush,
-            position=self.recovered.registry_position,
-            now_ms=self.clock.now_ms,
-            appended=self.committer.wake,
-            away=lambda away: self._away("registry", away),
-        )
-        self.flusher = Flusher(
-            self.table,
-            self.journal,
-            self.committer,
-            self.decisions,
-            around.history,
-            around.live,
-            settings.flush,
-            epoch=random_secrets.token_hex(8),
-            source=HeadSource(
-                self.complete_ms,
-                lambda: self.registry.position,
-                lambda: self.judge.degraded,
-                lambda: self.committer.undecided_from_ms,
-                self.clock.now_ms,
-            ),
-            away=self._away,
-        )
         self.listeners: list[UdpListener] = []
         self.foreign: Foreign = self._drop_foreign
         self._drops_seen_ms = 0
-        self._snapshot_ms = 0.0
         self.listening = False
+        hooks = Hooks(self.complete_ms, self._wake, self._crashed)
+        self.parts = parts = build(
+            settings=settings, shard=shard, directory=directory, around=around, hooks=hooks
+        )
+        self.table, self.decisions, self.gaps = parts.table, parts.decisions, parts.gaps
+        self.clock, self.journal, self.intake = parts.clock, parts.journal, parts.intake
+        self.actors, self.committer, self.judge = parts.actors, parts.committer, parts.judge
+        self.registry, self.flusher, self.pace = parts.registry, parts.flusher, parts.pace
+        self.recovered: Recovered = parts.recovered
+        self.started_ms = self.clock.now_ms()
 
     # -- what the parts ask -------------------------------------------------------------------------
 
@@ -189,12 +77,6 @@ class Shard:
     def _woken(self) -> None:
         self._asked = False
         self.committer.wake()
-
-    def _away(self, store: str, away: bool) -> None:
-        if away:
-            self._log.warning("store.away", store=store, shard=self.number)
-        else:
-            self._log.info("store.back", store=store, shard=self.number)
 
     def _crashed(self, actor: Actor, error: BaseException, aside: bool) -> None:
         self._log.error("actor.crashed", actor=repr(actor), error=repr(error), quarantined=aside)
@@ -234,7 +116,13 @@ class Shard:
                 self.actors.start_all()
             self._begin_listening(nursery)
             close_doors = await open_doors(self)
-            for part in (self.registry.run, self.flusher.run, self._judge, self._tick, self._snapshots):
+            for part in (
+                self.registry.run,
+                self.flusher.run,
+                self._judge,
+                self._tick,
+                self.parts.snapshots.run,
+            ):
                 nursery.start_soon(part)
             if self._around.drops is not None:
                 nursery.start_soon(self._watch_drops, self._around.drops)
@@ -342,59 +230,6 @@ class Shard:
                 self.committer.wake()
             seen, self._drops_seen_ms = count, now_ms
 
-    # -- snapshots ----------------------------------------------------------------------------------
-
-    async def _snapshots(self) -> None:
-        while True:
-            await trio.sleep(self.settings.journal.snapshot_interval_s)
-            await self.take_snapshot()
-
-    async def take_snapshot(self) -> None:
-        """Copy the columns, wait until what follows from them is committed, write, trim the journal."""
-        started = trio.current_time()
-        self.decisions.drain(self.journal, self.clock.now_ms())
-        taken = self._capture()
-        if self.journal.pending_bytes:
-            self.committer.wake()
-        await self.committer.wait_settled(self.journal.appended)
-        try:
-            await trio.to_thread.run_sync(snapshot.write, self.directory, taken)
-        except OSError as error:
-            self._log.error("snapshot.failed", error=str(error), shard=self.number)
-            return
-        self._trim()
-        self._snapshot_ms = (trio.current_time() - started) * 1_000
-
-    def _trim(self) -> None:
-        """A segment goes when both a snapshot and Postgres have passed it."""
-        if self.flusher.flushed is not None:
-            self.journal.trim(min(snapshot.oldest_position(self.directory), self.flusher.flushed))
-
-    def _capture(self) -> snapshot.Snapshot:
-        table = self.table
-        header = snapshot.SnapshotHeader(
-            version=snapshot.VERSION,
-            position=self.committer.applied_position,
-            shard=self.number,
-            shards=self.settings.shards,
-            rows=table.rows,
-            slots=table.slots,
-            projects=table.project_ids,
-            gap_ends=table.gap_ends,
-            gaps=self.gaps.recent,
-            detached=table.detached,
-            phase=self.judge.breaker.phase,
-            phase_since_ms=self.judge.breaker.since_ms,
-            registry_position=self.registry.position,
-            tick=self.clock.tick(),
-        )
-        columns = {
-            "row": table.row.copy(table.rows),
-            "generation": table.generation.copy(table.rows),
-            "slot": table.slot.copy(table.slots),
-        }
-        return snapshot.Snapshot(header, columns)
-
     async def _finish(self) -> None:
         """Nothing is taken any more: commit and apply what was, say that we stop, flush, snapshot."""
         async with trio.open_nursery() as nursery:
@@ -406,11 +241,11 @@ class Shard:
             self._journal_tick(last=True)
             await self.committer.finish()
             nursery.start_soon(self.committer.run)
-            with trio.move_on_after(5):
+            with trio.move_on_after(_FINISH_S):
                 await self.flusher.cycle()
                 await self.flusher.cycle()
-            with trio.move_on_after(5):
-                await self.take_snapshot()
+            with trio.move_on_after(_FINISH_S):
+                await self.parts.snapshots.take()
             nursery.cancel_scope.cancel()
         self.journal.close()
 
@@ -424,35 +259,30 @@ class Shard:
             "registry": "" if self.registry.loaded else "rows are not loaded yet",
         }
 
-    def statistics(self) -> dict[str, dict[str, float | dict[str, float]]]:
+    def statistics(self) -> dict[str, Figures]:
         """Figures of every part, for `/metrics`: name of the part -> name -> number or labelled numbers."""
         parts: dict[str, Any] = {
-            "intake": self.intake.statistics(),
-            "journal": self.journal.statistics(),
-            "committer": self.committer.statistics(),
-            "actors": self.actors.statistics(),
-            "judge": self.judge.statistics(),
-            "decisions": self.decisions.statistics(),
-            "gaps": self.gaps.statistics(),
-            "registry": self.registry.statistics(),
-            "flusher": self.flusher.statistics(),
-            "clock": self.clock.statistics(),
+            "intake": self.intake,
+            "journal": self.journal,
+            "committer": self.committer,
+            "actors": self.actors,
+            "judge": self.judge,
+            "decisions": self.decisions,
+            "gaps": self.gaps,
+            "registry": self.registry,
+            "flusher": self.flusher,
+            "clock": self.clock,
+            "snapshots": self.parts.snapshots,
+            "table": self.table,
+            "pace": self.pace,
         }
         for number, listener in enumerate(self.listeners):
-            parts[f"udp{number}"] = listener.statistics()
-        figures = {name: _figures(part._asdict()) for name, part in parts.items()}
-        figures["table"] = {
-            "rows": self.table.rows,
-            "slots": self.table.slots,
-            "bytes": self.table.row.nbytes() + self.table.generation.nbytes() + self.table.slot.nbytes(),
-            "snapshot_ms_last": self._snapshot_ms,
-            "interval_ms_min": self.pace.interval_ms_min,
-        }
-        return figures
+            parts[f"udp{number}"] = listener
+        return {name: _figures(part.statistics()._asdict()) for name, part in parts.items()}
 
 
-def _figures(statistics: dict[str, Any]) -> dict[str, float | dict[str, float]]:
-    figures: dict[str, float | dict[str, float]] = {}
+def _figures(statistics: dict[str, Any]) -> Figures:
+    figures: Figures = {}
     for name, value in statistics.items():
         if isinstance(value, dict):
             figures[name] = {str(key): float(number) for key, number in value.items()}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from engine.columns import GENERATION_PACKED, NEVER, ROW_COLUMNS, ROW_PACKED, SLOT_COLUMNS, Columns
+from engine.columns import NEVER, Columns
 from engine.core.beats import FIRST_REPORT_DTYPE
 from engine.core.records import (
     BASE_NONE,
@@ -23,6 +23,7 @@ from engine.core.records import (
     INTERVAL_DTYPE,
 )
 from engine.core.step import ILL, UP, WELL, Heard, Said
+from engine.entries import DIRTY_ROWS, DIRTY_SLOTS, Entries
 from engine.snapshot import Snapshot
 from np1.codec import FLAG_STOPPING, Code
 
@@ -30,8 +31,6 @@ Array = npt.NDArray[Any]
 
 # State of a slot in a frame (2 * plane1 + plane0) -> kind of base interval; absent counts as unhealthy.
 _KIND_OF_STATE = np.array((BASE_UNHEALTHY, BASE_UP, BASE_UNHEALTHY, BASE_UPDATING), np.uint8)
-DIRTY_ROWS = 16  # rows of one dirty mark; 1 KB of the live view
-DIRTY_SLOTS = 32
 _GAP_ENDS = 64  # ends of gaps kept: beats in flight may be older than the latest
 _T_BITS = np.int64(44)  # a unix time in ms fits; the position of a row's run goes above
 
@@ -44,87 +43,23 @@ class Applied(NamedTuple):
     said: list[tuple[int, Said]]  # slot index
 
 
-class Table:
-    """All rows of one shard. `rows` and `slots` count the entries in use."""
+class Table(Entries):
+    """All rows of one shard, as their beats have it."""
 
     def __init__(self, *, shard: int, shards: int, rows: int = 1024, slots: int = 1024) -> None:
-        self.shard, self.shards = shard, shards
-        self.row = Columns(packed=ROW_PACKED, plain=ROW_COLUMNS, capacity=rows)
-        self.generation = Columns(packed=GENERATION_PACKED, capacity=rows, per_entry=2)
-        self.slot = Columns(plain=SLOT_COLUMNS, capacity=slots)
-        self.rows = 0
-        self.slots = 0
-        self._project_ids: list[str] = []
-        self._project_numbers: dict[str, int] = {}
+        super().__init__(shard=shard, shards=shards, rows=rows, slots=slots)
         self.gap_ends: list[int] = []  # ascending; the first beat at or after one starts new base rows
         self.closed: list[Array] = []  # base rows that ended, INTERVAL_DTYPE
         self.first_reports: list[tuple[int, int]] = []  # (slot index, at)
         self.detached: list[int] = []  # slots whose row no longer speaks of them, still covered
-        self._mark()
-
-    def _mark(self) -> None:
-        self.dirty_rows = np.zeros(self.row.capacity // DIRTY_ROWS + 1, bool)
-        self.dirty_slots = np.zeros(self.slot.capacity // DIRTY_SLOTS + 1, bool)
-        self.mark_all_dirty()
-
-    def mark_all_dirty(self) -> None:
-        """Let the next flush of the live view write everything."""
-        self.dirty_rows[:] = True
-        self.dirty_slots[:] = True
 
     def restore(self, stored: Snapshot) -> None:
         """Take over a snapshot's columns and what goes with them."""
         header = stored.header
-        for columns, group in ((self.row, "row"), (self.generation, "generation"), (self.slot, "slot")):
-            columns.restore(stored.columns[group])
-        self.generation.grow(self.row.capacity)
-        self.rows, self.slots = header.rows, header.slots
-        for project_id in header.projects:
-            self.project_number(project_id)
+        self.restore_entries(
+            stored.columns, rows=header.rows, slots=header.slots, project_ids=header.projects
+        )
         self.gap_ends, self.detached = list(header.gap_ends), list(header.detached)
-        self._mark()
-
-    @property
-    def project_ids(self) -> list[str]:
-        """Project ids by their numbers."""
-        return list(self._project_ids)
-
-    def index_of(self, row: int) -> int:
-        return row // self.shards
-
-    def number_of(self, index: int) -> int:
-        return index * self.shards + self.shard
-
-    def take_rows(self, rows: int) -> None:
-        """Make room for row indexes below `rows`."""
-        if self.row.grow(rows):
-            self.generation.grow(self.row.capacity)
-            self._mark()
-        self.rows = max(self.rows, rows)
-
-    def take_slots(self, count: int) -> int:
-        """A fresh run of slot entries; its first index."""
-        base = self.slots
-        self.slots += count
-        if self.slot.grow(self.slots):
-            self._mark()
-        return base
-
-    def project_of(self, index: int) -> str:
-        return self._project_ids[int(self.row.project[index])]
-
-    def project_number(self, project_id: str) -> int:
-        """A small number for a project, the same ever after."""
-        if project_id not in self._project_numbers:
-            self._project_numbers[project_id] = len(self._project_ids)
-            self._project_ids.append(project_id)
-        return self._project_numbers[project_id]
-
-    def touch(self, index: int) -> None:
-        self.dirty_rows[index // DIRTY_ROWS] = True
-
-    def touch_slot(self, slot: int) -> None:
-        self.dirty_slots[slot // DIRTY_SLOTS] = True
 
     def apply(self, beats: Array) -> Applied:
         """Apply beats (BEAT_DTYPE, shape (n,)) in journal order; answers one crediting code per beat."""

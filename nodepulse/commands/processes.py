@@ -146,7 +146,12 @@ def worker(**how: Any) -> None:
 def observe(config: Config, process: str) -> None:
     """Logs and crash reports of this process."""
     configure_logging(process, level=config.log_level)
-    init_sentry(config.sentry.dsn, process, release=f"nodepulse@{__version__}")
+    init_sentry(
+        config.sentry.dsn,
+        process,
+        release=f"nodepulse@{__version__}",
+        environment=config.sentry.environment,
+    )
 
 
 def _process_config(how: dict[str, Any]) -> Config:

@@ -92,7 +92,6 @@ def test_a_relative_data_folder_is_made_absolute(monkeypatch, tmp_path):
         ("ingest.next_ms_jitter=nan", "ingest.next_ms_jitter: is nan"),
         ("journal.snapshot_interval_s=0", "journal.snapshot_interval_s: is 0; must be from 0.1"),
         ("engine.shards=0", "engine.shards: is 0; must be from 1"),
-        ("ingest.ack_delay_ms_max=101", "ingest.ack_delay_ms_max: is 101; must be from 1 to 100"),
         (
             "ingest.public_udp=example.org",
             "ingest.public_udp: is 'example.org'; 'example.org' is not HOST:PORT",

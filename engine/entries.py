@@ -1,0 +1,113 @@
+"""The entries of a shard's table: rows, their generations and slots, how they grow, which were touched.
+
+What beats do to them is `engine.table`; what the registry does to them `engine.rows`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.columns import GENERATION_PACKED, ROW_COLUMNS, ROW_PACKED, SLOT_COLUMNS, Columns
+
+Array = npt.NDArray[Any]
+
+DIRTY_ROWS = 16  # rows of one dirty mark; 1 KB of the live view
+DIRTY_SLOTS = 32
+
+
+class TableStatistics(NamedTuple):
+    rows: int
+    slots: int
+    bytes: int
+
+
+class Entries:
+    """Columns of one shard. `rows` and `slots` count the entries in use; a row's index is row // shards."""
+
+    def __init__(self, *, shard: int, shards: int, rows: int, slots: int) -> None:
+        self.shard, self.shards = shard, shards
+        self.row = Columns(packed=ROW_PACKED, plain=ROW_COLUMNS, capacity=rows)
+        self.generation = Columns(packed=GENERATION_PACKED, capacity=rows, per_entry=2)
+        self.slot = Columns(plain=SLOT_COLUMNS, capacity=slots)
+        self.rows = 0
+        self.slots = 0
+        self._project_ids: list[str] = []
+        self._project_numbers: dict[str, int] = {}
+        self._mark()
+
+    def _mark(self) -> None:
+        self.dirty_rows = np.zeros(self.row.capacity // DIRTY_ROWS + 1, bool)
+        self.dirty_slots = np.zeros(self.slot.capacity // DIRTY_SLOTS + 1, bool)
+        self.mark_all_dirty()
+
+    def mark_all_dirty(self) -> None:
+        """Let the next flush of the live view write everything."""
+        self.dirty_rows[:] = True
+        self.dirty_slots[:] = True
+
+    def restore_entries(
+        self,
+        columns: dict[str, dict[str, Array]],
+        *,
+        rows: int,
+        slots: int,
+        project_ids: list[str],
+    ) -> None:
+        """Take over stored columns: group -> name -> array."""
+        self.row.restore(columns["row"])
+        self.generation.restore(columns["generation"])
+        self.slot.restore(columns["slot"])
+        self.generation.grow(self.row.capacity)
+        self.rows, self.slots = rows, slots
+        for project_id in project_ids:
+            self.project_number(project_id)
+        self._mark()
+
+    @property
+    def project_ids(self) -> list[str]:
+        """Project ids by their numbers."""
+        return list(self._project_ids)
+
+    def index_of(self, row: int) -> int:
+        return row // self.shards
+
+    def number_of(self, index: int) -> int:
+        return index * self.shards + self.shard
+
+    def take_rows(self, rows: int) -> None:
+        """Make room for row indexes below `rows`."""
+        if self.row.grow(rows):
+            self.generation.grow(self.row.capacity)
+            self._mark()
+        self.rows = max(self.rows, rows)
+
+    def take_slots(self, count: int) -> int:
+        """A fresh run of slot entries; its first index."""
+        base = self.slots
+        self.slots += count
+        if self.slot.grow(self.slots):
+            self._mark()
+        return base
+
+    def statistics(self) -> TableStatistics:
+        nbytes = self.row.nbytes() + self.generation.nbytes() + self.slot.nbytes()
+        return TableStatistics(self.rows, self.slots, nbytes)
+
+    def project_of(self, index: int) -> str:
+        return self._project_ids[int(self.row.project[index])]
+
+    def project_number(self, project_id: str) -> int:
+        """A small number for a project, the same ever after."""
+        if project_id not in self._project_numbers:
+            self._project_numbers[project_id] = len(self._project_ids)
+            self._project_ids.append(project_id)
+        return self._project_numbers[project_id]
+
+    def touch(self, index: int) -> None:
+        self.dirty_rows[index // DIRTY_ROWS] = True
+
+    def touch_slot(self, slot: int) -> None:
+        self.dirty_slots[slot // DIRTY_SLOTS] = True

@@ -1,0 +1,123 @@
+"""Taking snapshots of a running shard, and letting go of the journal that they make superfluous.
+
+The format is `engine.snapshot`'s. What follows from the beats that a snapshot contains (closed rows, events)
+must be committed before the snapshot counts: a replay after it would not bring it about again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import trio
+
+from engine import snapshot
+from engine.clock import Clock
+from engine.committer import Committer
+from engine.core.breaker import Breaker
+from engine.decisions import Decisions
+from engine.gaps import Gaps
+from engine.journal import Journal
+from engine.settings import JournalSettings
+from engine.snapshot import SnapshotHeader
+from engine.table import Table
+
+
+class SnapshotStatistics(NamedTuple):
+    taken: int
+    failed: int
+    ms_last: float
+
+
+class Snapshots:
+    """Snapshots of one shard."""
+
+    def __init__(
+        self,
+        directory: Path,
+        table: Table,
+        decisions: Decisions,
+        gaps: Gaps,
+        journal: Journal,
+        committer: Committer,
+        clock: Clock,
+        settings: JournalSettings,
+        *,
+        breaker: Callable[[], Breaker],
+        registry_position: Callable[[], int],
+        flushed: Callable[[], int | None],
+        failed: Callable[[OSError], None],
+    ) -> None:
+        self._directory = directory
+        self._table = table
+        self._decisions = decisions
+        self._gaps = gaps
+        self._journal = journal
+        self._committer = committer
+        self._clock = clock
+        self._settings = settings
+        self._breaker = breaker
+        self._registry_position = registry_position
+        self._flushed = flushed
+        self._tell_failed = failed
+        self._taken = self._failed = 0
+        self._ms_last = 0.0
+
+    async def run(self) -> None:
+        """Take one each `snapshot_interval_s` until cancelled."""
+        while True:
+            await trio.sleep(self._settings.snapshot_interval_s)
+            await self.take()
+
+    async def take(self) -> None:
+        """Copy the columns, wait until what follows from them is committed, write, trim the journal."""
+        started = trio.current_time()
+        self._decisions.drain(self._journal, self._clock.now_ms())
+        captured = self._capture()
+        if self._journal.pending_bytes:
+            self._committer.wake()
+        await self._committer.wait_settled(self._journal.appended)
+        try:
+            await trio.to_thread.run_sync(snapshot.write, self._directory, captured)
+        except OSError as error:
+            self._failed += 1
+            self._tell_failed(error)
+            return
+        self._taken += 1
+        self._trim()
+        self._ms_last = (trio.current_time() - started) * 1_000
+
+    def _trim(self) -> None:
+        """A segment goes when both the oldest snapshot that is kept and Postgres have passed it."""
+        flushed = self._flushed()
+        if flushed is not None:
+            self._journal.trim(min(snapshot.oldest_position(self._directory), flushed))
+
+    def _capture(self) -> snapshot.Snapshot:
+        table, breaker = self._table, self._breaker()
+        header = SnapshotHeader(
+            version=snapshot.VERSION,
+            position=self._committer.applied_position,
+            shard=table.shard,
+            shards=table.shards,
+            rows=table.rows,
+            slots=table.slots,
+            projects=table.project_ids,
+            gap_ends=list(table.gap_ends),
+            gaps=list(self._gaps.recent),
+            detached=list(table.detached),
+            phase=breaker.phase,
+            phase_since_ms=breaker.since_ms,
+            registry_position=self._registry_position(),
+            tick=self._clock.tick(),
+        )
+        columns = {
+            "row": table.row.copy(table.rows),
+            "generation": table.generation.copy(table.rows),
+            "slot": table.slot.copy(table.slots),
+        }
+        return snapshot.Snapshot(header, columns)
+
+    def statistics(self) -> SnapshotStatistics:
+        return SnapshotStatistics(self._taken, self._failed, self._ms_last)
