@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.core.liveview import ROW_DTYPE, SLOT_DTYPE
-from engine.table import DIRTY_ROWS, DIRTY_SLOTS, Table
+from engine.entries import DIRTY_ROWS, DIRTY_SLOTS, Entries
 
 Array = npt.NDArray[Any]
 Pages = list[tuple[int, bytes]]  # (byte offset, bytes)
@@ -43,7 +43,7 @@ class Captured(NamedTuple):
     slot_marks: Array
 
 
-def capture(table: Table) -> Captured:
+def capture(table: Entries) -> Captured:
     """Copy everything marked dirty and clear the marks."""
     row_marks, slot_marks = table.dirty_rows, table.dirty_slots
     table.dirty_rows, table.dirty_slots = np.zeros_like(row_marks), np.zeros_like(slot_marks)
@@ -55,7 +55,7 @@ def capture(table: Table) -> Captured:
     )
 
 
-def give_back(table: Table, captured: Captured) -> None:
+def give_back(table: Entries, captured: Captured) -> None:
     """What was captured could not be written: mark it dirty again."""
     table.dirty_rows[: len(captured.row_marks)] |= captured.row_marks[: len(table.dirty_rows)]
     table.dirty_slots[: len(captured.slot_marks)] |= captured.slot_marks[: len(table.dirty_slots)]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets as random_secrets
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -25,7 +24,7 @@ from engine.intake import Intake
 from engine.journal import Files, Journal
 from engine.judge import Judge
 from engine.pace import Pace
-from engine.recovery import Recovered, recover
+from engine.recovery import recover
 from engine.registry_follow import RegistryFollower
 from engine.settings import EngineSettings
 from engine.snapshots import Snapshots
@@ -69,159 +68,119 @@ class Hooks(NamedTuple):
     crashed: Callable[[Actor, BaseException, bool], None]
 
 
-@dataclass(frozen=True, slots=True)
 class Parts:
-    """One shard's parts."""
+    """One shard's parts. Recovers the shard from its folder: takes as long as the replay; OSError."""
 
-    table: Table
-    decisions: Decisions
-    gaps: Gaps
-    windows: Windows
-    pace: Pace
-    recovered: Recovered
-    clock: Clock
-    journal: Journal
-    intake: Intake
-    actors: Actors
-    committer: Committer
-    judge: Judge
-    registry: RegistryFollower
-    flusher: Flusher
-    snapshots: Snapshots
+    def __init__(
+        self, *, settings: EngineSettings, shard: int, directory: Path, around: Surroundings, hooks: Hooks
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._settings, self._directory, self._log = settings, directory, around.log
+        self.table = Table(shard=shard, shards=settings.shards)
+        self.decisions, self.gaps, self.windows = Decisions(self.table), Gaps(self.table), Windows()
+        self.recovered = recover(
+            directory, self.table, self.decisions, self.gaps, self.windows, around.secrets
+        )
+        self.clock = Clock(self.recovered.last_tick)
+        self.decisions.now_ms = self.clock.now_ms()
+        self.journal = Journal(
+            directory,
+            shard=shard,
+            shards=settings.shards,
+            boot_id=self.clock.boot_id,
+            segment_bytes=settings.journal.segment_bytes_max,
+            now_ms=self.clock.now_ms(),
+            files=around.files,
+        )
+        self._join_beats(hooks)
+        self._join_judge()
+        self._join_stores(around, hooks)
+        self._join_snapshots()
 
+    def _join_beats(self, hooks: Hooks) -> None:
+        """From the doors to the journal, the table and the actors."""
+        ingest, now_ms = self._settings.ingest, self.clock.now_ms
+        self.pace = Pace(rate_max=ingest.next_ms_rate_max, jitter=ingest.next_ms_jitter)
+        self.intake = Intake(self.table, self.pace, ingest, now_ms=now_ms, wake=hooks.wake)
+        self.actors = Actors(
+            self.table, self.decisions, self._settings.liveness, now_ms=now_ms, crashed=hooks.crashed
+        )
+        self.committer = Committer(
+            self.intake,
+            self.journal,
+            self.decisions,
+            self.actors,
+            self.gaps,
+            self._settings.journal,
+            failed=lambda error: self._log.error("journal.failed", error=str(error), shard=self.table.shard),
+        )
 
-def build(
-    *, settings: EngineSettings, shard: int, directory: Path, around: Surroundings, hooks: Hooks
-) -> Parts:
-    """Recover a shard from its folder and join its parts. Takes as long as the replay; OSError."""
-    directory.mkdir(parents=True, exist_ok=True)
-    table = Table(shard=shard, shards=settings.shards)
-    decisions, gaps, windows = Decisions(table), Gaps(table), Windows()
-    recovered = recover(directory, table, decisions, gaps, windows, around.secrets)
-    clock = Clock(recovered.last_tick)
-    decisions.now_ms = clock.now_ms()
-    log = around.log
-    journal = Journal(
-        directory,
-        shard=shard,
-        shards=settings.shards,
-        boot_id=clock.boot_id,
-        segment_bytes=settings.journal.segment_bytes_max,
-        now_ms=clock.now_ms(),
-        files=around.files,
-    )
-    pace = Pace(rate_max=settings.ingest.next_ms_rate_max, jitter=settings.ingest.next_ms_jitter)
-    intake = Intake(table, pace, settings.ingest, now_ms=clock.now_ms, wake=hooks.wake)
-    actors = Actors(table, decisions, settings.liveness, now_ms=clock.now_ms, crashed=hooks.crashed)
-    committer = Committer(
-        intake,
-        journal,
-        decisions,
-        actors,
-        gaps,
-        settings.journal,
-        failed=lambda error: log.error("journal.failed", error=str(error), shard=shard),
-    )
-    judge = Judge(
-        table,
-        decisions,
-        actors,
-        gaps,
-        windows,
-        journal,
-        settings.liveness,
-        phase_changed=lambda phase: log.warning("breaker.changed", phase=phase, shard=shard),
-    )
-    judge.breaker = recovered.breaker
-    registry, flusher, snapshots = _followers(
-        settings, directory, around, hooks, table, windows, journal, committer, decisions, gaps, judge, clock,
-        recovered,
-    )  # fmt: skip
-    return Parts(
-        table=table,
-        decisions=decisions,
-        gaps=gaps,
-        windows=windows,
-        pace=pace,
-        recovered=recovered,
-        clock=clock,
-        journal=journal,
-        intake=intake,
-        actors=actors,
-        committer=committer,
-        judge=judge,
-        registry=registry,
-        flusher=flusher,
-        snapshots=snapshots,
-    )
+    def _join_judge(self) -> None:
+        self.judge = Judge(
+            self.table,
+            self.decisions,
+            self.actors,
+            self.gaps,
+            self.windows,
+            self.journal,
+            self._settings.liveness,
+            phase_changed=lambda phase: self._log.warning(
+                "breaker.changed", phase=phase, shard=self.table.shard
+            ),
+        )
+        self.judge.breaker = self.recovered.breaker
 
+    def _join_stores(self, around: Surroundings, hooks: Hooks) -> None:
+        """What follows Postgres and Redis at their own pace."""
+        self.registry = RegistryFollower(
+            around.registry,
+            self.table,
+            self.windows,
+            self.journal,
+            around.secrets,
+            self._settings.flush,
+            position=self.recovered.registry_position,
+            now_ms=self.clock.now_ms,
+            appended=self.committer.wake,
+            away=lambda away: self._tell_away("registry", away),
+        )
+        self.flusher = Flusher(
+            self.table,
+            self.journal,
+            self.committer,
+            self.decisions,
+            around.history,
+            around.live,
+            self._settings.flush,
+            epoch=random_secrets.token_hex(8),
+            source=HeadSource(
+                hooks.complete_ms,
+                lambda: self.registry.position,
+                lambda: self.judge.degraded,
+                lambda: self.committer.undecided_from_ms,
+                self.clock.now_ms,
+            ),
+            away=self._tell_away,
+        )
 
-def _followers(
-    settings: EngineSettings,
-    directory: Path,
-    around: Surroundings,
-    hooks: Hooks,
-    table: Table,
-    windows: Windows,
-    journal: Journal,
-    committer: Committer,
-    decisions: Decisions,
-    gaps: Gaps,
-    judge: Judge,
-    clock: Clock,
-    recovered: Recovered,
-) -> tuple[RegistryFollower, Flusher, Snapshots]:
-    """The parts that follow a store or the disk at their own pace."""
-    log, shard = around.log, table.shard
+    def _join_snapshots(self) -> None:
+        self.snapshots = Snapshots(
+            self._directory,
+            self.table,
+            self.decisions,
+            self.gaps,
+            self.journal,
+            self.committer,
+            self.clock,
+            self._settings.journal,
+            breaker=lambda: self.judge.breaker,
+            registry_position=lambda: self.registry.position,
+            flushed=lambda: self.flusher.flushed,
+            failed=lambda error: self._log.error("snapshot.failed", error=str(error), shard=self.table.shard),
+        )
 
-    def tell_away(store: str, away: bool) -> None:
+    def _tell_away(self, store: str, away: bool) -> None:
         if away:
-            log.warning("store.away", store=store, shard=shard)
+            self._log.warning("store.away", store=store, shard=self.table.shard)
         else:
-            log.info("store.back", store=store, shard=shard)
-
-    registry = RegistryFollower(
-        around.registry,
-        table,
-        windows,
-        journal,
-        around.secrets,
-        settings.flush,
-        position=recovered.registry_position,
-        now_ms=clock.now_ms,
-        appended=committer.wake,
-        away=lambda away: tell_away("registry", away),
-    )
-    flusher = Flusher(
-        table,
-        journal,
-        committer,
-        decisions,
-        around.history,
-        around.live,
-        settings.flush,
-        epoch=random_secrets.token_hex(8),
-        source=HeadSource(
-            hooks.complete_ms,
-            lambda: registry.position,
-            lambda: judge.degraded,
-            lambda: committer.undecided_from_ms,
-            clock.now_ms,
-        ),
-        away=tell_away,
-    )
-    snapshots = Snapshots(
-        directory,
-        table,
-        decisions,
-        gaps,
-        journal,
-        committer,
-        clock,
-        settings.journal,
-        breaker=lambda: judge.breaker,
-        registry_position=lambda: registry.position,
-        flushed=lambda: flusher.flushed,
-        failed=lambda error: log.error("snapshot.failed", error=str(error), shard=shard),
-    )
-    return registry, flusher, snapshots
+            self._log.info("store.back", store=store, shard=self.table.shard)

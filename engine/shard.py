@@ -21,7 +21,7 @@ from engine.core.step import SUSPECT, UP
 from engine.intake import Foreign
 from engine.journal_blocks import Kind
 from engine.listener_udp import UdpListener, drained_ms
-from engine.parts import Drops, Hooks, Surroundings, build
+from engine.parts import Drops, Hooks, Parts, Surroundings
 from engine.recovery import Recovered
 from engine.settings import EngineSettings
 
@@ -49,7 +49,7 @@ class Shard:
         self._drops_seen_ms = 0
         self.listening = False
         hooks = Hooks(self.complete_ms, self._wake, self._crashed)
-        self.parts = parts = build(
+        self.parts = parts = Parts(
             settings=settings, shard=shard, directory=directory, around=around, hooks=hooks
         )
         self.table, self.decisions, self.gaps = parts.table, parts.decisions, parts.gaps
