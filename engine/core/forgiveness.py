@@ -43,9 +43,10 @@ def forgiven(coverage: Coverage, gaps: Iterable[Gap], *, as_of_ms: int) -> list[
 def down_since(*, last_ms: int, ttl_ms: int, gaps: Iterable[Gap]) -> int:
     """The `since` of node.down: the end of coverage or, if forgiven, the next instant not `unobserved`.
 
-    `last_ms` and `ttl_ms` are those of the row's last accepted beat, `gaps` those of its shard that end after
-    it (others do no harm). Judged as if no beat will come: a verdict is passed after the grace, and what
-    drops would forgive if a beat came is no reason to tell another time (LIVENESS.md 4).
+    `last_ms` and `ttl_ms` are those of the row's last accepted beat, `gaps` those of its shard; only those
+    that end after that beat count (which earlier ones were merged, earlier beats would tell). Judged as if
+    no beat will come: a verdict is passed after the grace, and what drops would forgive if a beat came is no
+    reason to tell another time (LIVENESS.md 4).
     """
     since_ms = last_ms + ttl_ms
     known = [gap for gap in gaps if last_ms < gap.to_ms < OPEN_END]

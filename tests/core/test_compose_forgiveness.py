@@ -328,6 +328,13 @@ def test_beats_on_both_sides_end_the_search():
     )
 
 
+def test_a_beat_inside_a_gap_or_at_its_start_does_not_end_the_search_before_it():
+    """A crash that is merged with these drops makes them more than drops."""
+    rows = _up_rows((0, 90), (100, 190))
+    assert needed_range([drops(100, 300)], seconds(200), seconds(250), base=rows)[0] == seconds(0)
+    assert needed_range([drops(95, 300)], seconds(200), seconds(250), base=rows)[0] == seconds(0)
+
+
 def test_the_search_goes_on_from_gap_to_gap_while_no_beat_ends_it():
     rows = _up_rows((-5000, -4910))
     gaps = [gap(-700, -600), gap(-350, -300), gap(250, 300), gap(599, 650), gap(2000, 2001)]
