@@ -209,8 +209,7 @@ class BeatClient:
             self._pace.first(now_ms, within_ms=self._first_within_ms)
         elif running is not None and running.wants_ack and not running.credited:
             self._pace.hasten(now_ms)
-        else:
-            self._pace.keep(now_ms)
+        # Else the plan stands: the rhythm of credited beats does not care for sessions.
 
     def _next_beat(self, grant: SessionGrant, now_ms: int) -> list[Effect]:
         running = self._running
@@ -254,7 +253,6 @@ class BeatClient:
             self._quiet
             and not self._stopping
             and self._route.path is Path.UDP
-            and self._route.missed == 0
             and self._sequence.last_credited > 0
             and self._quiet_run < QUIET_RUN_MAX
             and (last is None or last.credited or not (last.wants_ack or last.answered))

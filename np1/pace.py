@@ -42,11 +42,6 @@ class Pace:
         """Plan the very first beat: a random moment inside one interval, or inside `within_ms`."""
         self.beat_ms = now_ms + self._random_ms(self.interval_ms if within_ms is None else within_ms)
 
-    def keep(self, now_ms: int) -> None:
-        """A new session while beats were credited: the plan stands, no later than one interval from now."""
-        if self.beat_ms is not None:
-            self.beat_ms = min(self.beat_ms, now_ms + self.interval_ms)
-
     def hasten(self, now_ms: int) -> None:
         """A new session after a beat that was not credited: another whole interval could outlast the ttl."""
         self.retry_ms = None
@@ -58,14 +53,15 @@ class Pace:
         return self.beat_ms
 
     def tried(self, tries: int, now_ms: int, *, again: bool) -> None:
-        """A try left now, the `tries`-th of its beat. Plan the next one, if `again` and the beat has time."""
+        """A try left now, the `tries`-th of its beat. Plan the next one, if `again`.
+
+        One planned behind the next beat never comes to pass: that beat begins first and plans anew.
+        """
         self.retry_ms = None
-        if not again or tries >= TRIES_MAX or self.beat_ms is None:
+        if not again or tries >= TRIES_MAX:
             return
         wait_ms = min(RETRY_MS_MAX, self.interval_ms // 3) if tries == 1 else self.ttl_ms // 4
-        retry_ms = now_ms + int(wait_ms * (1 + RETRY_JITTER * self._rng.random()))
-        if retry_ms < self.beat_ms:
-            self.retry_ms = retry_ms
+        self.retry_ms = now_ms + int(wait_ms * (1 + RETRY_JITTER * self._rng.random()))
 
     def answered(self, ack: Ack, now_ms: int) -> None:
         """A valid ACK to the running beat: the next one begins when it says."""

@@ -84,7 +84,10 @@ class Rig:
     def advance(self, by_ms):
         """Let time pass; returns what the machine ordered and told meanwhile, with the moments."""
         until_ms, start = self.now_ms + by_ms, len(self.log)
+        at_once = 0
         while self.wake_ms is not None and self.wake_ms <= until_ms:
+            at_once = at_once + 1 if self.wake_ms <= self.now_ms else 0
+            assert at_once < 10, "the machine wants to be woken without end"
             self.now_ms = max(self.now_ms, self.wake_ms)
             self.take(self.client.wake(self.now_ms, self.server_ms))
         self.now_ms = until_ms

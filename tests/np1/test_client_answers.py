@@ -111,6 +111,27 @@ def test_clock_answers_to_two_tries_send_again_only_once():
     assert rig.read(again[0]).seq == rig.server_ms << 16
 
 
+def test_a_clock_answer_that_comes_very_late_forgets_nothing_and_sends_nothing():
+    rig = Rig()
+    first = rig.beat()
+    second = rig.until(SendUdp)
+    (_, again) = rig.ack(first, Code.CLOCK, ttl_ms=0)
+    rig.ack(again)
+    newest = rig.until(SendUdp)
+    assert sent_in(rig.ack(second, Code.CLOCK, ttl_ms=0, server_ms=rig.server_ms - 80_000)) == []
+    assert rig.read(rig.until(SendUdp)).seq > newest.seq
+
+
+def test_after_a_clock_seq_still_lies_above_the_last_credited_one():
+    rig = Rig()
+    first = rig.beat()
+    rig.ack(first)
+    second = rig.until(SendUdp)
+    rig.offset_ms -= 120_000
+    (_, again) = rig.ack(second, Code.CLOCK, ttl_ms=0)
+    assert rig.read(again).seq == first.seq + 1
+
+
 def test_the_beat_after_a_clock_may_be_sent_again_at_once_as_well():
     rig = Rig()
     (_, again) = rig.ack(rig.beat(), Code.CLOCK, ttl_ms=0)
@@ -223,6 +244,15 @@ def test_being_told_again_and_again_opens_one_session():
         rig.ack(sent, Code.REKEY, next_ms=1_000)
         sent = rig.until(SendUdp)
     assert opened_within(rig, 60_000) == 1
+
+
+def test_being_told_while_a_request_is_on_its_way_opens_no_second_session():
+    rig = Rig()
+    rig.ack(rig.beat(), Code.REKEY)
+    rig.until(OpenSession)
+    for code in (Code.REKEY, Code.RESYNC, Code.MOVED):
+        rig.ack(rig.until(SendUdp), code)
+    assert opened_within(rig, 120_000) == 0
 
 
 def test_beats_go_on_under_the_old_session_until_the_new_one_is_there():

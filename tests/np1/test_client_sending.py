@@ -20,9 +20,9 @@ from np1.effects import (
     Stopped,
     Unacknowledged,
 )
-from np1.route import PROBE_MS_MAX, PROBE_MS_MIN
+from np1.route import PROBE_MS_MAX, PROBE_MS_MIN, Route
 from np1.session import BackfillBeat
-from tests.np1.rig import GRANT, SERVER_MS, Rig
+from tests.np1.rig import GRANT, SERVER_MS, Middling, Rig
 
 
 def kinds(effects):
@@ -86,6 +86,14 @@ def test_at_an_interval_of_a_second_the_tries_still_fit(draw, expected):
     first_ms = rig.now_ms
     rig.advance(999)
     assert [at - first_ms for at, _ in rig.frames()] == expected
+
+
+def test_a_try_that_would_come_after_the_next_beat_is_left_out():
+    rig = Rig(grant=replace(GRANT, interval_ms=3_000, ttl_ms=90_000))
+    rig.beat()
+    first_ms = rig.now_ms
+    rig.advance(5_000)
+    assert [at - first_ms for at, _ in rig.frames()] == [0, 1_100, 3_000, 4_100]
 
 
 def test_every_try_has_a_new_and_higher_seq():
@@ -165,6 +173,16 @@ def test_a_late_ack_to_an_earlier_try_credits_the_beat():
     assert kinds(rig.ack(first, next_ms=50_000)) == [Credited]
     assert rig.client.unacknowledged() == []
     assert [at for at, _ in rig.advance(49_999)] == []
+
+
+def test_a_refusal_of_an_earlier_try_does_not_disturb_a_beat_that_is_credited():
+    for code in (Code.BUSY, Code.STALE):
+        rig = Rig()
+        first = rig.beat()
+        rig.ack(rig.until(SendUdp), next_ms=60_000)
+        planned_ms = rig.wake_ms
+        rig.ack(first, code, next_ms=1_000, ttl_ms=0)
+        assert rig.wake_ms == planned_ms
 
 
 def test_the_interval_is_the_last_next_ms_when_that_is_larger():
@@ -353,6 +371,15 @@ def test_a_probe_that_fails_costs_no_credit_and_is_repeated_later():
     assert all(late - early >= PROBE_MS_MIN for early, late in pairwise(probes))
 
 
+def test_only_a_first_try_probes():
+    route = Route(Middling())
+    for _ in range(3):
+        route.missed_interval(0)
+    assert route.choose(PROBE_MS_MAX, first_try=False) is Path.HTTP
+    assert route.choose(PROBE_MS_MAX, first_try=True) is Path.UDP
+    assert route.choose(PROBE_MS_MAX, first_try=True) is Path.HTTP  # the next probe is not due yet
+
+
 def test_over_http_nothing_is_quiet():
     rig = Rig(quiet=True)
     rig.ack(rig.beat())
@@ -385,7 +412,7 @@ def test_a_stop_that_nobody_answers_is_tried_three_times_and_given_up():
     rig.advance(200_000)
     assert [rig.read(sent).flags for _, sent in rig.frames(start)] == [FLAG_STOPPING] * 3
     assert rig.log[-1][1] == Stopped(credited=False)
-    assert rig.client.unacknowledged() == []  # a stop vouches for nothing
+    assert rig.client.statistics().unacknowledged == 0  # a stop vouches for nothing
 
 
 def test_a_stop_that_is_answered_busy_goes_on():
