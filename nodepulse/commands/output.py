@@ -21,8 +21,14 @@ def json_option(command: Command) -> Command:
 
 
 def print_json(value: Any) -> None:
-    """One line, the last of what a command prints."""
-    click.echo(orjson.dumps(value).decode())
+    """One line, the last of what a command prints, however long and however the stream is buffered."""
+    left = orjson.dumps(value) + b"\n"
+    stream = click.get_binary_stream("stdout")
+    while left:
+        # Under PYTHONUNBUFFERED the stream is the bare file, which may take less than it was given.
+        taken = stream.write(left)
+        left = left[taken:]
+    stream.flush()
 
 
 def show(value: dict[str, Any], *, as_json: bool) -> None:
