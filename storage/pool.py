@@ -103,10 +103,10 @@ class Postgres:
     async def _run(self, fn: Callable[..., Coroutine[Any, Any, T]], args: tuple[object, ...]) -> T:
         assert self._pool is not None, "not open"
         try:
-            async with asyncio.timeout(self._settings.command_timeout_s):
-                # The timeout of acquire bounds the way back into the pool as well.
-                async with self._pool.acquire(timeout=self._settings.connect_timeout_s) as connection:
-                    return await fn(connection, *args)
+            # The timeout of acquire bounds the way back into the pool as well. Each statement has its own
+            # (command_timeout), and none for all together: a great batch may take many statements.
+            async with self._pool.acquire(timeout=self._settings.connect_timeout_s) as connection:
+                return await fn(connection, *args)
         except Exception as error:
             if reason := unavailable(error):
                 raise StoreUnavailableError(reason) from error

@@ -7,6 +7,7 @@ without session or capability is nothing to an engine yet. Opening a session is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from engine.core.ports import (
     NewNode,
@@ -19,9 +20,10 @@ from engine.core.ports import (
 from engine.core.records import RowSpec, SessionSpec, Window
 from engine.core.timing import SLOTS_MAX
 from storage import postgres_nodes as sql
+from storage.gather import Gather
 from storage.ids import is_id, new_id
 from storage.pool import Connection, Postgres
-from storage.postgres_sessions import RATE_WINDOW_MS, open_session
+from storage.postgres_sessions import BATCH_MAX, RATE_WINDOW_MS, Opened, Request, open_sessions
 
 
 class PostgresDirectory:
@@ -29,6 +31,9 @@ class PostgresDirectory:
 
     def __init__(self, db: Postgres) -> None:
         self._db = db
+        self._sessions: Gather[Request, Opened | Exception] = Gather(
+            partial(db.run, open_sessions), key=lambda request: request.node_id, size_max=BATCH_MAX
+        )
 
     async def principal(self, key_sha256: bytes) -> Principal | None:
         return await self._db.run(_principal, key_sha256)
@@ -59,8 +64,8 @@ class PostgresDirectory:
     ) -> tuple[RowSpec, SessionSpec, int]:
         if not is_id(node_id):
             raise NodeRefusedError(f"no node {node_id}")
-        opened = await self._db.run(
-            open_session, node_id, nonce, nonce_expires_ms, rate_per_min, now_ms, life_ms, secret_id
+        opened = await self._sessions.ask(
+            Request(node_id, nonce, nonce_expires_ms, rate_per_min, now_ms, life_ms, secret_id)
         )
         if isinstance(opened, Exception):
             raise opened

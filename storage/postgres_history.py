@@ -8,14 +8,26 @@ table. Nothing here judges what an interval means: that is `engine/core/compose.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import asyncpg
 import numpy as np
 
-from engine.core.records import INTERVAL_DTYPE, BaseInterval, Claim, Event, FlushBatch, Gap, Lease, Window
+from engine.core.records import (
+    INTERVAL_DTYPE,
+    BaseInterval,
+    Claim,
+    Event,
+    FirstReport,
+    FlushBatch,
+    Gap,
+    Lease,
+    Window,
+)
 from storage.ids import is_id
 from storage.pool import Connection, Postgres
 
+REPORTS_PER_STATEMENT = 20_000  # so that no statement comes near its timeout
 _CURSOR_LOCK = 0x4E50_0003  # of pg_advisory_xact_lock, held while an event's cursor is not committed
 _COLUMNS = ("workload_id", "started_ms", "ended_ms", "ttl_ms", "kind")
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -108,8 +120,9 @@ async def _flush(connection: Connection, batch: FlushBatch, intervals: bytes) ->
             await _write_intervals(connection, intervals)
         if batch.gaps:
             await _write_gaps(connection, batch.gaps)
-        if batch.first_reports:
-            await _write_first_reports(connection, batch)
+        for first in range(0, len(batch.first_reports), REPORTS_PER_STATEMENT):
+            reports = batch.first_reports[first : first + REPORTS_PER_STATEMENT]
+            await _write_first_reports(connection, reports)
         await connection.execute(
             """
             insert into shard_state (shard, position, watermark_ms) values ($1, $2, $3)
@@ -171,7 +184,7 @@ async def _write_gaps(connection: Connection, gaps: tuple[Gap, ...]) -> None:
     )
 
 
-async def _write_first_reports(connection: Connection, batch: FlushBatch) -> None:
+async def _write_first_reports(connection: Connection, reports: Sequence[FirstReport]) -> None:
     await connection.execute(
         """
         update workload w set first_report_ms = least(w.first_report_ms, f.at_ms)
@@ -179,8 +192,8 @@ async def _write_first_reports(connection: Connection, batch: FlushBatch) -> Non
           as f (workload_id, at_ms) group by workload_id) f
         where w.workload_id = f.workload_id and (w.first_report_ms is null or w.first_report_ms > f.at_ms)
         """,
-        [report.workload_id for report in batch.first_reports],
-        [report.at_ms for report in batch.first_reports],
+        [report.workload_id for report in reports],
+        [report.at_ms for report in reports],
     )
 
 

@@ -1,13 +1,17 @@
-"""Opening a session in PostgreSQL: one transaction that counts, refuses, raises the generation and tells.
+"""Opening sessions in PostgreSQL: one transaction that counts, refuses, raises generations and tells.
 
-A refusal is a result here, not an exception: what was counted must be committed all the same. The directory
-raises it. Everything else the directory does is in postgres_directory.py.
+Whole batches at once, because sequence numbers of the registry are given out under a lock held to the commit:
+one transaction per session would be one wait for the disk after the other. A refusal is a result here, not
+an exception: what was counted must be committed all the same. The directory raises it.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
+
+import msgspec
 
 from engine.core.keys import SALT_BYTES
 from engine.core.ports import NodeRefusedError, NonceSeenError, RateLimitedError
@@ -19,102 +23,134 @@ from storage.postgres_registry import announce, specs_of
 GENERATION_MAX = 65_535  # a u16 in the frame; 0 is "no session yet"
 RATE_WINDOW_MS = 60_000
 PURPOSE = "session"
+BATCH_MAX = 256  # sessions opened in one transaction
 
 Opened = tuple[RowSpec, SessionSpec, int]
 
 
-async def open_session(
-    connection: Connection,
-    node_id: str,
-    nonce: str,
-    nonce_expires_ms: int,
-    rate_per_min: int,
-    now_ms: int,
-    life_ms: int,
-    secret_id: int,
-) -> Opened | Exception:
-    """On the host: (row spec, session, registry position), or the refusal for the caller to raise."""
+class Request(msgspec.Struct, frozen=True):
+    """What `Directory.open_session` was asked."""
+
+    node_id: str
+    nonce: str
+    nonce_expires_ms: int
+    rate_per_min: int
+    now_ms: int
+    life_ms: int
+    secret_id: int
+
+
+async def open_sessions(connection: Connection, requests: Sequence[Request]) -> list[Opened | Exception]:
+    """On the host, for requests of different nodes: each one's session, or the refusal to raise."""
     async with connection.transaction():
-        # The lock makes everything below one after the other for this node.
-        node = await connection.fetchrow(
-            """
-            select "row", generation, salt, interval_ms from node
-            where node_id = $1 and revoked_ms is null and retired_ms is null for update
-            """,
-            node_id,
-        )
-        if node is None:
-            return NodeRefusedError(f"node {node_id} is unknown, revoked or retired")
-        if await _count_request(connection, node_id, now_ms) > rate_per_min:
-            return RateLimitedError(f"more than {rate_per_min} signed requests in a minute")
-        if not await _keep_nonce(connection, node_id, nonce, now_ms, nonce_expires_ms):
-            return NonceSeenError("this nonce was used before")
-        await _raise_generation(connection, node_id, node, now_ms, life_ms, secret_id)
-        (spec,) = await specs_of(connection, [node["row"]])
-        position = await announce(connection, [node["row"]], now_ms)
-    assert spec.current is not None
-    return spec, spec.current, position
+        # The locks make everything below one after the other for each node.
+        nodes = {
+            node["node_id"]: node
+            for node in await connection.fetch(
+                """
+                select node_id::text, "row", generation, salt, interval_ms from node
+                where node_id = any($1::uuid[]) and revoked_ms is null and retired_ms is null
+                order by node_id for update
+                """,
+                [request.node_id for request in requests],
+            )
+        }
+        known = [request for request in requests if request.node_id in nodes]
+        counts = await _count_requests(connection, known)
+        within = [request for request in known if counts[request.node_id] <= request.rate_per_min]
+        fresh = await _keep_nonces(connection, within)
+        opening = [request for request in within if request.node_id in fresh]
+        opened: dict[str, Opened] = {}
+        if opening:
+            opened = await _open(connection, opening, nodes)
+    return [
+        opened.get(request.node_id) or _refusal(request, counts.get(request.node_id)) for request in requests
+    ]
 
 
-async def _count_request(connection: Connection, node_id: str, now_ms: int) -> int:
-    """Write this request down; how many there were in the last minute, this one included."""
-    counted = await connection.fetchval(
+def _refusal(request: Request, count: int | None) -> Exception:
+    if count is None:
+        return NodeRefusedError(f"node {request.node_id} is unknown, revoked or retired")
+    if count > request.rate_per_min:
+        return RateLimitedError(f"more than {request.rate_per_min} signed requests in a minute")
+    return NonceSeenError("this nonce was used before")
+
+
+async def _count_requests(connection: Connection, requests: Sequence[Request]) -> dict[str, int]:
+    """Write these requests down; how many there were of each node in its last minute, this one included."""
+    records = await connection.fetch(
         """
-        with this as (insert into signed_request (node_id, purpose, at_ms) values ($1, $2, $3))
-        select 1 + count(*) from signed_request where node_id = $1 and purpose = $2 and at_ms > $4
+        with asked as (select * from unnest($1::uuid[], $2::bigint[]) as asked (node_id, now_ms)),
+        kept as (insert into signed_request (node_id, purpose, at_ms) select node_id, $3, now_ms from asked)
+        select node_id::text, 1 + (select count(*) from signed_request s
+          where s.node_id = asked.node_id and s.purpose = $3 and s.at_ms > asked.now_ms - $4)
+        from asked
         """,
-        node_id,
+        [request.node_id for request in requests],
+        [request.now_ms for request in requests],
         PURPOSE,
-        now_ms,
-        now_ms - RATE_WINDOW_MS,
+        RATE_WINDOW_MS,
     )
-    return int(counted)
+    return dict(records)
 
 
-async def _keep_nonce(
-    connection: Connection, node_id: str, nonce: str, now_ms: int, nonce_expires_ms: int
-) -> bool:
-    kept = await connection.fetchval(
+async def _keep_nonces(connection: Connection, requests: Sequence[Request]) -> set[str]:
+    """The nodes whose nonce was new."""
+    records = await connection.fetch(
         """
-        insert into nonce (node_id, purpose, nonce, at_ms, expires_ms) values ($1, $2, $3, $4, $5)
-        on conflict do nothing returning true
+        insert into nonce (node_id, purpose, nonce, at_ms, expires_ms)
+        select node_id, $5, nonce, at_ms, expires_ms
+        from unnest($1::uuid[], $2::text[], $3::bigint[], $4::bigint[])
+          as n (node_id, nonce, at_ms, expires_ms)
+        on conflict do nothing returning node_id::text
         """,
-        node_id,
+        [request.node_id for request in requests],
+        [request.nonce for request in requests],
+        [request.now_ms for request in requests],
+        [request.nonce_expires_ms for request in requests],
         PURPOSE,
-        nonce,
-        now_ms,
-        nonce_expires_ms,
     )
-    return bool(kept)
+    return {record["node_id"] for record in records}
 
 
-async def _raise_generation(
-    connection: Connection, node_id: str, node: Any, now_ms: int, life_ms: int, secret_id: int
-) -> None:
-    generation, salt = next_generation(node["generation"], node["salt"])
+async def _open(
+    connection: Connection, requests: Sequence[Request], nodes: dict[str, Any]
+) -> dict[str, Opened]:
+    raised = [
+        next_generation(nodes[request.node_id]["generation"], nodes[request.node_id]["salt"])
+        for request in requests
+    ]
     # The order of a row's sessions is that of opened_ms, also when the clocks of two web processes differ.
     await connection.execute(
         """
-        with raised as (update node set generation = $2, salt = $3 where node_id = $1 returning "row"),
-        opening as (
-          select raised."row", greatest($4, 1 + max(s.opened_ms)) as opened_ms
-          from raised left join session s on s."row" = raised."row" group by raised."row")
+        with asked as (
+          select * from unnest($1::uuid[], $2::integer[], $3::bytea[], $4::bigint[], $5::bigint[],
+              $6::smallint[], $7::integer[])
+            as asked (node_id, generation, salt, now_ms, expires_ms, secret_id, ttl_ms)),
+        raised as (
+          update node n set generation = asked.generation, salt = asked.salt from asked
+          where n.node_id = asked.node_id returning asked.*, n."row", n.interval_ms)
         insert into session ("row", generation, secret_id, salt, opened_ms, expires_ms, interval_ms, ttl_ms,
           slots)
-        select "row", $2, $5, $3, opened_ms, $6, $7, $8,
+        select "row", generation, secret_id, salt,
+          greatest(now_ms, 1 + (select max(s.opened_ms) from session s where s."row" = raised."row")),
+          expires_ms, interval_ms, ttl_ms,
           (select int8send(coalesce(bit_or(1::bit(64) << slot), 0::bit(64))::bigint)
-            from workload where node_id = $1 and retired_ms is null)
-        from opening
+            from workload w where w.node_id = raised.node_id and w.retired_ms is null)
+        from raised
         """,
-        node_id,
-        generation,
-        salt,
-        now_ms,
-        secret_id,
-        now_ms + life_ms,
-        node["interval_ms"],
-        ttl_of_interval(node["interval_ms"]),
+        [request.node_id for request in requests],
+        [generation for generation, _salt in raised],
+        [salt for _generation, salt in raised],
+        [request.now_ms for request in requests],
+        [request.now_ms + request.life_ms for request in requests],
+        [request.secret_id for request in requests],
+        [ttl_of_interval(nodes[request.node_id]["interval_ms"]) for request in requests],
     )
+    rows = [nodes[request.node_id]["row"] for request in requests]
+    specs = await specs_of(connection, rows)
+    position = await announce(connection, rows, max(request.now_ms for request in requests))
+    return {spec.node_id: (spec, spec.current, position) for spec in specs if spec.current is not None}
 
 
 def next_generation(generation: int, salt: bytes) -> tuple[int, bytes]:
