@@ -7,11 +7,10 @@ the two a row is on its way: closed in the table, gone from the view, not yet fl
    than the beat's t, so the view that is read then knows that beat;
 2. read the view **first**, history after. A row closed in between is then found twice, and history's is taken
    (same start, its end is final); read the other way round it could be found nowhere;
-3. what the view no longer holds must be in history: rows of a workload do not overlap, so once history's own
-   watermark has passed the start of the open row (without one: the end of the last coverage) no row is on its
-   way. Wait for that (bounded), read only then;
-4. a gap reaches history after its end. It matters only for silence, so if the answer has silence later than
-   history's watermark, wait (bounded) for history to reach the answer's as_of, and put it together again.
+3. what the view no longer holds must be in history. The engine writes history before the view, and its
+   watermark speaks for both (gaps included); that is not taken on trust alone: rows of a workload do not
+   overlap, so once history's own watermark has reached the start of the open row (without one: has passed the
+   end of the last coverage) no row is on its way. Wait for that (bounded), read rows and gaps only then.
 
 When a bound runs out, or the view is away, the answer is older, never wrong: as_of falls back to the end of
 the last closed row, up to which history alone is whole.
@@ -40,7 +39,7 @@ from web.backend import Backend
 HISTORY_POLL_S = 0.05
 MARGIN_MS = grace_of_ttl(ttl_of_interval(60_000))  # around a window at first; needed_range widens it further
 ROUNDS_MAX = 8  # of widening; each reaches over one more chain of gaps
-GAP_LATE_MS = 5_000  # a gap that history does not have yet began at most so long before its watermark
+HISTORY_TOLD_MS = 1_000  # with nothing to write, history's own watermark is told this often
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -99,16 +98,9 @@ class Reader:
             return await self._put_together(
                 workload, [open_row], (), slot=slot, as_of=as_of, from_ms=from_ms, to_ms=to_ms
             )
-        history_ms = await self._wait_history(look.shard, min(_settled_ms(look, slot) + 1, as_of))
-        if history_ms is None:
+        if not await self._wait_history(look.shard, _settled_ms(look, slot, as_of)):
             return await self._from_history(workload, look, from_ms, to_ms)
-        answer = await self._gather(workload, look, open_row, slot, as_of, from_ms, to_ms)
-        if history_ms >= as_of or not _has_late_silence(answer.composition, workload, slot, history_ms):
-            return answer
-        reached_ms = await self._wait_history(look.shard, as_of)
-        return await self._gather(
-            workload, look, open_row, slot, history_ms if reached_ms is None else as_of, from_ms, to_ms
-        )
+        return await self._gather(workload, look, open_row, slot, as_of, from_ms, to_ms)
 
     async def state(self, workload: WorkloadRecord, look: Look) -> tuple[str, int]:
         """(``new`` or a kind, as_of): what the last instant that can be told was."""
@@ -188,13 +180,13 @@ class Reader:
         )
         return Answer(composition=composition, gaps=gaps)
 
-    async def _wait_history(self, shard: int, at_ms: int) -> int | None:
-        """History's watermark once it has reached `at_ms`; None when it did not in time."""
-        while (reached_ms := await self._backend.history.watermark(shard)) < at_ms:
+    async def _wait_history(self, shard: int, at_ms: int) -> bool:
+        """Wait until history's own watermark has reached `at_ms`. False: not in time."""
+        while await self._backend.history.watermark(shard) < at_ms:
             if self._left_s() <= 0:
-                return None
+                return False
             await trio.sleep(min(HISTORY_POLL_S, self._left_s()))
-        return reached_ms
+        return True
 
     def _left_s(self) -> float:
         return max(0.0, self._deadline - trio.current_time())
@@ -221,13 +213,15 @@ def _covers(row: BaseInterval, from_ms: int, to_ms: int) -> bool:
     return row.started_ms <= from_ms and to_ms <= row.ended_ms
 
 
-def _settled_ms(look: Look, slot: LiveSlot | None) -> int:
-    """Every row of this slot that the view does not show had ended by then."""
+def _settled_ms(look: Look, slot: LiveSlot | None, as_of: int) -> int:
+    """With history's watermark here, it has every row of this slot that the view does not show."""
     if slot is None or look.node is None or (slot.first_report_ms == 0 and slot.kind == BASE_NONE):
         return 0
     if slot.kind != BASE_NONE:
         return slot.started_ms
-    return slot.last_t_ms + max(slot.ttl_ms, look.node.ttl_ms)
+    lapsed_ms = slot.last_t_ms + max(slot.ttl_ms, look.node.ttl_ms)
+    # A slot of which its node has stopped to speak may seem to lapse only in the future.
+    return min(lapsed_ms + 1, as_of - HISTORY_TOLD_MS)
 
 
 def _with_open(closed: list[BaseInterval], open_row: BaseInterval | None) -> list[BaseInterval]:
@@ -243,14 +237,3 @@ def _undecided(look: Look) -> list[Gap]:
         return []
     began_ms = look.head.provisional_from_ms
     return [Gap(shard=look.shard, from_ms=began_ms, to_ms=OPEN_END, cause="degraded")]
-
-
-def _has_late_silence(
-    composition: Composition, workload: WorkloadRecord, slot: LiveSlot | None, history_ms: int
-) -> bool:
-    """Whether there is silence that a gap on its way to history might forgive."""
-    first_ms = _first_report(workload, slot)
-    if first_ms is None:
-        return False
-    unsure_ms = max(history_ms - GAP_LATE_MS, first_ms)
-    return any(kind == "silent" and ended > unsure_ms for kind, _, ended in composition.intervals)

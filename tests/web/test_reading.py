@@ -206,29 +206,38 @@ async def test_with_history_stuck_the_answer_is_older_and_not_wrong(world: World
     assert answer["ms"]["silent"] == 0
 
 
-async def test_a_gap_on_its_way_to_history_is_waited_for_before_silence_is_told(world: World) -> None:
+async def test_silence_in_a_gap_is_unobserved_and_provisional_until_a_beat_comes(world: World) -> None:
     """We did not listen, came back, and nobody has beaten yet: that is not the workload's silence."""
     start = world.now_ms() - 120_000
     last = start + 10_000
     lapsed = last + TTL
     world.report(LiveSlot(kind=0, ttl_ms=0, started_ms=0, last_t_ms=last, first_report_ms=start))
     world.history.rows[world.workload.workload_id] = [row(start, lapsed)]
-    world.history.stuck_at_ms = lapsed + 1
-
-    async def flush() -> None:
-        await trio.sleep(0.5)
-        world.history.all_gaps.append(
-            Gap(shard=0, from_ms=lapsed - 5_000, to_ms=lapsed + 10_000, cause="crash")
-        )
-        world.history.stuck_at_ms = None
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(flush)
-        answer = await uptime(world, start, intervals="true")
+    gap = Gap(shard=0, from_ms=lapsed - 5_000, to_ms=lapsed + 10_000, cause="crash")
+    world.history.all_gaps.append(gap)
+    answer = await uptime(world, start, intervals="true")
     assert answer["ms"]["silent"] == 0
     assert answer["ms"]["unobserved"] > 0
     assert answer["provisional"] is True
-    assert [gap["cause"] for gap in answer["gaps"]] == ["crash"]
+    [told] = answer["gaps"]
+    assert told == {
+        "from": format_rfc3339(gap.from_ms),
+        "to": format_rfc3339(gap.to_ms),
+        "cause": "crash",
+        "decided": True,
+    }
+
+
+async def test_a_workload_its_node_no_longer_speaks_of_is_read_at_once(world: World) -> None:
+    """Its row beats on, so its slot never seems to have lapsed; history's watermark is a second old."""
+    start = world.now_ms() - 120_000
+    gone = LiveSlot(kind=0, ttl_ms=TTL, started_ms=0, last_t_ms=world.now_ms(), first_report_ms=start)
+    world.report(gone)
+    world.history.rows[world.workload.workload_id] = [row(start, start + TTL)]
+    world.history.watermark_lag_ms = 900
+    began = trio.current_time()
+    assert (await uptime(world, start))["ms"]["up"] == TTL
+    assert trio.current_time() - began < 0.2
 
 
 async def test_an_undecided_gap_is_provisional(world: World) -> None:

@@ -224,10 +224,7 @@ async def test_events_and_points_go_through(here: Installation) -> None:
     rows = [{"workload_id": here.node.workload_ids[0], "points": "2.5"}]
     body = json.dumps({"day": day, "rows": rows}).encode()
     path = "/v1/projects/alpha/points"
-    replies = [
-        await here.ask("POST", path, json.dumps(body).encode(), idempotency_key=key)
-        for key in ("a", "a", "b")
-    ]
+    replies = [await here.ask("POST", path, body, idempotency_key=key) for key in ("a", "a", "b")]
     assert [reply.status for reply in replies] == [201, 201, 409]
     assert replies[0].body == replies[1].body
     totals = await here.get(f"{path}?day={day}")
