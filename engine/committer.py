@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from errno import ENOSPC
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import trio
 
 from engine.actors import Actors
+from engine.core.beats import BEAT_DTYPE
 from engine.core.records import Gap
 from engine.decisions import Decisions
 from engine.gaps import Gaps
@@ -23,13 +25,26 @@ from engine.journal import Journal
 from engine.journal_blocks import Kind
 from engine.settings import JournalSettings
 
+Array = npt.NDArray[Any]
+
+_NO_BEATS = np.empty(0, BEAT_DTYPE)
+
 
 class CommitterStatistics(NamedTuple):
-    committed_ms: int
+    listened_ms: int
     failing: bool
     in_flight_beats: int
     commit_ms_last: float
     commit_ms_max: float
+
+
+class Commit(NamedTuple):
+    """What one commit writes, and who waits for it."""
+
+    now_ms: int
+    group: list[Waiting]
+    beats: Array  # of the group, BEAT_DTYPE
+    blocks: list[tuple[Kind, bytes]]
 
 
 class Committer:
@@ -57,7 +72,7 @@ class Committer:
         self._settled = trio.Condition()
         self._in_flight: list[Waiting] = []
         self.applied_position = journal.committed  # everything before it is applied to the table
-        self.committed_ms = 0  # when the last commit was taken from the queue: the shard listened till then
+        self.listened_ms = 0  # the last committed tick or beat: the shard listened till then
         self.failing_since_ms: int | None = None  # the journal's writes fail
         self._short_since_ms: int | None = None  # free disk is below the reserve
         self._last_ms = self._max_ms = 0.0
@@ -87,38 +102,56 @@ class Committer:
 
     async def _commit(self) -> bool:
         """One commit, shielded: once begun its outcome must be known."""
-        intake, journal = self._intake, self._journal
-        group = self._in_flight = intake.take_waiting()
-        now_ms = intake.now_ms()
-        beats = None
-        if group:
-            beats = group[0].beats if len(group) == 1 else np.concatenate([each.beats for each in group])
-            journal.append(Kind.BEATS, now_ms, beats.tobytes())
-        taken = journal.take()
+        commit = self.begin()
         started = trio.current_time()
         try:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(journal.commit, taken)
+                await trio.to_thread.run_sync(self._journal.commit, commit.blocks)
         except OSError as error:
-            journal.settle(taken, written=False)
-            self._in_flight = []
-            self._refuse(group, error)
-            await self._tell_settled()
-            return False
-        journal.settle(taken, written=True)
-        self._time(trio.current_time() - started)
-        self._listening_again(now_ms)
-        self.committed_ms = now_ms
-        if beats is not None:
+            self.failed(commit, error)
+        else:
+            self._time(trio.current_time() - started)
+            self.written(commit)
+        await self._tell_settled()
+        return self.failing_since_ms is None
+
+    def begin(self) -> Commit:
+        """Take all that waits for one commit."""
+        group = self._in_flight = self._intake.take_waiting()
+        now_ms = self._intake.now_ms()
+        beats = _NO_BEATS
+        if group:
+            beats = group[0].beats if len(group) == 1 else np.concatenate([each.beats for each in group])
+            self._journal.append(Kind.BEATS, now_ms, beats.tobytes())
+        return Commit(now_ms, group, beats, self._journal.take())
+
+    def written(self, commit: Commit) -> None:
+        """The commit is on disk: apply its beats, answer, tell the actors what changed."""
+        journal, intake = self._journal, self._intake
+        journal.settle(commit.blocks, written=True)
+        self._listening_again(commit.now_ms)
+        if any(kind == Kind.TICK for kind, _ in commit.blocks):
+            self.listened_ms = max(self.listened_ms, commit.now_ms)
+        if len(commit.beats):
+            self.listened_ms = max(self.listened_ms, int(commit.beats["t_ms"].max()))
             self._decisions.close_fallen()
-            applied = intake.table.apply(beats)
-            intake.answer(group, beats, applied)
+            applied = intake.table.apply(commit.beats)
+            intake.answer(commit.group, commit.beats, applied)
             self._actors.tell(applied.heard, applied.said)
-            self._decisions.drain(journal, now_ms)
+            self._decisions.drain(journal, commit.now_ms)
         self.applied_position = journal.committed
         self._in_flight = []
-        await self._tell_settled()
-        return True
+
+    def failed(self, commit: Commit, error: OSError) -> None:
+        """The commit is not on disk: its beats are refused, everything else waits for the next."""
+        self._journal.settle(commit.blocks, written=False)
+        self._in_flight = []
+        if self.failing_since_ms is None:
+            self.failing_since_ms = self.listened_ms or commit.now_ms
+            self._failed(error)
+        self._intake.busy = True
+        if commit.group:
+            self._intake.refuse_busy(commit.group)
 
     def set_short_of_disk(self, short: bool, now_ms: int) -> None:
         """Take no beats while the disk is below its reserve; that time, once over, is a gap of ours."""
@@ -136,14 +169,6 @@ class Committer:
         """Since when no beats can be taken; None: they can."""
         since = [each for each in (self.failing_since_ms, self._short_since_ms) if each is not None]
         return min(since, default=None)
-
-    def _refuse(self, group: list[Waiting], error: OSError) -> None:
-        if self.failing_since_ms is None:
-            self.failing_since_ms = self.committed_ms or self._intake.now_ms()
-            self._failed(error)
-        self._intake.busy = True
-        if group:
-            self._intake.refuse_busy(group)
 
     def _listening_again(self, now_ms: int) -> None:
         """The journal takes beats again: what it could not take meanwhile is our fault."""
@@ -175,7 +200,7 @@ class Committer:
 
     def statistics(self) -> CommitterStatistics:
         return CommitterStatistics(
-            self.committed_ms,
+            self.listened_ms,
             self.failing_since_ms is not None,
             sum(len(waiting.beats) for waiting in self._in_flight),
             self._last_ms,

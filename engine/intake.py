@@ -118,13 +118,11 @@ class Intake:
             return
         rows = self.table.row
         entry = 2 * index + (beat.generation & 1)
-        interval = max(int(rows.interval_ms[index]), self.pace.interval_ms_min)
-        ttl = interval * 3 // 2
-        if beat.capability:
-            slot_map = 1
-        else:
+        interval, slot_map, session_ttl = int(rows.interval_ms[index]), 1, 0
+        if not beat.capability:
             slot_map = int(self.table.generation.map[entry])
-            ttl = max(ttl, int(self.table.generation.session_ttl_ms[entry]))
+            session_ttl = int(self.table.generation.session_ttl_ms[entry])
+        ttl = self.pace.ttl(interval, session_ttl)
         if self._full():
             reply(PlainAnswer(Code.BUSY, self._settings.busy_retry_ms, 0, beat.t_ms))
             return

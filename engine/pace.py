@@ -51,6 +51,10 @@ class Pace:
         ttl: Array = np.maximum(self.intervals(configured_ms) * 3 // 2, session_ttl_ms)
         return ttl
 
+    def ttl(self, configured_ms: int, session_ttl_ms: int = 0) -> int:
+        """The same for one beat."""
+        return max(max(configured_ms, self.interval_ms_min) * 3 // 2, session_ttl_ms)
+
     def next_ms(self, configured_ms: Array) -> Array:
         """When to send next: drawn from the last `jitter` of the interval, never below 1 s. Shape (n,)."""
         interval = self.intervals(configured_ms)

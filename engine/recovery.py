@@ -64,7 +64,7 @@ class _Replay:
             beats = np.frombuffer(block.payload, BEAT_DTYPE)
             self._waiting.append(beats)
             self._waiting_beats += len(beats)
-            self._heard_at(block.t_ms)
+            self._heard_at(int(beats["t_ms"].max()))
             if self._waiting_beats >= _BEATS_AT_ONCE:
                 self.flush()
             return

@@ -135,7 +135,7 @@ class Table(Entries):
         codes[resync & (self.row.check[index] == 0)] = Code.RESYNC
         entry = 2 * index + (beats["generation"] & 1)
         live = self.generation.live[entry] == beats["generation"]
-        codes[live & (t >= self.generation.rekey_ms[entry]) & (beats["origin"] == 0)] = Code.REKEY
+        codes[live & (t >= self.generation.rekey_ms[entry])] = Code.REKEY
         return codes
 
     def _store_changed(
