@@ -129,6 +129,7 @@ class Committer:
         """The commit is on disk: apply its beats, answer, tell the actors what changed."""
         journal, intake = self._journal, self._intake
         journal.settle(commit.blocks, written=True)
+        self._decisions.now_ms = max(self._decisions.now_ms, commit.now_ms)
         self._listening_again(commit.now_ms)
         if any(kind == Kind.TICK for kind, _ in commit.blocks):
             self.listened_ms = max(self.listened_ms, commit.now_ms)
