@@ -44,8 +44,11 @@ install_all() { # lock-file
     "$uv" venv --quiet --no-python-downloads --python "$python" "$venv" >&2 || fail "no virtual environment"
   fi
   say "installing locked dependencies ($1)"
-  "$uv" pip install --quiet --no-python-downloads --python "$venv/bin/python" --require-hashes -r "$top/$1" >&2 \
+  # Compiled now: five processes start at once, and some environments forbid Python to keep what it compiles.
+  "$uv" pip install --quiet --compile-bytecode --no-python-downloads --python "$venv/bin/python" \
+    --require-hashes -r "$top/$1" >&2 \
     || fail "the dependencies cannot be installed; is the package index reachable?"
+  (cd "$top" && "$venv/bin/python" -m compileall -q np1 engine storage web worker node nodepulse bench) >&2 || true
   for packages in "$venv"/lib/python3*/site-packages; do
     printf '%s\n' "$top" > "$packages/nodepulse.pth"
   done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ def json_option(command: Command) -> Command:
 def print_json(value: Any) -> None:
     """One line, the last of what a command prints, however long and however the stream is buffered."""
     left = orjson.dumps(value) + b"\n"
-    stream = click.get_binary_stream("stdout")
+    stream = sys.stdout.buffer
     while left:
         # Under PYTHONUNBUFFERED the stream is the bare file, which may take less than it was given.
         taken = stream.write(left)
