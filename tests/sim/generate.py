@@ -40,7 +40,7 @@ def generate(seed: int, *, hours: float = 8.0, nodes: int = 4, beats_max: int = 
         client = Client(rng, clock, row, begin_ms=born_ms, end_ms=end_ms, beats_max=beats_max)
         meant = sent = client.live()
         for fault in faults:
-            if rng.random() < 0.6:
+            if rng.random() < 0.8:
                 sent = aim(rng, row, sorted(sent, key=lambda a: a.at_ms), fault)
         came = [a for a in sent if begin_ms <= a.at_ms < end_ms and not _dropped(rng, a, faults)]
         arrivals += came
@@ -65,7 +65,7 @@ def _faults(rng: Random, rows: list[Row], beats_max: int, begin_ms: int, end_ms:
     """Crashes, stalls, full disks and drops, while somebody is beating; often one soon after another, at a
     distance that decides whether a row sees them as one."""
     faults: list[Fault] = []
-    for _ in range(rng.choice([0, 1, 2, 3, 4])):
+    for _ in range(rng.choice([0, 2, 3, 4, 5])):
         row = rng.choice(rows)
         born_ms = row.slots[0].created_ms
         at_ms = born_ms + rng.randrange(min(end_ms - born_ms, beats_max * row.interval_ms))
@@ -81,12 +81,12 @@ def _faults(rng: Random, rows: list[Row], beats_max: int, begin_ms: int, end_ms:
 
 
 def _fault(rng: Random, at_ms: int) -> Fault:
-    kind = rng.choice(["crash", "crash", "stall", "stall", "disk_full", "drops"])
+    kind = rng.choice(["crash", "crash", "stall", "stall", "disk_full", "drops", "drops"])
     long = {
         "crash": rng.choice([300, 2_000, 30_000, rng.randrange(500, 900_000)]),
         "stall": rng.choice([900, 1_000, 1_001, 1_500, 5_000, 90_000]),
         "disk_full": rng.choice([5_000, 200_000]),
-        "drops": rng.choice([100, 1_000, 60_000]),
+        "drops": rng.choice([100, 1_000, 60_000, 200_000]),
     }[kind]
     if kind != "crash":
         return Fault(kind=kind, from_ms=at_ms, to_ms=at_ms + long)

@@ -161,8 +161,8 @@ class Client:
 
 
 def aim(rng: Random, row: Row, arrivals: list[Arrival], fault: Fault) -> list[Arrival]:
-    """Let the row fall silent at a chosen distance before this fault and return to the millisecond at a limit of
-    forgiveness after it; what it sent in between never comes."""
+    """Let the row fall silent at a chosen distance before this fault and return to the millisecond at a limit
+    of forgiveness after it; what it sent in between never comes."""
     usable = [a for a in arrivals if a.note == "beat" and not a.stopping]
     before = next((a for a in reversed(usable) if a.at_ms <= fault.from_ms), None)
     after = next((a for a in usable if a.at_ms >= fault.to_ms), None)
@@ -171,7 +171,9 @@ def aim(rng: Random, row: Row, arrivals: list[Arrival], fault: Fault) -> list[Ar
     ttl = row.sessions[0].ttl_ms if row.sessions else row.interval_ms * 3 // 2
     interval = 2 * ttl // 3
     grace = max(60_000, 5 * interval)
-    limits = [interval, ttl, grace, rng.randrange(1, grace)]
+    limits = [interval, ttl, grace, grace, rng.randrange(1, grace)]
+    if fault.kind == "drops":
+        limits = [interval, ttl, rng.randrange(interval, grace)]
     back_ms = fault.to_ms + max(0, rng.choice(limits) - rng.choice([0, 0, 1]))
     quiet_ms = fault.from_ms - rng.choice([1, interval // 2, ttl - 1, ttl, rng.randrange(2 * ttl)])
     kept = [a for a in arrivals if not quiet_ms < a.at_ms <= max(back_ms, after.at_ms)]

@@ -75,7 +75,8 @@ class Row:
     """Everything the registry ever said of one row.
 
     `interval_ms` is the row's configured interval. `revoked_ms`: each time at which the shard applied a
-    revocation; sessions opened up to then are dead from then on. `retired_ms`: the node itself is gone.
+    revocation; sessions opened up to then are dead from then on. `retired_ms`: when it applied that the node
+    itself is gone.
     """
 
     row: int

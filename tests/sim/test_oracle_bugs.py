@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from tests.sim.hand import Story, ms
-from tests.sim.history import Frame, Gap, History
+from tests.sim.history import Degraded, Frame, Gap, History
 from tests.sim.observed import Ack, Observed, OpenRow
 from tests.sim.oracle import Oracle, Rules, check
 from tests.sim.oracle.check_verdicts import event_id
@@ -448,6 +448,28 @@ def test_a_crash_without_its_gap_and_a_gap_without_a_fault_are_noticed():
     assert "gap" in rules_broken(bare, engine(bare))
     invented = replace(history, outages=())
     assert "gap" in rules_broken(invented, engine(invented))
+
+
+@pytest.mark.parametrize(
+    ("silent", "beating", "justified"), [(20, 113, True), (20, 114, False), (19, 0, False)]
+)
+def test_a_breaker_that_opens_for_too_few_is_noticed(silent: int, beating: int, justified: bool):
+    """20 of 133 are 15.04 %, 20 of 134 are 14.93 %."""
+    story = Story(slots=1, end_s=200)
+    story.beat(0, "h")
+    base = story.history()
+    row, frame = base.rows[0], base.records[0]
+    assert isinstance(frame, Frame)
+    rows, records = [], []
+    for number in range(silent + beating):
+        slot = replace(row.slots[0], workload_id=f"w{number}")
+        rows.append(replace(row, row=number, node_id=f"node {number}", slots=(slot,)))
+        records.append(replace(frame, row=number, frame_id=number))
+    for number in range(beating):
+        records.append(replace(frame, row=number, frame_id=1000 + number, t_ms=ms(80), seq=ms(80) << 16))
+    degraded = Degraded(from_ms=ms(100), to_ms=None)
+    history = replace(base, rows=tuple(rows), records=(*records, degraded), as_of_ms=ms(150))
+    assert rules_broken(history, engine(history)) == (set() if justified else {"degraded"})
 
 
 def test_a_ttl_below_the_sessions_is_noticed():

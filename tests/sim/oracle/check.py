@@ -92,7 +92,8 @@ def fact_violations(oracle: Oracle, one: Judged, ack: Ack | None, name: str) -> 
             yield Violation("ttl", name, one.t_ms, f"journaled ttl {frame.ttl_ms} below {least}")
     if not frame.durable and ack is None and BUSY in one.codes:
         deadly = [g for _, g in oracle.gaps() if g.cause not in ("stall", "drops", "degraded")]
-        if not any(g.from_ms <= one.t_ms <= g.to_ms for g in deadly):
+        # A frame may have been read before the tick that was committed last, and still not have been written.
+        if not any(g.from_ms - oracle.rules.tick_ms <= one.t_ms <= g.to_ms for g in deadly):
             yield Violation("vanished", name, one.t_ms, "neither durable nor BUSY, and nothing crashed")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from tests.sim.history import Degraded, Frame, Gap, Outage, Restart, Tick
 from tests.sim.oracle.oracle import Oracle
+from tests.sim.oracle.verdicts import allowed_states
 from tests.sim.oracle.violation import Violation
 
 CAUSES = {"restart": "crash", "lost_shard": "crash"}
@@ -15,10 +16,21 @@ def gap_violations(oracle: Oracle) -> Iterator[Violation]:
     yield from _restart_gaps(oracle)
     if oracle.history.outages is not None:
         yield from _gaps_and_outages(oracle, oracle.history.outages)
+    yield from _unjustified_breaker(oracle)
+
+
+def _unjustified_breaker(oracle: Oracle) -> Iterator[Violation]:
+    """DEGRADED only when so many rows can have been SUSPECT, and so large a part of UP + SUSPECT."""
     for record in oracle.history.records:
-        if isinstance(record, Degraded) and len(oracle.history.rows) < oracle.rules.breaker_rows:
-            name = f"shard {oracle.history.shard}"
-            yield Violation("degraded", name, record.from_ms, "too few rows for it")
+        if not isinstance(record, Degraded):
+            continue
+        states = [allowed_states(oracle.transitions(row), record.from_ms) for row in oracle.history.rows]
+        suspect = sum("suspect" in state for state in states)
+        up = sum(state == {"up"} for state in states)
+        few = suspect < oracle.rules.breaker_rows
+        if few or suspect * 100 <= oracle.rules.breaker_percent * (up + suspect):
+            detail = f"at most {suspect} rows were SUSPECT, {up} certainly UP"
+            yield Violation("degraded", f"shard {oracle.history.shard}", record.from_ms, detail)
 
 
 def _restart_gaps(oracle: Oracle) -> Iterator[Violation]:

@@ -38,6 +38,7 @@ class Rules:
     standby_lag_ms = 2_000  # [5] code 8 may lag
     tick_ms = 1_000  # [3]
     breaker_rows = 20  # [3] DEGRADED needs at least so many SUSPECT rows
+    breaker_percent = 15  # [3] and more than this part of UP + SUSPECT
     release_intervals = 7  # [3] all rows released at 15 % per interval
 
     def interval(self, ttl_ms: int) -> int:
