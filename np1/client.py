@@ -340,7 +340,7 @@ class BeatClient:
             self._want_session(now_ms)
         if running is not None and not running.credited:
             running.answered = True
-            running.busy = ack.code is Code.BUSY and running.wants_ack
+            running.busy = ack.code is Code.BUSY
             self._pace.answered(ack, now_ms)
         if ack.code is Code.CLOCK:
             return self._clock_refused(known, now_ms)

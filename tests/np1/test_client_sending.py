@@ -96,6 +96,15 @@ def test_a_try_that_would_come_after_the_next_beat_is_left_out():
     assert [at - first_ms for at, _ in rig.frames()] == [0, 1_100, 3_000, 4_100]
 
 
+def test_the_third_try_follows_the_ttl_that_was_told_last():
+    rig = Rig()
+    rig.ack(rig.beat(), next_ms=600_000, ttl_ms=900_000)
+    rig.until(SendUdp)
+    first_ms, before = rig.now_ms, len(rig.log)
+    rig.advance(500_000)
+    assert [at - first_ms for at, _ in rig.frames(before)] == [1_100, 1_100 + 247_500]
+
+
 def test_every_try_has_a_new_and_higher_seq():
     rig = Rig()
     rig.beat()
@@ -413,6 +422,14 @@ def test_a_stop_that_nobody_answers_is_tried_three_times_and_given_up():
     assert [rig.read(sent).flags for _, sent in rig.frames(start)] == [FLAG_STOPPING] * 3
     assert rig.log[-1][1] == Stopped(credited=False)
     assert rig.client.statistics().unacknowledged == 0  # a stop vouches for nothing
+
+
+def test_a_stop_is_no_probe():
+    rig = Rig()
+    rig.ack(silent_until_http(rig), next_ms=2 * PROBE_MS_MAX)
+    rig.advance(PROBE_MS_MAX + 1)
+    (sent,) = rig.take(rig.client.stop(rig.now_ms))
+    assert isinstance(sent, SendHttp)
 
 
 def test_a_stop_that_is_answered_busy_goes_on():
