@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+import structlog
 import trio
 
 from web.metrics import Requests
@@ -28,6 +29,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 DISCARD_S = 1.0  # how long an oversized body is read and thrown away, so that its sender sees the refusal
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?", re.ASCII)
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -72,6 +74,8 @@ class Guard:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[REQUEST_ID] = _request_id(scope)
+        # Every line that is logged for this request, by whomever, says which request and trace it was.
+        structlog.contextvars.bind_contextvars(request_id=scope[REQUEST_ID], **_trace(scope))
         answer = _Answer(scope, send)
         body = bytearray()
         began = trio.current_time()
@@ -175,9 +179,11 @@ async def _refuse(problem: RefusedError, scope: Scope, answer: _Answer) -> None:
     headers = [
         (b"content-type", CONTENT_TYPE.encode()),
         (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),  # what follows on this connection may be the rest of the body
         *((name.encode(), value.encode()) for name, value in problem.headers.items()),
     ]
+    if scope["http_version"].startswith("1"):
+        # What follows on this connection may be the rest of the body. HTTP/2 ends only the stream.
+        headers.append((b"connection", b"close"))
     await answer({"type": "http.response.start", "status": problem.status, "headers": headers})
     await answer({"type": "http.response.body", "body": body, "more_body": False})
 
@@ -192,6 +198,12 @@ def _header(scope: Scope, wanted: bytes) -> str:
 def _announced_bytes(scope: Scope) -> int:
     text = _header(scope, b"content-length")
     return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else 0  # h11 has refused anything else
+
+
+def _trace(scope: Scope) -> dict[str, str]:
+    """The trace this request is part of, by W3C `traceparent`."""
+    match = _TRACEPARENT.fullmatch(_header(scope, b"traceparent"))
+    return {} if match is None or not int(match[1], 16) else {"trace_id": match[1]}
 
 
 def _request_id(scope: Scope) -> str:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
+import trio
 from quart import Response, request
 from quart_trio import QuartTrio
 
@@ -121,6 +123,8 @@ async def read_body(kind: type[T]) -> tuple[T, bytes]:
     """The request's JSON body as `kind`, and its bytes. RefusedError 400 `malformed` with a pointer."""
     raw = await request.get_data(cache=True, as_text=False, parse_form_data=False)
     try:
+        if len(raw) > BODY_BYTES_MAX:
+            return await trio.to_thread.run_sync(partial(msgspec.json.decode, raw, type=kind)), raw
         return msgspec.json.decode(raw, type=kind), raw
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise malformed(error if isinstance(error, msgspec.MsgspecError) else "not UTF-8") from error

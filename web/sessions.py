@@ -189,7 +189,14 @@ async def _commit(
         )
     except RateLimitedError as error:
         raise RefusedError(
-            429, "rate", "too many signed requests of this node", headers={"retry-after": "60"}
+            429,
+            "rate",
+            "too many signed requests of this node",
+            headers={
+                "retry-after": "60",
+                "ratelimit-policy": f'"node";q={backend.settings.session_rate_per_min};w=60',
+                "ratelimit": '"node";r=0;t=60',
+            },
         ) from error
     except NonceSeenError as error:
         raise RefusedError(409, "nonce_seen", "this nonce was used before") from error

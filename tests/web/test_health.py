@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import structlog.testing
 import trio
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
@@ -155,6 +156,21 @@ async def test_every_answer_has_an_id_and_the_headers_of_caution(world: World) -
     assert len(forged.headers["x-request-id"]) == 16
     secure = await world.client.get("/livez", scheme="https")
     assert "strict-transport-security" in secure.headers
+
+
+async def test_what_is_logged_names_the_request_and_its_trace(world: World) -> None:
+    world.directory.away = True
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    headers = {
+        "authorization": "Bearer x",
+        "x-request-id": "mine-2",
+        "traceparent": f"00-{trace}-00f067aa0ba902b7-01",
+    }
+    with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
+        assert (await world.client.get("/v1/nodes", headers=headers)).status_code == 503
+        await world.client.get("/v1/nodes", headers={**headers, "traceparent": "nonsense"})
+    assert [(line["event"], line["request_id"]) for line in lines] == [("store_unavailable", "mine-2")] * 2
+    assert [line.get("trace_id") for line in lines] == [trace, None]
 
 
 async def test_longer_bodies_are_taken_only_where_they_are_needed(

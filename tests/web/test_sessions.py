@@ -152,6 +152,8 @@ async def test_the_eleventh_request_in_a_minute_is_too_many(world: World) -> Non
     response = await ask(world, world.session_body())
     assert response.status_code == 429
     assert response.headers["retry-after"] == "60"
+    assert response.headers["ratelimit-policy"] == '"node";q=10;w=60'
+    assert response.headers["ratelimit"] == '"node";r=0;t=60'
 
 
 async def test_a_nonce_works_once(world: World) -> None:
