@@ -31,6 +31,7 @@ class Stores(msgspec.Struct, frozen=True):
     directory: Directory
     ledger: Ledger
     outbox: Outbox
+    statistics: Callable[[], dict[str, int]] = dict  # of the connections; nothing in memory
 
 
 @asynccontextmanager
@@ -52,6 +53,7 @@ async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> Async
             directory=PostgresDirectory(db),
             ledger=PostgresLedger(db),
             outbox=outbox,
+            statistics=lambda: {**db.statistics(), **live.statistics()},
         )
 
 

@@ -77,9 +77,9 @@ class Postgres:
         """Connections open, of those idle, and the bound."""
         assert self._pool is not None, "not open"
         return {
-            "connections": self._pool.get_size(),
-            "connections_idle": self._pool.get_idle_size(),
-            "connections_max": self._pool.get_max_size(),
+            "postgres_connections": self._pool.get_size(),
+            "postgres_connections_idle": self._pool.get_idle_size(),
+            "postgres_connections_max": self._pool.get_max_size(),
         }
 
     async def _open(self) -> None:

@@ -1,7 +1,7 @@
 """History in PostgreSQL: batches of intervals, events and gaps in, answers for web out.
 
 A batch is one transaction. Intervals travel by binary COPY made from the array itself; the first try goes
-straight into the table, and only a batch that was (partly) written before takes the way over a staging
+straight into the table, and only a batch that was (partly) written before is tried again by way of a staging
 table. Nothing here judges what an interval means: that is `engine/core/compose.py`.
 """
 
@@ -115,9 +115,19 @@ def copy_rows(intervals: np.ndarray) -> bytes:
 
 
 async def _flush(connection: Connection, batch: FlushBatch, intervals: bytes) -> None:
+    try:
+        await _write(connection, batch, intervals, merge=False)
+    except asyncpg.UniqueViolationError:
+        # Some of it is there already. A second transaction, and not a savepoint in the first: that would cost
+        # every batch two round trips, and this is rare (a replay after a crash).
+        await _write(connection, batch, intervals, merge=True)
+
+
+async def _write(connection: Connection, batch: FlushBatch, intervals: bytes, *, merge: bool) -> None:
     async with connection.transaction():
         if intervals:
-            await _write_intervals(connection, intervals)
+            source = _COPY_HEADER + intervals + _COPY_TRAILER
+            await (_merge_intervals if merge else _copy_intervals)(connection, source)
         if batch.gaps:
             await _write_gaps(connection, batch.gaps)
         for first in range(0, len(batch.first_reports), REPORTS_PER_STATEMENT):
@@ -137,15 +147,10 @@ async def _flush(connection: Connection, batch: FlushBatch, intervals: bytes) ->
             await _write_events(connection, batch.events)  # last: the lock is held from here to the commit
 
 
-async def _write_intervals(connection: Connection, rows: bytes) -> None:
-    source = _COPY_HEADER + rows + _COPY_TRAILER
-    try:
-        async with connection.transaction():  # a savepoint
-            await connection.copy_to_table(
-                "base_interval", source=io.BytesIO(source), columns=_COLUMNS, format="binary"
-            )
-    except asyncpg.UniqueViolationError:
-        await _merge_intervals(connection, source)
+async def _copy_intervals(connection: Connection, source: bytes) -> None:
+    await connection.copy_to_table(
+        "base_interval", source=io.BytesIO(source), columns=_COLUMNS, format="binary"
+    )
 
 
 async def _merge_intervals(connection: Connection, source: bytes) -> None:

@@ -72,6 +72,7 @@ class RedisLiveView:
     def __init__(self, settings: RedisSettings) -> None:
         self._settings = settings
         self._redis: Any = None
+        self._calls = 0
         self._hint = Hint()
         self._tail: asyncio.Task[None] | None = None
 
@@ -140,6 +141,10 @@ class RedisLiveView:
             self._tail.result()  # it never ends but by a bug
         await self._hint.wait(timeout_s)
 
+    def statistics(self) -> dict[str, int]:
+        """Calls under way, and how many can be without one waiting for another's connection."""
+        return {"redis_calls": self._calls, "redis_connections_max": CONNECTIONS_MAX}
+
     def _keys(self, shard: int) -> list[str]:
         return [f"{self._settings.prefix}:{name}:{shard}" for name in ("rows", "slots", "head")]
 
@@ -149,7 +154,11 @@ class RedisLiveView:
 
     async def _call(self, command: Callable[[], Awaitable[T]]) -> T:
         """Await a command on the host loop. StoreUnavailableError."""
-        return await await_host(self._on_host, command)
+        self._calls += 1
+        try:
+            return await await_host(self._on_host, command)
+        finally:
+            self._calls -= 1
 
     async def _on_host(self, command: Callable[[], Awaitable[T]]) -> T:
         try:

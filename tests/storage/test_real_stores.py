@@ -294,6 +294,14 @@ async def test_a_call_that_waits_for_a_lock_ends_with_its_timeout(on_uvloop, pos
         assert await stores.directory.project("alpha") is None
 
 
+async def test_the_connections_are_told(stores):
+    await given_project(stores)
+    told = stores.statistics()
+    assert told["postgres_connections"] == told["postgres_connections_idle"] == 1
+    assert told["postgres_connections_max"] == DatabaseSettings().pool_connections_max
+    assert told["redis_calls"] == 0
+
+
 async def test_more_calls_than_connections_wait_for_their_turn(on_uvloop, postgres_url, valkey_url):
     settings = DatabaseSettings(url=postgres_url, pool_connections_max=2)
     async with open_stores(settings, RedisSettings(url=valkey_url)) as stores, trio.open_nursery() as nursery:
