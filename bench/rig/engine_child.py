@@ -1,0 +1,209 @@
+"""One real shard of the engine in a process of its own, its table filled by columns, its stores of no cost.
+
+Orders: `hold` (stop reading the sockets; the whole loop waits in that reading until `go`), `go` with the
+number of beats to come (answers, once they are all applied and answered, what that took), `statistics`,
+`reset` (forget the peaks). It ends when stdin closes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import structlog
+import trio
+
+from bench.rig.child import say
+from bench.rig.machine import cpu_s, rss_bytes
+from bench.rig.stores import POSITION, CountingHistory, CountingLiveView, StillRegistry
+from bench.rig.world import fill
+from engine.core.keys import MasterSecrets
+from engine.core.ports import History, LiveView, RegistryFeed
+from engine.http_requests import PlainRequests
+from engine.ingest_http import HttpListener, serve_http
+from engine.listener_udp import UdpListener
+from engine.parts import Surroundings
+from engine.settings import EngineSettings
+from engine.shard import Shard
+from engine.sockets import DropCounter
+from storage.bridge import await_host, run_on_uvloop
+
+SECRETS = MasterSecrets(secrets={1: bytes(range(32))})
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What the bench asks for."""
+
+    directory: str
+    rows: int
+    workloads: int
+    interval_ms: int
+    shard: int = 0
+    udp_fds: list[int] = []
+    http_fd: int = -1
+    settings: dict[str, Any] = {}
+
+
+class Meter:
+    """Measures from `go` until so many beats have been applied and answered."""
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+        self._left = 0
+        self._began = (0.0, 0.0)
+        self._answer = shard.intake.answer
+        shard.intake.answer = self._counted  # type: ignore[method-assign] # a bench's hand on the pulse
+
+    def go(self, frames: int) -> None:
+        self._left = frames
+        self._began = (time.perf_counter(), cpu_s())
+
+    def _counted(self, group: Any, beats: Any, applied: Any) -> None:
+        self._answer(group, beats, applied)
+        if self._left <= 0:
+            return
+        self._left -= len(beats)
+        if self._left <= 0:
+            wall, cpu = time.perf_counter() - self._began[0], cpu_s() - self._began[1]
+            say(wall_s=wall, cpu_s=cpu, **figures(self._shard))
+
+
+class Gate:
+    """Holds a listener: its next reading waits, and the loop with it, so that the queue can be filled.
+
+    The time held is no stall of the shard's: its readings are counted from the moment it is let go.
+    """
+
+    def __init__(self, listener: UdpListener, shard: Shard, meter: Meter) -> None:
+        self._read = listener.read
+        self._listener, self._shard, self._meter = listener, shard, meter
+        self.closed = False
+        listener.read = self._gated  # type: ignore[method-assign]
+
+    def _gated(self) -> bool:
+        if self.closed:
+            self.closed = False
+            say(held=True)
+            order = json.loads(sys.stdin.readline())
+            for each in self._shard.listeners:
+                each.begin(self._shard.clock.now_ms())
+            self._meter.go(order["frames"])
+        return self._read()
+
+
+def figures(shard: Shard) -> dict[str, Any]:
+    """What the shard counts."""
+    counted = shard.statistics()
+    udp = [each.statistics() for each in shard.listeners]
+    return {
+        "taken": shard.intake.taken,
+        "answered": {str(code): number for code, number in shard.intake.answered.items()},
+        "rejected": dict(shard.intake.rejected),
+        "acks_sent": sum(each.acks_sent for each in udp),
+        "acks_lost": sum(each.acks_lost for each in udp),
+        "batches": sum(each.batches for each in udp),
+        "commits": counted["journal"]["commits"],
+        "commit_ms_max": counted["committer"]["commit_ms_max"],
+        "actors_started": counted["actors"]["started"],
+        "process_cpu_s": cpu_s(),
+        "rss_bytes": rss_bytes(),
+    }
+
+
+async def _main(options: Options) -> int:
+    udp = tuple(socket.socket(fileno=fd) for fd in options.udp_fds)
+    settings = msgspec.convert(options.settings, EngineSettings)
+    shard = Shard(
+        settings=settings,
+        shard=options.shard,
+        directory=Path(options.directory) / f"{options.shard}",
+        around=Surroundings(
+            registry=cast("RegistryFeed", StillRegistry()),
+            history=cast("History", CountingHistory()),
+            live=cast("LiveView", CountingLiveView()),
+            secrets=SECRETS,
+            log=structlog.get_logger(),
+            report=_report,
+            udp=udp,
+            drops=DropCounter(udp) if udp else None,
+        ),
+    )
+    fill(
+        shard.table,
+        rows=options.rows,
+        workloads=options.workloads,
+        interval_ms=options.interval_ms,
+        now_ms=shard.clock.now_ms(),
+    )
+    shard.registry.position, shard.registry.loaded = POSITION, True
+    meter = Meter(shard)
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_orders, shard, meter, stop)
+        await shard.serve(
+            open_doors=partial(_open_http, options),
+            listening=lambda: say(listening=True, rss_bytes=rss_bytes()),
+            stop=stop,
+        )
+        nursery.cancel_scope.cancel()
+    return 0
+
+
+async def _open_http(options: Options, shard: Shard) -> Callable[[], Awaitable[None]]:
+    if options.http_fd < 0:
+        return trio.lowlevel.checkpoint
+    listener: HttpListener = await await_host(
+        partial(
+            serve_http,
+            socket.socket(fileno=options.http_fd),
+            door=shard.intake,
+            secrets=SECRETS,
+            settings=shard.settings.ingest,
+            plain=PlainRequests(door=shard.intake, secrets=SECRETS),
+        )
+    )
+
+    async def close() -> None:
+        await await_host(listener.close)
+
+    return close
+
+
+async def _orders(shard: Shard, meter: Meter, stop: trio.Event) -> None:
+    gates: list[Gate] = []
+    while True:
+        await trio.lowlevel.wait_readable(sys.stdin)
+        line = sys.stdin.readline()
+        if not line:
+            stop.set()
+            return
+        order = json.loads(line)
+        if order["do"] == "hold":
+            gates = gates or [Gate(listener, shard, meter) for listener in shard.listeners]
+            gates[0].closed = True
+        elif order["do"] == "go":
+            meter.go(order["frames"])
+        elif order["do"] == "reset":
+            shard.committer.statistics()
+            say(**figures(shard))
+        else:
+            say(**figures(shard))
+
+
+def _report(error: BaseException, **_tags: Any) -> None:
+    raise error  # an actor that crashes ends the bench: its figures would be of something else
+
+
+if __name__ == "__main__":
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    decoded = msgspec.json.decode(sys.argv[1], type=Options)
+    os.makedirs(decoded.directory, exist_ok=True)
+    sys.exit(run_on_uvloop(partial(_main, decoded)))

@@ -1,0 +1,77 @@
+"""What a figure was measured on: the machine, its load at the time, and the versions of what took part."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from nodepulse import __version__
+
+_PACKAGES = ("numpy", "trio", "uvloop", "httptools", "msgspec", "asyncpg", "redis")
+_MB = 1024 * 1024
+
+
+def machine() -> dict[str, Any]:
+    """The machine: processors, kernel, memory, and the limits on socket buffers."""
+    return {
+        "cpu": _processor(),
+        "cpus": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "memory_mb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // _MB,
+        "system": f"{platform.system()} {platform.release()}",
+        "rmem_max": _number("/proc/sys/net/core/rmem_max"),
+        "wmem_max": _number("/proc/sys/net/core/wmem_max"),
+        "root": os.geteuid() == 0,
+        "load_at_start": load(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions by name; what is not there is left out."""
+    found = {"nodepulse": __version__, "python": platform.python_version()}
+    found |= {name: metadata.version(name) for name in _PACKAGES}
+    compiler = shutil.which("cc")
+    if compiler is not None:
+        told = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
+        found["cc"] = told.stdout.split("\n", 1)[0]
+    return found
+
+
+def load() -> list[float]:
+    """Runnable processes over 1, 5 and 15 minutes: more than there are processors, and some had to wait."""
+    return [round(average, 2) for average in os.getloadavg()]
+
+
+def cpu_s(pid: int | None = None) -> float:
+    """Processor seconds used so far by this process and its threads, or by another one (Linux)."""
+    if pid is None:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        return used.ru_utime + used.ru_stime
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def rss_bytes(pid: int | str = "self") -> int:
+    """Resident memory of a process now (Linux)."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _number(path: str) -> int | None:
+    file = Path(path)
+    return int(file.read_text()) if file.exists() else None
