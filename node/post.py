@@ -41,6 +41,8 @@ def _read(response: http.client.HTTPResponse, until: float) -> bytes:
             raise PostFailedError(f"the reply is longer than {REPLY_BYTES_MAX} bytes")
         if time.monotonic() > until:
             raise PostFailedError("the reply was not whole in time")
+    if response.length:
+        raise PostFailedError(f"the reply ended {response.length} bytes too soon")
     return body
 
 

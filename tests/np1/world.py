@@ -73,7 +73,7 @@ class FakeServer:
         self.grants[self.current] = (grant, t_ms)
         return SessionAnswer(grant=grant, server_ms=t_ms)
 
-    def take(self, frame, t_ms, *, http):
+    def take(self, frame, t_ms, *, http, next_ms=None):
         """The reply to a frame received at t, None for silence."""
         nothing = REFUSED if http else None
         if self.fault(t_ms) == "away":
@@ -96,7 +96,8 @@ class FakeServer:
             if beat.flags & FLAG_NO_ACK and code is Code.OK and not http:
                 return None
         ttl_ms = grant.ttl_ms if code in CREDITING and not beat.flags & FLAG_STOPPING else 0
-        next_ms = 1_000 if code is Code.BUSY else self.interval_ms * 95 // 100
+        if next_ms is None:
+            next_ms = 1_000 if code is Code.BUSY else self.interval_ms * 95 // 100
         return encode_ack(Ack(code, generation, beat.row, beat.seq, t_ms, next_ms, ttl_ms), grant.key)
 
     def _judge(self, beat, grant, t_ms):
