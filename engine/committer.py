@@ -16,11 +16,12 @@ import numpy.typing as npt
 import trio
 
 from engine.actors import Actors
+from engine.answers import Waiting
 from engine.core.beats import BEAT_DTYPE
 from engine.core.records import Gap
 from engine.decisions import Decisions
 from engine.gaps import Gaps
-from engine.intake import Intake, Waiting
+from engine.intake import Intake
 from engine.journal import Journal
 from engine.journal_blocks import Kind
 from engine.settings import JournalSettings

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from engine.answers import Keys, Outcome, Waiting, tell
 from engine.core.acks import build_acks
 from engine.core.beats import BEAT_DTYPE, ORIGIN_PLAIN
 from engine.core.siphash import Siphasher
@@ -23,32 +24,11 @@ from engine.pace import Pace
 from engine.rows import workload_id
 from engine.settings import IngestSettings
 from engine.table import Applied, Table
-from np1.codec import FLAG_NO_ACK, FLAG_STOPPING, FRAME_BYTES, Code
+from np1.codec import FLAG_STOPPING, FRAME_BYTES, Code
 
 Array = npt.NDArray[Any]
 
-_NO_ACKS = np.empty((0, FRAME_BYTES), np.uint8)
 _REFUSAL_EVERY_MS = 1_000  # STALE and CLOCK replies per row over UDP (WIRE.md, rule 4)
-
-
-class Keys(NamedTuple):
-    """The session keys of some beats, kept from their verification."""
-
-    low: Array
-    high: Array
-
-
-class Waiting(NamedTuple):
-    """Accepted beats of one submission.
-
-    `decided` gets codes and next_ms of all, then the ACK frames of those that are told, and which these are.
-    """
-
-    beats: Array  # BEAT_DTYPE
-    keys: Keys | None  # None: beats without seq, answered without an ACK frame
-    decided: Callable[[Array, Array, Array, Array], None]
-    datagrams: bool = False  # NO_ACK is heeded
-    unknown_ids: bool = False
 
 
 class IntakeStatistics(NamedTuple):
@@ -140,12 +120,11 @@ class Intake:
             ttl,
             0,
         )
-        told_ttl = 0 if beat.flags & FLAG_STOPPING else ttl
 
-        def decided(codes: Array, next_ms: Array, _acks: Array, _told: Array) -> None:
-            code = int(codes[0])
-            busy = code == Code.BUSY
-            reply(PlainAnswer(code, int(next_ms[0]), 0 if busy else told_ttl, beat.t_ms))
+        def decided(what: Outcome) -> None:
+            code = int(what.codes[0])
+            ttl_ms = 0 if code == Code.BUSY else int(what.ttl_ms[0])
+            reply(PlainAnswer(code, int(what.next_ms[0]), ttl_ms, int(what.t_ms[0])))
 
         self._put(Waiting(taken, None, decided, unknown_ids=beat.unknown_ids))
 
@@ -203,9 +182,9 @@ class Intake:
             return
         addresses = names[verified.accepted]
 
-        def decided(_codes: Array, _next_ms: Array, acks: Array, told: Array) -> None:
-            if len(acks):
-                send(acks, addresses[told])
+        def decided(what: Outcome) -> None:
+            if len(what.acks):
+                send(what.acks, addresses[what.told])
 
         keys = self._keys(verified.entry)
         self._put_or_busy(Waiting(verified.beats, keys, decided, datagrams=True))
@@ -271,8 +250,8 @@ class Intake:
             reply_all()
             return
 
-        def decided(_codes: Array, _next_ms: Array, acks: Array, _told: Array) -> None:
-            answers[verified.accepted] = acks
+        def decided(what: Outcome) -> None:
+            answers[verified.accepted] = what.acks
             reply_all()
 
         self._put_or_busy(Waiting(verified.beats, self._keys(verified.entry), decided))
@@ -325,65 +304,19 @@ class Intake:
     def answer(self, group: list[Waiting], beats: Array, applied: Applied) -> None:
         """Tell everyone of a committed and applied group what became of their beats."""
         self.taken += len(beats)
-        self._answer(group, beats, applied.codes)
+        self._answer(group, beats, applied.codes, applied.t_ms)
 
     def refuse_busy(self, group: list[Waiting]) -> None:
         """Tell everyone of a group that could not be recorded to try again."""
         beats = np.concatenate([waiting.beats for waiting in group])
-        self._answer(group, beats, np.full(len(beats), Code.BUSY, np.uint8))
+        self._answer(group, beats, np.full(len(beats), Code.BUSY, np.uint8), beats["t_ms"])
 
-    def _answer(self, group: list[Waiting], beats: Array, codes: Array) -> None:
+    def _answer(self, group: list[Waiting], beats: Array, codes: Array, t_ms: Array) -> None:
         index = (beats["row"] // self.table.shards).astype(np.int64)
         next_ms = self.pace.next_ms(self.table.row.interval_ms[index])
         next_ms[codes == Code.BUSY] = self._settings.busy_retry_ms
-        told = self._told(group, beats, codes)
-        acks = self._acks(group, beats, codes, next_ms, told)
-        start = sent = 0
-        for waiting in group:
-            end = start + len(waiting.beats)
-            own, mask = codes[start:end], told[start:end]
-            if waiting.unknown_ids and own[0] in (Code.OK, Code.EARLY, Code.STANDBY):
-                own[0] = Code.RESYNC
-            number = int(mask.sum())
-            waiting.decided(own, next_ms[start:end], acks[sent : sent + number], mask)
-            start, sent = end, sent + number
+        tell(self._hasher, group, beats, codes, t_ms, next_ms)
         self._count(codes)
-
-    @staticmethod
-    def _told(group: list[Waiting], beats: Array, codes: Array) -> Array:
-        """Which beats get an ACK frame: none without seq, and no quiet datagram whose beat went well."""
-        told: Array = (beats["flags"] & FLAG_NO_ACK == 0) | (codes > Code.EARLY)
-        start = 0
-        for waiting in group:
-            end = start + len(waiting.beats)
-            if not waiting.datagrams:
-                told[start:end] = waiting.keys is not None
-            start = end
-        return told
-
-    def _acks(self, group: list[Waiting], beats: Array, codes: Array, next_ms: Array, told: Array) -> Array:
-        if not told.any():
-            return _NO_ACKS
-        blank = np.zeros(1, np.uint64)
-        keys = [waiting.keys or Keys(blank, blank) for waiting in group]
-        low = np.concatenate([key.low for key in keys])
-        high = np.concatenate([key.high for key in keys])
-        if not told.all():
-            beats, codes, next_ms = beats[told], codes[told], next_ms[told]
-            low, high = low[told], high[told]
-        stopping = beats["flags"] & FLAG_STOPPING != 0
-        return build_acks(
-            self._hasher,
-            codes=codes,
-            generation=beats["generation"],
-            row=beats["row"],
-            seq=beats["seq"],
-            t_ms=beats["t_ms"],
-            next_ms=next_ms,
-            ttl_ms=np.where(stopping, 0, beats["ttl_ms"]),
-            key0=low,
-            key1=high,
-        )
 
     def _count(self, codes: Array) -> None:
         for code, number in enumerate(np.bincount(codes)):

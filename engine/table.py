@@ -39,6 +39,7 @@ class Applied(NamedTuple):
     """What became of a batch: codes to answer with, and what the actors must hear of."""
 
     codes: Array  # u1, one per beat, a crediting Code
+    t_ms: Array  # with which each was recorded: never below the row's last one
     heard: list[tuple[int, Heard]]  # row index
     said: list[tuple[int, Said]]  # slot index
 
@@ -108,7 +109,9 @@ class Table(Entries):
                 self._store_changed(ordered[now], t[now], beats[now], heard, said)
         codes = np.empty(count, np.uint8)
         codes[order] = self._codes(ordered, beats, t, early)
-        return Applied(codes, heard, said)
+        recorded = np.empty(count, np.int64)
+        recorded[order] = t
+        return Applied(codes, recorded, heard, said)
 
     def end_gap(self, end_ms: int) -> None:
         """A gap ended then: the first beat of a row at or after it starts new base rows (LIVENESS.md 2)."""
@@ -131,12 +134,20 @@ class Table(Entries):
     def _codes(self, index: Array, beats: Array, t: Array, early: Array) -> Array:
         """REKEY over RESYNC over EARLY over OK (WIRE.md)."""
         codes = np.where(early, np.uint8(Code.EARLY), np.uint8(Code.OK))
-        resync = beats["slots"] != self.row.slots_now[index]
-        codes[resync & (self.row.check[index] == 0)] = Code.RESYNC
         entry = 2 * index + (beats["generation"] & 1)
+        resync = (beats["slots"] != self.row.slots_now[index]) & (self.row.check[index] == 0)
+        if resync.any():
+            codes[resync & ~self._superseded(entry)] = Code.RESYNC
         live = self.generation.live[entry] == beats["generation"]
         codes[live & (t >= self.generation.rekey_ms[entry])] = Code.REKEY
         return codes
+
+    def _superseded(self, entry: Array) -> Array:
+        """Whether a frame of a newer generation has come: the client has the new slot map then."""
+        generations, other = self.generation, entry ^ 1
+        newer = generations.from_ms[other] > generations.from_ms[entry]
+        superseded: Array = (generations.live[other] >= 0) & newer & (generations.last_seq[other] != 0)
+        return superseded
 
     def _store_changed(
         self,
