@@ -36,7 +36,7 @@ class EngineKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     shards: int = 1
     metrics_host: str = "127.0.0.1"
-    metrics_port: int = 0  # of shard 0, the others follow; 0 = free ports, told in the log
+    metrics_port: int = 0  # of shard 0, the others follow; 0 = free ports, told in run/config.json
 
 
 class SentrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

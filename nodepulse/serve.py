@@ -8,7 +8,6 @@ if everything that was started also stopped in order.
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from engine.sockets import BeatSockets, PortTakenError, open_beat_sockets
 from nodepulse import readiness
 from nodepulse.child import stop_on_signals
 from nodepulse.config import Config
+from nodepulse.freeports import FreePorts, NoFreePortError
 from nodepulse.process import ProcessServant, clear_remains
 from nodepulse.runfolder import hold_lock, prepare, write_effective
 from nodepulse.stores import StoreServant, ensure_secrets
@@ -60,7 +60,7 @@ async def _serve(config: Config, run: Path, say: Say) -> int:
                 nursery.start_soon(_cancel_when, stop, starting)
                 await system.start()
             await _first_of(stop, supervisor.gave_up)
-        except (StartFailedError, PortTakenError, OSError) as error:
+        except (StartFailedError, PortTakenError, NoFreePortError, OSError) as error:
             log.critical("serve.cannot_start", why=str(error))
             code = UNCLEAN
         finally:
@@ -177,24 +177,20 @@ async def _migrate(config: Config) -> None:
 
 
 def _with_ports(config: Config, sockets: BeatSockets) -> Config:
-    """The configuration with every port 0 replaced by the port it became."""
-    replace = msgspec.structs.replace
-    web, worker, own = config.web, config.worker, config.serve
+    """The configuration with every port 0 replaced by the port it became. NoFreePortError."""
+    replace, free = msgspec.structs.replace, FreePorts()
+    engine, web, worker, own = config.engine, config.web, config.worker, config.serve
+    shards = engine.shards
     return replace(
         config,
         ingest=replace(config.ingest, port=sockets.port),
-        web=replace(web, port=web.port or free_tcp_port(web.host)),
-        worker=replace(worker, metrics_port=worker.metrics_port or free_tcp_port(worker.metrics_host)),
-        serve=replace(own, metrics_port=own.metrics_port or free_tcp_port(own.metrics_host)),
+        engine=replace(
+            engine, metrics_port=engine.metrics_port or free.pick(engine.metrics_host, count=shards)
+        ),
+        web=replace(web, port=web.port or free.pick(web.host)),
+        worker=replace(worker, metrics_port=worker.metrics_port or free.pick(worker.metrics_host)),
+        serve=replace(own, metrics_port=own.metrics_port or free.pick(own.metrics_host)),
     )
-
-
-def free_tcp_port(host: str) -> int:
-    """A TCP port that was free a moment ago: whoever binds it next may still find it taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
 
 
 def _patience(config: Config) -> Patience:
