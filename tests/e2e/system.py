@@ -172,9 +172,14 @@ class System:
         return pid if started_ticks(pid) == record["started_ticks"] else None
 
     def processes(self) -> list[int]:
-        """Every living process that descends from a start of this system."""
+        """Every living process that descends from a start of this system, or stands in its folder."""
         wanted = f"{MARK}={self.mark}".encode()
-        return sorted(pid for pid in all_pids() if wanted in environment_of(pid))
+        # PostgreSQL writes its titles over its environment, but stays in its folder.
+        return sorted(
+            pid
+            for pid in all_pids()
+            if wanted in environment_of(pid) or folder_of(pid).is_relative_to(self.folder)
+        )
 
     def metrics(self, child: str) -> dict[str, float]:
         """`/metrics` of an engine, by name with labels."""
@@ -309,3 +314,11 @@ def environment_of(pid: int) -> bytes:
         return Path(f"/proc/{pid}/environ").read_bytes()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return b""
+
+
+def folder_of(pid: int) -> Path:
+    """Where a process stands; the root for processes that have ended or are not ours to look at."""
+    try:
+        return Path(f"/proc/{pid}/cwd").readlink()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return Path("/")
