@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -35,6 +36,13 @@ class Record(msgspec.Struct, frozen=True):
     boot_id: str
 
 
+class Watcher(Protocol):
+    """Who is told of what runs, to end it when nobody else can (guarding.py)."""
+
+    def watch(self, pid: int) -> None: ...
+    def forget(self, pid: int) -> None: ...
+
+
 class ProcessServant:
     """Runs ``python -P -m nodepulse ARGS --parent-fd A --ready-fd B`` in a session of its own.
 
@@ -49,6 +57,7 @@ class ProcessServant:
         run_folder: Path,
         parent_fd: int,
         pass_fds: Sequence[int] = (),
+        guard: Watcher | None = None,
         program: Sequence[str] = (sys.executable, "-P", "-m", "nodepulse"),
     ) -> None:
         self.name = name
@@ -56,6 +65,7 @@ class ProcessServant:
         self._command = [*program, *args, "--parent-fd", str(parent_fd)]
         self._fds = (parent_fd, *pass_fds)
         self._record = run_folder / f"child-{name}.json"
+        self._guard = guard
         self._ready: int | None = None
         self._said = b""
 
@@ -79,6 +89,8 @@ class ProcessServant:
         finally:
             os.close(theirs)
         self.process = process
+        if self._guard is not None:
+            self._guard.watch(process.pid)
         ticks = started_ticks(process.pid)
         if ticks is not None:
             record = Record(self.name, process.pid, ticks, boot_id())
@@ -87,8 +99,8 @@ class ProcessServant:
     async def wait(self) -> str:
         assert self.process is not None, "not started"
         code = await self.process.wait()
-        self._record.unlink(missing_ok=True)
-        return _how(code)
+        self._forget(self.process.pid)
+        return describe_end(code)
 
     @property
     def has_listened(self) -> bool:
@@ -116,10 +128,15 @@ class ProcessServant:
             log.error("child.killed", child=self.name, why=f"did not stop within {within_s:g} s")
             self.process.kill()
             await self.process.wait()
-        self._record.unlink(missing_ok=True)
+        self._forget(self.process.pid)
         self._close_ready()
-        # A child that was asked before it had taken its signals dies of ours: that is in order.
-        return not asked or self.process.returncode in (0, -signal.SIGTERM)
+        code = await self.process.wait()
+        return not asked or ended_in_order(code)
+
+    def _forget(self, pid: int) -> None:
+        self._record.unlink(missing_ok=True)
+        if self._guard is not None:
+            self._guard.forget(pid)
 
     def _close_ready(self) -> None:
         if self._ready is not None:
@@ -191,8 +208,14 @@ def _send(pidfd: int, number: signal.Signals) -> None:
         return  # ended meanwhile: what was wanted
 
 
-def _how(code: int) -> str:
+def describe_end(code: int) -> str:
+    """How a process ended, in words."""
     return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+
+
+def ended_in_order(code: int) -> bool:
+    """0, or our SIGTERM: one that was asked before it had taken its signals dies of that."""
+    return code in (0, -signal.SIGTERM)
 
 
 def started_ticks(pid: int) -> int | None:

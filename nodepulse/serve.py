@@ -22,6 +22,7 @@ from nodepulse import readiness
 from nodepulse.child import stop_on_signals
 from nodepulse.config import Config
 from nodepulse.freeports import FreePorts, NoFreePortError
+from nodepulse.guarding import Guard
 from nodepulse.process import ProcessServant, clear_remains
 from nodepulse.runfolder import hold_lock, prepare, write_effective
 from nodepulse.stores import StoreServant, ensure_secrets
@@ -34,6 +35,7 @@ from storage.migrate import migrate
 log = structlog.get_logger()
 Say = Callable[[str], None]
 UNCLEAN = 1
+GUARD_STOP_S = 0.5
 
 
 def serve(config: Config, *, say: Say = print) -> int:
@@ -86,6 +88,7 @@ class _System:
         self._supervisor = supervisor
         self._nursery = nursery
         self._say = say
+        self._guard = Guard()
         self._sockets: BeatSockets | None = None
         # Children hold the reading end: it says EOF when this process is gone, however it went.
         self._parent_read, self._parent_write = os.pipe()
@@ -98,6 +101,7 @@ class _System:
             sockets=self._config.engine.shards * self._config.ingest.sockets_per_shard,
             receive_buffer_bytes=self._config.ingest.receive_buffer_bytes,
         )
+        await self._supervisor.start([self._guard], stop_s=GUARD_STOP_S)
         config = await self._start_stores(_with_ports(self._config, sockets))
         await _migrate(config)
         file = write_effective(self._run, config)
@@ -121,9 +125,9 @@ class _System:
         valkey = ValkeyServer(config.folder, binaries=config.redis.binaries)
         servants: list[Servant] = []
         if not config.database.url:
-            servants.append(StoreServant(postgres))
+            servants.append(StoreServant(postgres, self._guard))
         if not config.redis.url:
-            servants.append(StoreServant(valkey))
+            servants.append(StoreServant(valkey, self._guard))
         await self._supervisor.start(servants, stop_s=config.serve.stop_stores_s)
         replace = msgspec.structs.replace
         if not config.database.url:
@@ -147,6 +151,7 @@ class _System:
             run_folder=self._run,
             parent_fd=self._parent_read,
             pass_fds=fds,
+            guard=self._guard,
         )
 
     async def _serve_metrics(

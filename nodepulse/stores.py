@@ -14,7 +14,8 @@ import structlog
 import trio
 
 from engine.core.keys import SECRET_BYTES
-from nodepulse.process import write_private
+from nodepulse.guarding import Guard
+from nodepulse.process import describe_end, write_private
 from nodepulse.supervise import StartFailedError
 from storage.binaries import EmbeddedServerError
 from storage.embedded import EmbeddedServer
@@ -26,9 +27,10 @@ _FORCE_S = 0.5  # the share of the stopping time that is kept for force
 class StoreServant:
     """An embedded server under our supervisor."""
 
-    def __init__(self, server: EmbeddedServer) -> None:
+    def __init__(self, server: EmbeddedServer, guard: Guard) -> None:
         self.name = server.name
         self.server = server
+        self._guard = guard
         self._serving = False
 
     async def start(self) -> None:
@@ -38,9 +40,15 @@ class StoreServant:
         except EmbeddedServerError as error:
             raise StartFailedError(str(error)) from error
         self._serving = True
+        assert self.server.process is not None
+        self._guard.watch_store(self.server.process.pid, self.server.stop_steps)
 
     async def wait(self) -> str:
-        return f"exit code {await self.server.wait()}"
+        assert self.server.process is not None, "not started"
+        pid = self.server.process.pid
+        code = await self.server.wait()
+        self._guard.forget(pid)
+        return describe_end(code)
 
     @property
     def has_listened(self) -> bool:
