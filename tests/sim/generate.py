@@ -35,8 +35,11 @@ def generate(seed: int, *, hours: float = 8.0, nodes: int = 4, beats_max: int = 
         restarts_ms=tuple(f.to_ms for f in faults if f.kind == "crash"),
     )
     arrivals: list[Arrival] = []
-    for number, row in enumerate(rows):
-        born_ms = row.slots[0].created_ms
+    for number, drawn in enumerate(rows):
+        born_ms = drawn.slots[0].created_ms
+        # A window is opened before it begins, and for a row that is there.
+        later = tuple(w for w in drawn.windows if w.from_ms > clock.recorded_ms(born_ms) + 1_000)
+        row = replace(drawn, windows=later)
         client = Client(rng, clock, row, begin_ms=born_ms, end_ms=end_ms, beats_max=beats_max)
         meant = sent = client.live()
         for fault in faults:

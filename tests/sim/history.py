@@ -19,12 +19,18 @@ GapCause = Literal["crash", "restart", "stall", "disk_full", "lost_shard", "drop
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """One workload's place in a row. `created_ms` and `retired_ms` are its life."""
+    """One workload's place in a row. `created_ms` and `retired_ms` are its life, by the registry's clock.
+
+    `created_known_ms` and `retired_known_ms`: when the shard applied that, in its recorded time; it decides
+    from when RESYNC is told. None = at the very time, by both clocks.
+    """
 
     slot: int
     workload_id: str
     created_ms: int
     retired_ms: int | None = None
+    created_known_ms: int | None = None
+    retired_known_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""A failing seed in words: what happened to one row between two times, in journal order, as the oracle sees it.
+"""A failing seed in words: what happened to one row between two times, in journal order, and what it meant.
 
 For people who look at a violation; nothing decides by it.
 """
@@ -18,7 +18,7 @@ def narrate(oracle: Oracle, row_number: int, from_ms: int = 0, to_ms: int = 1 <<
     lines = [
         f"{row.node_id} interval {row.interval_ms}, zero is {zero}",
         *(
-            f"session {s.generation} {s.opened_ms - zero}..{s.expires_ms - zero} ttl {s.ttl_ms} map {s.mask:b}"
+            f"session {s.generation} {s.opened_ms - zero}..{s.expires_ms - zero} ttl {s.ttl_ms} {s.mask:b}"
             for s in row.sessions
         ),
         *(f"window {w.from_ms - zero}..{w.to_ms - zero} own {w.own} of {w.workload_id}" for w in row.windows),

@@ -54,7 +54,16 @@ def _recorded(row: Row, clock: EngineClock) -> Row:
     """Times at which the shard applies something, in its recorded time."""
     sessions = tuple(replace(s, opened_ms=clock.recorded_ms(s.opened_ms)) for s in row.sessions)
     revoked = tuple(clock.recorded_ms(at) for at in row.revoked_ms)
-    return replace(row, sessions=sessions, revoked_ms=revoked)
+    slots = tuple(
+        replace(
+            s,
+            created_known_ms=clock.recorded_ms(s.created_ms),
+            retired_known_ms=None if s.retired_ms is None else clock.recorded_ms(s.retired_ms),
+        )
+        for s in row.slots
+    )
+    retired = None if row.retired_ms is None else clock.recorded_ms(row.retired_ms)
+    return replace(row, sessions=sessions, revoked_ms=revoked, slots=slots, retired_ms=retired)
 
 
 def _reads(script: Script) -> list[_Read]:

@@ -200,19 +200,23 @@ class Acceptance:
 
     def _map_changed(self, row: Row, session: Session, t_ms: int) -> list[bool]:
         """Is the map of living slots another one than the session's? With the answers of the moments
-        around t, as a shard may know of a change up to a second late, and has a clock of its own.
+        around t, as a shard may know of a change up to a second late.
         """
+
+        known = []
+        for s in row.slots:
+            created = s.created_ms if s.created_known_ms is None else s.created_known_ms
+            retired = s.retired_ms if s.retired_known_ms is None else s.retired_known_ms
+            known.append((s.slot, created, retired))
 
         def differs(at_ms: int) -> bool:
             living = 0
-            for s in row.slots:
-                if s.created_ms <= at_ms and (s.retired_ms is None or at_ms < s.retired_ms):
-                    living |= 1 << s.slot
+            for slot, created, retired in known:
+                if created <= at_ms and (retired is None or at_ms < retired):
+                    living |= 1 << slot
             return living != session.mask
 
-        changes = [s.created_ms for s in row.slots] + [
-            s.retired_ms for s in row.slots if s.retired_ms is not None
-        ]
+        changes = [at for _, *life in known for at in life if at is not None]
         near = [c for c in changes if abs(c - t_ms) <= self.rules.registry_lag_ms]
         around = {differs(c) for c in near} | {differs(c - 1) for c in near}
         plain = differs(t_ms)

@@ -49,13 +49,18 @@ def verdict_violations(oracle: Oracle, observed: Observed) -> Iterator[Violation
 def _course_violations(oracle: Oracle, observed: Observed, row: Row) -> Iterator[Violation]:
     transitions = oracle.transitions(row)
     course = [v for v in observed.verdicts or () if v.row == row.row]
+    if row.retired_ms is not None:  # what state a retired row is said to be in is nobody's business
+        course = [v for v in course if v.at_ms <= row.retired_ms]
     for verdict in course:
         allowed = allowed_states(transitions, verdict.at_ms)
         if verdict.state not in allowed:
             detail = f"{verdict.state}, must be one of {sorted(allowed)}"
             yield Violation("verdict", f"row {row.row}", verdict.at_ms, detail)
+    end_ms = (
+        oracle.history.as_of_ms if row.retired_ms is None else min(oracle.history.as_of_ms, row.retired_ms)
+    )
     moments = {t.latest_ms + 1 for t in transitions if t.latest_ms is not None}
-    for x_ms in sorted(m for m in moments | {oracle.history.as_of_ms} if m <= oracle.history.as_of_ms):
+    for x_ms in sorted(m for m in moments | {end_ms} if m <= end_ms):
         state = "new"
         for verdict in course:
             if verdict.at_ms <= x_ms:

@@ -189,14 +189,18 @@ def since_of(about: Circumstances, beats: list[Beat], last: Beat, at_ms: int) ->
     return options
 
 
+def lateness(about: Circumstances, anchor_ms: int, due_ms: int) -> int:
+    """What is measured as lateness and added to a deadline: at most the outages since the anchor."""
+    outages = [g for g in about.gaps if g.cause != "drops" and g.from_ms < due_ms and g.to_ms > anchor_ms]
+    return sum(g.to_ms - g.from_ms for g in outages)
+
+
 def _declines(about: Circumstances, silence: Silence, stretch: Stretch) -> list[Transition]:
     """SUSPECT, DOWN and LOST of one stretch, as far as they can come in it."""
     ttl_ms, anchor = silence.beat.ttl_ms, stretch.anchor_ms
     if stretch.end_ms <= about.rules.suspect_at(anchor, ttl_ms):
         return []
     held = bans(about, ttl_ms, strict=True)
-    # "The measured lateness is added to every deadline": at most the stalls since the anchor.
-    late = sum(g.to_ms - g.from_ms for g in about.gaps if anchor <= g.to_ms <= stretch.end_ms)
     found = []
     floor = stretch.begin_ms
     for state, due, holds in (
@@ -209,7 +213,8 @@ def _declines(about: Circumstances, silence: Silence, stretch: Stretch) -> list[
         if not may:
             break
         floor = may[0][0]
-        latest = required_by(about, may, held, anchor, 0 if state == "down" else late)
+        late = 0 if state == "down" else lateness(about, anchor, due)
+        latest = required_by(about, may, held, anchor, late)
         if any(revoked < stretch.end_ms for revoked in about.row.revoked_ms):
             latest = None
         found.append(Transition(state=state, earliest_ms=floor, latest_ms=latest))
