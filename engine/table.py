@@ -170,7 +170,8 @@ class Table(Entries):
         rows.last_t_ms[index] = t
         rows.generation[index] = beats["generation"]
         self.dirty_rows[index // DIRTY_ROWS] = True
-        steady = (rows.state[index] == UP) & ~stopping
+        # Hot: an earlier beat of this very batch may be a stop that its actor has not decided yet.
+        steady = (rows.state[index] == UP) & ~stopping & (rows.hot[index] == 0)
         on = index[steady]
         # A shorter ttl brings the deadline forward; a later one the judge finds by itself.
         rows.deadline_ms[on] = np.minimum(rows.deadline_ms[on], t[steady] + beats["ttl_ms"][steady])
