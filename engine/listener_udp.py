@@ -1,7 +1,8 @@
 """The UDP side of a shard: read in batches, hand on, know when the queue was empty and when we stalled.
 
-t of a batch is the clock read once right after `recvmmsg` returns (LIVENESS.md 1). A reading that comes more
-than a second after the one before it is a gap; until the queue has been emptied nobody is judged.
+t of a batch is the clock read once right after `recvmmsg` returns (LIVENESS.md 1); calls that follow each
+other without anything in between are one batch. A reading that comes more than a second after the one before
+it is a gap; until the queue has been emptied nobody is judged.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import trio
 from engine import mmsg
 from engine.core.timing import STALL_MS
 from engine.intake import Foreign, Intake
-from engine.mmsg import CALL_MAX, DatagramBatches
+from engine.mmsg import DatagramBatches
 
 _READ_EVERY_S = 0.2  # an idle socket is read this often, so that a stall is told from silence
 
@@ -43,12 +44,12 @@ class UdpListener:
         batch_max: int,
     ) -> None:
         self._socket = sock
-        self._batches: DatagramBatches = mmsg.batches(sock)
+        self._batches: DatagramBatches = mmsg.batches(sock, batch_max=batch_max)
         self._intake = intake
         self._now_ms = now_ms
         self._foreign = foreign
         self._stalled = stalled
-        self._calls_max = max(1, batch_max // CALL_MAX)
+        self._batch_max = batch_max
         self.read_ms = 0  # the last reading
         self.drained_ms = 0  # the last reading that left the queue empty
         self._datagrams = self._readings = self._largest = self._sent = self._lost = 0
@@ -67,22 +68,21 @@ class UdpListener:
 
     def read(self) -> bool:
         """Take what is queued, up to one batch; whether that emptied the queue."""
-        for _ in range(self._calls_max):
-            raw, lengths, names = self._batches.take()
-            t_ms = self._now_ms()
-            if t_ms - self.read_ms > STALL_MS:
-                self._stalled(self.read_ms, t_ms)
-            self.read_ms = t_ms
-            count = len(raw)
-            if count:
-                self._datagrams += count
-                self._readings += 1
-                self._largest = max(self._largest, count)
-                self._intake.take_datagrams(raw, lengths, names, t_ms, send=self.send, foreign=self._foreign)
-            if count < CALL_MAX:
-                self.drained_ms = t_ms
-                return True
-        return False
+        raw, lengths, names = self._batches.take()
+        t_ms = self._now_ms()
+        if t_ms - self.read_ms > STALL_MS:
+            self._stalled(self.read_ms, t_ms)
+        self.read_ms = t_ms
+        count = len(raw)
+        if count:
+            self._datagrams += count
+            self._readings += 1
+            self._largest = max(self._largest, count)
+            self._intake.take_datagrams(raw, lengths, names, t_ms, send=self.send, foreign=self._foreign)
+        if count == self._batch_max:
+            return False
+        self.drained_ms = t_ms
+        return True
 
     def send(self, frames: mmsg.Array, names: mmsg.Array) -> int:
         """Send ACKs from this socket; how many were taken."""
