@@ -24,6 +24,7 @@ import numpy as np
 import trio
 import uvloop
 
+from bench.rig.report import Report
 from engine.core.records import BASE_UP, INTERVAL_DTYPE, FlushBatch
 from storage.bridge import await_host, run_on_uvloop
 from storage.embedded import PostgresServer
@@ -39,7 +40,22 @@ FLUSH_EVERY_S = 0.05
 AwaitHost: TypeAlias = Callable[..., Awaitable[Any]]
 
 
-def run(*, quick: bool) -> dict[str, dict[str, float]]:
+def main(*, as_json: bool, quick: bool, svg: str | None = None) -> int:
+    """Run it; the exit code."""
+    report = Report("bridge", as_json=as_json, quick=quick, svg=svg)
+    found = run(quick=quick)
+    report.figures, report.peers, report.ratios = found["figures"], found["peers"], found["ratios"]
+    both = {**found["figures"], **found["peers"]}
+    names = [name.removeprefix("guest_") for name in found["figures"] if name.startswith("guest_")]
+    report.table(
+        f"a flush of {ROWS:,} rows beside a trio side that is never idle",
+        ("way", *names),
+        [(way, *(both[f"{way}_{name}"] for name in names)) for way in ("guest", "portal", "callbacks")],
+    )
+    return report.finish()
+
+
+def run(*, quick: bool) -> dict[str, dict[str, Any]]:
     """Figures of guest mode, of its two peers, and their ratios; about 10 s, or a minute when not quick.
 
     The three take turns, so that whatever else the machine does meanwhile falls on all alike.
