@@ -7,12 +7,14 @@ however it died: the child then stops in order. Into the other it writes one lin
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import Awaitable, Callable
 
 import structlog
 import trio
 
+from nodepulse.systemd import notify
 from storage.bridge import run_on_uvloop
 from storage.observe import capture, close_sentry
 
@@ -27,6 +29,7 @@ def run_process(serve: Serve, *, parent_fd: int | None = None, ready_fd: int | N
     `stop` is set by SIGTERM, SIGINT or the parent's death; a second signal cancels. 0: stopped in order,
     1: crashed (the crash is in the log).
     """
+    raise_descriptor_limit()
     for fd in (parent_fd, ready_fd):
         if fd is not None:
             os.set_inheritable(fd, False)
@@ -40,6 +43,12 @@ def run_process(serve: Serve, *, parent_fd: int | None = None, ready_fd: int | N
         close_sentry()
 
 
+def raise_descriptor_limit() -> None:
+    """Take all the descriptors that we may have: a login's usual 1,024 are few connections."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 async def _live(serve: Serve, parent_fd: int | None, ready_fd: int | None) -> int:
     stop = trio.Event()
 
@@ -47,6 +56,8 @@ async def _live(serve: Serve, parent_fd: int | None, ready_fd: int | None) -> in
         log.info("listening", where=text)
         if ready_fd is not None:
             os.write(ready_fd, text.encode() + b"\n")
+        else:
+            notify(f"READY=1\nSTATUS={text}")
 
     async with trio.open_nursery() as nursery:
         await nursery.start(stop_on_signals, stop, nursery.cancel_scope)

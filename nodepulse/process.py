@@ -21,6 +21,7 @@ import structlog
 import trio
 
 from nodepulse.supervise import StartFailedError
+from nodepulse.systemd import environment_of_children
 
 log = structlog.get_logger()
 LISTENING_BYTES_MAX = 4_096  # of what a child says when it listens
@@ -82,6 +83,7 @@ class ProcessServant:
                     stdin=subprocess.DEVNULL,
                     stdout=sys.stderr.fileno(),
                     pass_fds=(*self._fds, theirs),
+                    env=environment_of_children(),
                     start_new_session=True,
                 )
         except OSError as error:

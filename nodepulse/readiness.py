@@ -1,4 +1,4 @@
-"""When the system is serving, and who is told: the terminal, and systemd (Type=notify, watchdog).
+"""When the system is serving, and who is told: the terminal, and systemd.
 
 Serving means that `GET /readyz` on the web port answers 200. The text tells where to look and what to type
 next.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import socket
 from collections.abc import Callable
 
 import structlog
@@ -16,6 +15,7 @@ import trio
 
 from nodepulse import __version__
 from nodepulse.config import Config, default_data_dir
+from nodepulse.systemd import notify, watchdog_period_s
 
 log = structlog.get_logger()
 POLL_S = 0.1
@@ -36,7 +36,7 @@ async def announce(config: Config, buffer_bytes: int, say: Callable[[str], None]
     log.info("serve.ready", after_ms=round((trio.current_time() - began) * 1000))
     say(welcome(config, buffer_bytes))
     notify(f"READY=1\nSTATUS=serving on {address(config.web.host, config.web.port)}")
-    period_s = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
+    period_s = watchdog_period_s()
     while period_s > 0:
         notify("WATCHDOG=1")
         await trio.sleep(period_s)
@@ -92,13 +92,3 @@ def welcome(config: Config, buffer_bytes: int) -> str:
             "Ctrl-C stops everything in order.",
         )
     )
-
-
-def notify(state: str) -> None:
-    """Tell systemd (sd_notify), when it asked to be told."""
-    target = os.environ.get("NOTIFY_SOCKET", "")
-    if not target:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as opened:
-        opened.connect("\0" + target[1:] if target.startswith("@") else target)
-        opened.send(state.encode())

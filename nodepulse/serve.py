@@ -19,18 +19,20 @@ import trio
 from engine.core.ports import StoreUnavailableError
 from engine.sockets import BeatSockets, PortTakenError, open_beat_sockets
 from nodepulse import readiness
-from nodepulse.child import stop_on_signals
+from nodepulse.child import raise_descriptor_limit, stop_on_signals
 from nodepulse.config import Config
 from nodepulse.freeports import FreePorts, NoFreePortError
 from nodepulse.guarding import Guard
 from nodepulse.process import ProcessServant, clear_remains
-from nodepulse.runfolder import hold_lock, prepare, write_effective
+from nodepulse.runfolder import CONFIG_FILE, hold_lock, prepare, write_effective
 from nodepulse.stores import StoreServant, ensure_secrets
 from nodepulse.supervise import Patience, Servant, StartFailedError, Supervisor
+from nodepulse.systemd import notify
 from storage.bridge import run_on_uvloop
 from storage.embedded import PostgresServer, ValkeyServer
 from storage.metrics_http import new_registry, serve_metrics
 from storage.migrate import migrate
+from storage.observe import close_sentry
 
 log = structlog.get_logger()
 Say = Callable[[str], None]
@@ -40,6 +42,7 @@ GUARD_STOP_S = 0.5
 
 def serve(config: Config, *, say: Say = print) -> int:
     """Run the system until a signal; the exit code. InUseError, OSError when it cannot even begin."""
+    raise_descriptor_limit()
     run = prepare(config.folder)
     with hold_lock(run):
         if ensure_secrets(config.secrets_file):
@@ -47,7 +50,8 @@ def serve(config: Config, *, say: Say = print) -> int:
         try:
             return run_on_uvloop(partial(_serve, config, run, say))
         finally:
-            (run / "config.json").unlink(missing_ok=True)
+            (run / CONFIG_FILE).unlink(missing_ok=True)
+            close_sentry()
 
 
 async def _serve(config: Config, run: Path, say: Say) -> int:
@@ -64,9 +68,10 @@ async def _serve(config: Config, run: Path, say: Say) -> int:
             await _first_of(stop, supervisor.gave_up)
         except (StartFailedError, PortTakenError, NoFreePortError, OSError) as error:
             log.critical("serve.cannot_start", why=str(error))
+            say(f"nodepulse cannot start: {error}")
             code = UNCLEAN
         finally:
-            readiness.notify("STOPPING=1")
+            notify("STOPPING=1")
             in_order = await supervisor.stop()
             system.close()
             nursery.cancel_scope.cancel()

@@ -61,15 +61,15 @@ def _stock_kernel() -> Finding:
 
 
 def _descriptors(config: Config) -> Finding:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # the processes take up to the hard limit
     needed = max(config.ingest.http_connections_max, config.web.connections_max) + DESCRIPTORS_SPARE
-    low = soft < needed
+    low = hard < needed
     return Finding(
         "kernel",
         "open files",
         "note" if low else "ok",
-        f"{soft:,} (hard limit {hard:,}); connections may need {needed:,}",
-        f"ulimit -n {needed}, or lower ingest.http_connections_max and web.connections_max" if low else "",
+        f"{hard:,}; connections may need {needed:,}",
+        f"ulimit -Hn {needed}, or lower ingest.http_connections_max and web.connections_max" if low else "",
     )
 
 
