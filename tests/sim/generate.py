@@ -151,11 +151,23 @@ def _row(rng: Random, number: int, begin_ms: int, end_ms: int) -> Row:
         from_ms = rng.randrange(begin_ms, end_ms)
         to_ms = rng.choice([None, from_ms + rng.randrange(1, 3_600_000)])
         leases.append(Lease(workload_id=rng.choice(names), from_ms=from_ms, to_ms=to_ms))
-    retired_ms = rng.randrange(born_ms, end_ms) if rng.random() < 0.05 else None
-    if retired_ms is not None:
-        row = replace(row, slots=tuple(replace(s, retired_ms=s.retired_ms or retired_ms) for s in row.slots))
-    windows = windows_of(rng, names, begin_ms, end_ms)
-    return replace(row, windows=windows, leases=tuple(leases), retired_ms=retired_ms)
+    row = replace(row, windows=windows_of(rng, names, begin_ms, end_ms), leases=tuple(leases))
+    if rng.random() < 0.05:
+        return _retired(row, rng.randrange(born_ms + 1, end_ms))
+    return row
+
+
+def _retired(row: Row, at_ms: int) -> Row:
+    """The node is gone at `at_ms`, its workloads with it; nothing is opened or created later."""
+    slots = [s for s in row.slots if s.created_ms < at_ms]
+    return replace(
+        row,
+        retired_ms=at_ms,
+        slots=tuple(replace(s, retired_ms=min(at_ms, s.retired_ms or at_ms)) for s in slots),
+        sessions=tuple(s for s in row.sessions if s.opened_ms < at_ms),
+        windows=tuple(w for w in row.windows if w.workload_id in (None, *(s.workload_id for s in slots))),
+        leases=tuple(x for x in row.leases if x.workload_id in [s.workload_id for s in slots]),
+    )
 
 
 def _slot(node: int, slot: int, created_ms: int) -> Slot:
