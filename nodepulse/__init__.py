@@ -1,3 +1,5 @@
 """The front door: command line, configuration, process supervision."""
 
-__version__ = "0.1.0"
+from engine.core.version import VERSION as __version__
+
+__all__ = ["__version__"]

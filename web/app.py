@@ -6,11 +6,11 @@ An app starts only once, so every call makes a new one. What serves it stands in
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import version
 
 from quart_trio import QuartTrio
 
 from engine.core.keys import MasterSecrets
+from engine.core.version import VERSION
 from web import events, health, metrics, nodes, openapi, points, problems, routing, sessions, workloads
 from web.backend import Backend, BeatDoor, Stores
 from web.guard import Guard
@@ -52,7 +52,7 @@ def create_app(
     )
     app.requests = metrics.Requests(app.backend.statistics())
     served = (*RESOURCES, *metrics.routes(app.requests))
-    served = (*served, *openapi.routes(served, version=version("nodepulse")))
+    served = (*served, *openapi.routes(served, version=VERSION))
     app.config["MAX_CONTENT_LENGTH"] = settings.body_bytes_max
     app.config["BODY_TIMEOUT"] = settings.body_s_max
     app.config["RESPONSE_TIMEOUT"] = None  # server.py bounds what a client does not read
