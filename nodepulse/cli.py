@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import click
 
-from nodepulse import __version__
+from engine.core.version import VERSION
 
 # command: (module, attribute, one line of help) - the help stands here so that --help imports nothing.
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -82,7 +82,7 @@ def _operating_errors() -> tuple[type[Exception], ...]:
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="nodepulse")
+@click.version_option(VERSION, prog_name="nodepulse")
 def nodepulse() -> None:
     """NodePulse: heartbeats, liveness and uptime of a network of machines."""
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import structlog
 import trio
 
-from nodepulse import __version__
+from engine.core.version import VERSION
 from nodepulse.config import Config, default_data_dir
 from nodepulse.systemd import notify, watchdog_period_s
 
@@ -81,7 +81,7 @@ def welcome(config: Config, buffer_bytes: int) -> str:
     held = buffer_bytes // DATAGRAM_BYTES
     return "\n".join(
         (
-            f"NodePulse {__version__} is serving.",
+            f"NodePulse {VERSION} is serving.",
             f"  web    http://{web}    (/readyz?verbose, /metrics, /openapi.json)",
             f"  beats  {address(config.ingest.host, config.ingest.port)}, UDP and HTTP"
             f"    (a socket holds {held:,} beats while the engine is busy)",

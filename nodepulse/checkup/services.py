@@ -11,8 +11,8 @@ from importlib import metadata
 import trio
 
 from engine.core.ports import StoreUnavailableError
+from engine.core.version import VERSION
 from engine.sockets import PortTakenError, open_beat_sockets
-from nodepulse import __version__
 from nodepulse.checkup.finding import Finding
 from nodepulse.config import Config
 from nodepulse.readiness import address, get
@@ -26,7 +26,7 @@ LIBRARIES = ("trio", "uvloop", "asyncpg", "redis", "numpy", "quart", "hypercorn"
 def version_findings() -> Iterator[Finding]:
     """Findings of the area `versions`."""
     python = ".".join(map(str, sys.version_info[:3]))
-    yield Finding("versions", "nodepulse", "ok", f"{__version__} on Python {python}")
+    yield Finding("versions", "nodepulse", "ok", f"{VERSION} on Python {python}")
     yield Finding(
         "versions", "libraries", "ok", ", ".join(f"{name} {metadata.version(name)}" for name in LIBRARIES)
     )

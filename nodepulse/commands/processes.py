@@ -14,7 +14,7 @@ from typing import Any
 import click
 import trio
 
-from nodepulse import __version__
+from engine.core.version import VERSION
 from nodepulse.child import Listening, run_process
 from nodepulse.commands.options import Sources, address_option, config_options
 from nodepulse.config import Config
@@ -149,7 +149,7 @@ def observe(config: Config, process: str) -> None:
     init_sentry(
         config.sentry.dsn,
         process,
-        release=f"nodepulse@{__version__}",
+        release=f"nodepulse@{VERSION}",
         environment=config.sentry.environment,
     )
 

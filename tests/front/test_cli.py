@@ -13,7 +13,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from nodepulse import __version__
+from engine.core.version import VERSION
 from nodepulse.cli import COMMANDS, nodepulse
 
 TOP = Path(__file__).parents[2]
@@ -26,8 +26,8 @@ def run(*args: str, **environ: str) -> tuple[int, str]:
 
 
 def test_the_version_is_that_of_the_package():
-    assert run("--version") == (0, f"nodepulse, version {__version__}\n")
-    assert tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["version"] == __version__
+    assert run("--version") == (0, f"nodepulse, version {VERSION}\n")
+    assert tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["version"] == VERSION
 
 
 @pytest.mark.parametrize("command", COMMANDS)
