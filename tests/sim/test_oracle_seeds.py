@@ -17,7 +17,8 @@ from tests.sim.oracle import Oracle, check
 from tests.sim.play import play
 from tests.sim.reference import run_reference
 from tests.sim.script import ClockStep, EngineClock
-from tests.sim.test_oracle_bugs import BENT, TOLERANCE_MS
+from tests.sim.stories import TOLERANCE_MS
+from tests.sim.test_oracle_bugs import BENT
 
 SEEDS = range(12)
 
