@@ -23,6 +23,7 @@ from np1.session import BackfillBeat
 
 DATAGRAMS_QUEUED_MAX = 16  # frames that wait for a name to be resolved; what does not fit is not sent
 DATAGRAM_BYTES_MAX = 2_048
+POSTS_MAX = 3  # beats on their way over HTTP at once; a slow server is not helped by more
 
 
 def _now_ms() -> int:
@@ -72,7 +73,9 @@ class NodeClient:
         self._send_frames, self._frames = trio.open_memory_channel[SendUdp](DATAGRAMS_QUEUED_MAX)
         self._socket: trio.socket.SocketType | None = None
         self._socket_endpoint = ""
+        self._posts = 0
         self.udp_failures = 0  # frames that could not be handed to the network
+        self.posts_left_out = 0  # frames that found POSTS_MAX others still on their way
 
     def set_states(self, states: Mapping[str, StateName]) -> None:
         """What the next frame says, by workload id; who is left out is absent. ValueError for other words."""
@@ -149,7 +152,7 @@ class NodeClient:
                 case SendUdp():
                     self._enqueue(effect)
                 case SendHttp():
-                    self._nursery.start_soon(self._post_beat, effect)
+                    self._start_post(self._nursery, effect)
                 case OpenSession():
                     self._nursery.start_soon(self._open_session, effect)
                 case Wake(at_ms):
@@ -182,8 +185,18 @@ class NodeClient:
         else:
             self._do(self._machine.on_session(outcome, sent_ms=sent_ms, now_ms=_now_ms()))
 
+    def _start_post(self, nursery: trio.Nursery, order: SendHttp) -> None:
+        if self._posts >= POSTS_MAX:
+            self.posts_left_out += 1
+            return
+        self._posts += 1
+        nursery.start_soon(self._post_beat, order)
+
     async def _post_beat(self, order: SendHttp) -> None:
-        reply = await trio.to_thread.run_sync(self._calls.post_beat, order, abandon_on_cancel=True)
+        try:
+            reply = await trio.to_thread.run_sync(self._calls.post_beat, order, abandon_on_cancel=True)
+        finally:
+            self._posts -= 1
         if reply is not None:
             self._do(self._machine.on_http_reply(order, reply.status, reply.body, _now_ms()))
 
