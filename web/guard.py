@@ -13,6 +13,7 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 import trio
@@ -98,8 +99,10 @@ class Guard:
             )
 
     async def _read(self, scope: Scope, receive: Receive, body: bytearray) -> None:
-        """Fill `body`. RefusedError 413, 408 or 503; _GoneError."""
+        """Fill `body`. RefusedError 400, 413, 408 or 503; _GoneError."""
         limit = self._limit_of(scope["method"], scope["path"])
+        if not _is_path(scope["path"]):
+            raise RefusedError(400, "malformed", "the target of the request is no path")
         with trio.move_on_after(self._body_s_max) as timely:
             more = _announced_bytes(scope) <= limit
             while more:
@@ -179,13 +182,21 @@ async def _refuse(problem: RefusedError, scope: Scope, answer: _Answer) -> None:
     headers = [
         (b"content-type", CONTENT_TYPE.encode()),
         (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),  # what follows on this connection may be the rest of the body
         *((name.encode(), value.encode()) for name, value in problem.headers.items()),
     ]
-    if scope["http_version"].startswith("1"):
-        # What follows on this connection may be the rest of the body. HTTP/2 ends only the stream.
-        headers.append((b"connection", b"close"))
     await answer({"type": "http.response.start", "status": problem.status, "headers": headers})
     await answer({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _is_path(target: str) -> bool:
+    """Whether Quart can make a path of it: it takes ``http://host/path``, too, and fails on some."""
+    if target.startswith("/"):
+        return True
+    try:
+        return urlsplit(target).path.startswith("/")
+    except ValueError:
+        return False
 
 
 def _header(scope: Scope, wanted: bytes) -> str:

@@ -13,18 +13,22 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
+import h11
 import structlog
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.lifespan import Lifespan
+from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
+from hypercorn.utils import parse_socket_addr
 
 from web.settings import WebSettings
 
-RECEIVE_BYTES_MAX = 64 * 1024
+PIECE_BYTES = 64 * 1024  # written under one send_s_max
 CLOSE_S = 1.0  # for connections to go after they were cut off
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 1\r\nconnection: close\r\n\r\n"
@@ -41,7 +45,7 @@ class Server:
         self._config = _config(settings)
         self._context = WorkerContext(None)
         self._streams: set[_BoundedStream] = set()
-        self._accepted = self._turned_away = 0
+        self._accepted = self._turned_away = self._crashed = 0
         self._empty = trio.Event()
         self._empty.set()
 
@@ -87,6 +91,11 @@ class Server:
         self._empty = trio.Event() if self._empty.is_set() else self._empty
         try:
             await _Connection(self._app, self._config, self._context, ConnectionState(state), bounded)  # type: ignore[arg-type]
+        except Exception:  # noqa: BLE001
+            # What a client sends must not be able to end the process: its own connection is all it may lose.
+            self._crashed += 1
+            _log.exception("connection_crashed")
+            await trio.aclose_forcefully(stream)
         finally:
             self._streams.discard(bounded)
             if not self._streams:
@@ -128,6 +137,7 @@ class Server:
             "open": len(self._streams),
             "accepted_total": self._accepted,
             "turned_away_total": self._turned_away,
+            "crashed_total": self._crashed,
         }
 
 
@@ -148,15 +158,47 @@ def _config(settings: WebSettings) -> Config:
 
 
 class _Connection(TCPServer):
-    """Hypercorn's connection, ended as soon as the client has ended it.
+    """Hypercorn's connection, HTTP/1 only, ended as soon as the client has ended it."""
 
-    Without this it waits for its idle timer: whoever opens and closes connections would hold a descriptor for
-    keep_alive_s with each, and soon all of them (tried).
-    """
+    async def run(self) -> None:
+        """As Hypercorn's, without TLS and without HTTP/2.
 
-    async def _read_data(self) -> None:
-        await super()._read_data()
-        await self.idle_task.stop()
+        Cleartext HTTP/2 is nothing a proxy needs, and here it has no idle timer before its first stream, and
+        an `http2-settings` header that is not base64 ends the whole server (both tried).
+        """
+        try:
+            socket = self.stream.socket
+            client = parse_socket_addr(socket.family, socket.getpeername())
+            server = parse_socket_addr(socket.family, socket.getsockname())
+            async with TaskGroup() as tasks:
+                self._task_group = tasks
+                self.protocol = _Http1(  # type: ignore[assignment]
+                    self.app,
+                    self.config,
+                    self.context,
+                    tasks,
+                    ConnectionState(self.state.copy()),
+                    False,
+                    client,
+                    server,
+                    self.protocol_send,
+                )
+                await self.idle_task.restart(tasks, self._idle_timeout)
+                await self._read_data()
+                # The idle timer lives in the same nursery: whoever opens and closes connections would hold a
+                # descriptor for keep_alive_s with each, and soon all of them (tried).
+                await self.idle_task.stop()
+        except OSError:
+            pass  # the peer is gone; closing is all that is left to do
+        finally:
+            await self._close()
+
+
+class _Http1(H11Protocol):
+    """HTTP/1.1 and 1.0 as Hypercorn speaks it; an upgrade to HTTP/2 is not taken up."""
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Hypercorn would change to HTTP/2 here. `PRI *` goes on as a request and is refused by its path."""
 
 
 class _BoundedStream(trio.abc.HalfCloseableStream):
@@ -165,17 +207,19 @@ class _BoundedStream(trio.abc.HalfCloseableStream):
     def __init__(self, stream: trio.SocketStream, *, send_s_max: float) -> None:
         self._stream = stream
         self._send_s_max = send_s_max
+        self._sending = trio.Lock()  # Hypercorn may close its side while an answer is being written
         self.socket = stream.socket  # Hypercorn asks it for both addresses
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         view = memoryview(data)
-        # In pieces, so that a long answer to a slow but living client is not cut.
-        for start in range(0, len(view), RECEIVE_BYTES_MAX):
-            with trio.move_on_after(self._send_s_max) as timely:
-                await self._stream.send_all(view[start : start + RECEIVE_BYTES_MAX])
-            if timely.cancelled_caught:
-                await trio.aclose_forcefully(self._stream)  # its reader must end as well
-                raise trio.BrokenResourceError("the client does not read")
+        async with self._sending:
+            # In pieces, so that a long answer to a slow but living client is not cut.
+            for start in range(0, len(view), PIECE_BYTES):
+                with trio.move_on_after(self._send_s_max) as timely:
+                    await self._stream.send_all(view[start : start + PIECE_BYTES])
+                if timely.cancelled_caught:
+                    await trio.aclose_forcefully(self._stream)  # its reader must end as well
+                    raise trio.BrokenResourceError("the client does not read")
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()
@@ -184,7 +228,8 @@ class _BoundedStream(trio.abc.HalfCloseableStream):
         return await self._stream.receive_some(max_bytes)
 
     async def send_eof(self) -> None:
-        await self._stream.send_eof()
+        async with self._sending:
+            await self._stream.send_eof()
 
     async def aclose(self) -> None:
         await self._stream.aclose()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+from random import Random
 
 import msgspec
+import pytest
 import trio
 
 from tests.web.fakes import PROJECT_KEY
@@ -177,3 +179,71 @@ async def test_the_address_told_is_the_one_that_serves() -> None:
             reply = await receive_reply(stream)
             assert (reply.status, reply.body) == (200, b"ok\n")
             assert "server" not in reply.headers
+
+
+def rude_bytes(random: Random) -> bytes:
+    """Something that begins like HTTP, of one version or another, and goes on like nothing."""
+    noise = random.randbytes(random.randrange(1, 400))
+    return random.choice(
+        [
+            noise,
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + noise,
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000") + noise,
+            b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: upgrade, http2-settings\r\nupgrade: h2c\r\n"
+            b"http2-settings: " + noise.hex().encode() + b"\r\n\r\n" + noise,
+            b"POST /v1/sessions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" + noise,
+            b"POST /v1/sessions HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n"
+            + noise,
+            b"GET /" + noise.replace(b"\n", b"") + b" HTTP/1.1\r\nhost: x\r\n\r\n",
+            b"GET /v1/nodes?after=%ff%00%zz HTTP/1.1\r\nhost: x\r\nauthorization: Bearer \xff\xfe\r\n\r\n",
+            b"GET http://[ HTTP/1.1\r\nhost: [\r\n\r\n",
+            b"HEAD /v1/events HTTP/1.0\r\n\r\n" + noise,
+        ]
+    )
+
+
+async def test_no_bytes_from_outside_end_the_server_or_keep_a_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    random = Random(7)
+    async with serving(WebSettings(keep_alive_s=0.5, body_s_max=0.5, drain_s=0.0)) as served:
+
+        async def rude(raw: bytes) -> None:
+            async with await served.connect() as stream:
+                try:
+                    await stream.send_all(raw)
+                except trio.BrokenResourceError:
+                    return
+                assert await is_closed(stream, timeout_s=10), raw
+
+        for _ in range(10):
+            async with trio.open_nursery() as nursery:
+                for _ in range(30):
+                    nursery.start_soon(rude, rude_bytes(random))
+        await until(lambda: served.figure("open") == 0)
+        async with await served.connect() as stream:
+            await stream.send_all(LIVEZ)
+            assert (await receive_reply(stream)).status == 200
+        assert served.figure("crashed_total") == 0
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_cleartext_http2_is_not_spoken() -> None:
+    """Hypercorn would: without an idle timer, and with a header that ends the whole server."""
+    async with serving() as served:
+        async with await served.connect() as stream:
+            await stream.send_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            assert (await receive_reply(stream)).status == 400
+            assert await is_closed(stream)
+        async with await served.connect() as stream:
+            await stream.send_all(
+                b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: upgrade, http2-settings\r\nupgrade: h2c\r\n"
+                b"http2-settings: abc\r\n\r\n"
+            )
+            assert (await receive_reply(stream)).status == 200
+
+
+async def test_the_absolute_form_of_a_target_is_taken() -> None:
+    async with serving() as served, await served.connect() as stream:
+        await stream.send_all(b"GET http://x/livez HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert (await receive_reply(stream)).status == 200
