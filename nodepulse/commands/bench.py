@@ -1,4 +1,4 @@
-"""`bench NAME`: runs ``bench.NAME.main(as_json=..., quick=...)``, which returns the exit code.
+"""`bench NAME`: runs ``bench.NAME.main(as_json=..., quick=..., svg=...)``, which returns the exit code.
 
 What is measured and how stands in `bench/`, one module per bench; a module with such a `main` is one.
 """
@@ -35,7 +35,8 @@ def _has_main(path: Path) -> bool:
 @click.argument("name", type=_BenchName())
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
 @click.option("--quick", is_flag=True, help="Smaller and shorter: to see that it runs, not to quote.")
-def bench(*, name: str, as_json: bool, quick: bool) -> None:
+@click.option("--svg", type=click.Path(dir_okay=False), help="Also draw the curve into this file.")
+def bench(*, name: str, as_json: bool, quick: bool, svg: str | None) -> None:
     """Measure a part of the product beside its peer or limit, in the same run."""
-    code: int = importlib.import_module(f"bench.{name}").main(as_json=as_json, quick=quick)
+    code: int = importlib.import_module(f"bench.{name}").main(as_json=as_json, quick=quick, svg=svg)
     raise SystemExit(code)
