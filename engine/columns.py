@@ -16,6 +16,7 @@ Array = npt.NDArray[Any]
 
 NEVER = np.int64(2**62)  # a deadline that does not come
 _LINE_BYTES = 64
+REVOKED, RETIRED = 1, 2  # values of `refused`; of a retired row nothing is expected any more
 
 # name: (dtype, value of an unused entry). PACKED columns lie together, one cache line per entry: a beat of a
 # random row among a million costs one miss, not one per column. The others are scanned whole by the judge.
@@ -36,7 +37,7 @@ ROW_PACKED: dict[str, tuple[str, int]] = {
     "counting": ("u1", 0),  # every beat of this row is a change for its workloads: one contradicts its health
     "check": ("u1", 0),  # not a node: 1 a stand-alone check, 2 a canary
     "known": ("u1", 0),  # the registry has told of this row
-    "refused": ("u1", 0),  # revoked or retired: no beat of it is taken
+    "refused": ("u1", 0),  # REVOKED or RETIRED: no beat of it is taken
 }
 ROW_COLUMNS: dict[str, tuple[str, int]] = {
     "state": ("u1", 0),  # the verdict: index into NODE_STATES

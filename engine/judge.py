@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.actors import Actors
-from engine.columns import NEVER
+from engine.columns import NEVER, RETIRED
 from engine.core.breaker import Breaker, Phase, Silence, allowance, step_breaker
 from engine.core.compose import down_since
 from engine.core.records import Gap
@@ -119,6 +119,11 @@ class Judge:
         )
         deadline = np.where(allowed != 0, silence_from + allowed, NEVER)
         late = deadline <= judged_ms
+        # Of a retired row nothing is expected any more; what its last beat vouched for still ends.
+        retired = late & (rows.refused[found] == RETIRED)
+        if retired.any():
+            self._table.close_silent(found[retired])
+            deadline[retired], late = NEVER, late & ~retired
         rows.deadline_ms[found[~late]] = deadline[~late]
         overdue: Array = found[late]
         return overdue

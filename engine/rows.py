@@ -10,6 +10,7 @@ import uuid
 
 import numpy as np
 
+from engine.columns import RETIRED, REVOKED
 from engine.core.keys import MasterSecrets
 from engine.core.records import RowSpec, SessionSpec
 from engine.core.timing import GENERATION_OVERLAP_MS, SLOTS_MAX
@@ -29,7 +30,7 @@ def apply_spec(table: Table, spec: RowSpec, secrets: MasterSecrets, *, seq_floor
     table.take_rows(index + 1)
     rows = table.row
     rows.known[index] = 1
-    rows.refused[index] = spec.revoked or spec.retired
+    rows.refused[index] = RETIRED if spec.retired else REVOKED if spec.revoked else 0
     rows.check[index] = _ROW_KINDS[spec.kind]
     rows.interval_ms[index] = spec.interval_ms
     rows.capability_generation[index] = 0 if spec.revoked or spec.retired else spec.capability_generation

@@ -296,6 +296,16 @@ class EngineWorld:
                 self.frames(same, self._next_gap(at))
                 at += len(same)
                 continue
+            if isinstance(record, told.Gap) and record.cause == "drops":
+                following = self._next_gap(at)
+                full = following is not None and following.cause == "disk_full"
+                if (
+                    following is not None
+                    and full
+                    and following.from_ms < record.to_ms
+                    and not self.files.full
+                ):
+                    self._fill_disk(following.from_ms)
             if isinstance(record, told.Tick):
                 self.advance(record.at_ms)
                 self.engine.tick()
@@ -433,7 +443,10 @@ class EngineWorld:
             engine.commit()
             return
         if record.cause == "crash":
-            assert engine.recovered.last_ms == record.from_ms, "the gap begins at the last tick or beat"
+            begun = engine.recovered.last_ms
+            assert begun == record.from_ms, f"the gap begins at the last tick or beat: {begun}"
+        if record.cause == "stall":
+            self.advance(record.from_ms)
         if record.cause != "drops":
             engine.now_ms = max(record.to_ms, engine.now_ms)
         else:

@@ -10,10 +10,21 @@ from np1.codec import Ack, decode_ack
 from tests.sim import history as told
 
 SALT = b"saltsalt"
+NEVER = 2**62
 
 
 def uuid_of(name: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, name))
+
+
+def _created(slot: told.Slot) -> int:
+    """When the shard learned of the slot, by its own clock."""
+    return slot.created_ms if slot.created_known_ms is None else slot.created_known_ms
+
+
+def _retired(slot: told.Slot) -> int:
+    known = slot.retired_ms if slot.retired_known_ms is None else slot.retired_known_ms
+    return NEVER if known is None else known
 
 
 class RegistryWorld:
@@ -28,8 +39,8 @@ class RegistryWorld:
     @staticmethod
     def _moments(row: told.Row) -> list[int]:
         found = [session.opened_ms for session in row.sessions]
-        found += [*row.revoked_ms, *(slot.created_ms for slot in row.slots)]
-        found += [slot.retired_ms for slot in row.slots if slot.retired_ms is not None]
+        found += [*row.revoked_ms, *(_created(slot) for slot in row.slots)]
+        found += [_retired(slot) for slot in row.slots if slot.retired_ms is not None]
         return found + ([row.retired_ms] if row.retired_ms is not None else [])
 
     def next_change(self, after_ms: int) -> int | None:
@@ -49,19 +60,15 @@ class RegistryWorld:
         return due
 
     def _spec(self, row: told.Row, now_ms: int) -> RowSpec | None:
-        # After a step of the clock a session may be opened, in recorded time, before its slots were created.
-        opened_mask = 0
-        for session in row.sessions:
-            opened_mask |= session.mask if session.opened_ms <= now_ms else 0
         slots = tuple(
             SlotSpec(
                 slot.slot,
                 slot.workload_id,
                 slot.created_ms,
-                slot.retired_ms if slot.retired_ms is not None and slot.retired_ms <= now_ms else None,
+                slot.retired_ms if _retired(slot) <= now_ms else None,
             )
             for slot in row.slots
-            if slot.created_ms <= now_ms or opened_mask >> slot.slot & 1
+            if _created(slot) <= now_ms
         )
         if not slots:
             return None
