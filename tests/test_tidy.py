@@ -219,6 +219,12 @@ def test_nothing_is_left_unfinished():
     assert left == []
 
 
+def test_nobody_asks_for_our_package_metadata():
+    """A checkout is run without an install, so there is none; the version stands in engine/core/version.py."""
+    asks = re.compile(r"""(version|metadata|distribution)\(["']nodepulse["']\)""")
+    assert [name_of(path) for path in ALL if asks.search(path.read_text())] == []
+
+
 def test_no_file_is_a_drawer_for_everything():
     assert [name_of(path) for path in ALL if path.name in NO_NAMES] == []
 
