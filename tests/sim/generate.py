@@ -76,11 +76,9 @@ def _faults(rng: Random, rows: list[Row], beats_max: int, begin_ms: int, end_ms:
         for _ in range(rng.choice([1, 1, 2, 3])):
             fault = _fault(rng, at_ms)
             faults.append(fault)
-            if fault.kind == "stall" and rng.random() < 0.3:
-                faults.append(Fault(kind="drops", from_ms=fault.from_ms, to_ms=fault.to_ms))
             edges = [grace_ms - 1, grace_ms, row.interval_ms, rng.randrange(200, 2 * grace_ms)]
             at_ms = fault.to_ms + rng.choice(edges)
-    return _apart(faults, begin_ms, end_ms)
+    return _apart(rng, faults, begin_ms, end_ms)
 
 
 def _fault(rng: Random, at_ms: int) -> Fault:
@@ -103,17 +101,17 @@ def _fault(rng: Random, at_ms: int) -> Fault:
     )
 
 
-def _apart(faults: list[Fault], begin_ms: int, end_ms: int) -> list[Fault]:
-    """In order, without those that would overlap (drops may) or run over the end."""
+def _apart(rng: Random, faults: list[Fault], begin_ms: int, end_ms: int) -> list[Fault]:
+    """In order, without those that would overlap or run over the end. When sockets overflow in a stall, the two
+    readings of the drop counter are those around it."""
     kept: list[Fault] = []
     free_ms = begin_ms + 1
     for fault in sorted(faults, key=lambda f: f.from_ms):
-        drops = fault.kind == "drops"
-        if fault.to_ms >= end_ms - 2_000 or fault.from_ms < (begin_ms if drops else free_ms):
-            continue
-        kept.append(fault)
-        if not drops:
+        if free_ms <= fault.from_ms and fault.to_ms < end_ms - 2_000:
+            kept.append(fault)
             free_ms = fault.to_ms + 200
+            if fault.kind == "stall" and rng.random() < 0.3:
+                kept.append(Fault(kind="drops", from_ms=fault.from_ms, to_ms=fault.to_ms))
     return kept
 
 

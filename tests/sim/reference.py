@@ -144,7 +144,8 @@ def _events(oracle: Oracle, row: Row) -> list[Event]:
             fallen_ms = silence.down_may[0][0]
             events.append(raised("node.down", oracle.since(row, beat, fallen_ms)[0], fallen_ms))
     for slot in row.slots:
-        for flip in oracle.flips(slot.workload_id):
+        _, retired_ms, _ = oracle.life(slot.workload_id)
+        for flip in (f for f in oracle.flips(slot.workload_id) if f.confirmed_ms < retired_ms):
             events.append(raised(flip.kind, flip.since_ms, flip.confirmed_ms, slot.workload_id))
     return events
 
@@ -153,6 +154,6 @@ def _living(oracle: Oracle, row: Row, at_ms: int) -> tuple[str, ...]:
     names = []
     for slot in row.slots:
         first = oracle.first_report(slot.workload_id)
-        if first is not None and first <= at_ms and (slot.retired_ms is None or at_ms < slot.retired_ms):
+        if first is not None and first <= at_ms < oracle.life(slot.workload_id)[1]:
             names.append(slot.workload_id)
     return tuple(names)

@@ -1,4 +1,4 @@
-"""Planted bugs, second kind: one thing done wrong by an otherwise faultless engine; the checker must say so."""
+"""Planted bugs, second kind: one thing done wrong by an engine without other faults; it must be noticed."""
 
 from __future__ import annotations
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from tests.sim.history import Row
 from tests.sim.observed import Event, Observed
-from tests.sim.oracle.base import FOREVER
 from tests.sim.oracle.oracle import Oracle
 from tests.sim.oracle.rules import Beat
 from tests.sim.oracle.verdicts import Silence, Times, allowed_states, windows_of_node
@@ -162,12 +161,12 @@ class _Row:
         lag = self.about.rules.registry_lag_ms
         must, may = set(), set()
         for slot in self.row.slots:
-            retired_ms = FOREVER if slot.retired_ms is None else slot.retired_ms
+            created_ms, retired_early_ms, retired_ms = self.oracle.life(slot.workload_id)
             if retired_ms >= event.at_ms - lag:  # a clock behind the registry's may not have reached created
                 may.add(slot.workload_id)
             first = self.oracle.first_report(slot.workload_id)
             reported = first is not None and first <= beat.t_ms
-            if reported and slot.created_ms <= event.at_ms - lag and retired_ms > event.at_ms + lag:
+            if reported and created_ms <= event.at_ms - lag and retired_early_ms > event.at_ms + lag:
                 must.add(slot.workload_id)
         named = set(event.workloads)
         if not must <= named <= may or len(event.workloads) != len(named):
@@ -195,8 +194,11 @@ class _Row:
             for own_ttl in (True, False):
                 for flip in self.oracle.flips(slot.workload_id, own_ttl=own_ttl):
                     found.setdefault((flip.kind, flip.since_ms), []).append(flip.confirmed_ms)
+            _, retired_early_ms, retired_ms = self.oracle.life(slot.workload_id)
             for (kind, since_ms), confirmed in sorted(found.items(), key=lambda item: item[0][1]):
-                agreed = len(confirmed) == 2
+                if min(confirmed) > retired_ms + self.about.rules.registry_lag_ms:
+                    continue  # nobody is told of a workload that is gone
+                agreed = len(confirmed) == 2 and max(confirmed) < retired_early_ms
                 yield from self._match(self._after(kind, slot.workload_id, since_ms, confirmed, agreed))
 
     def _after(self, kind: str, subject: str, since_ms: int, causes: list[int], required: bool) -> Expected:

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from tests.sim.history import Degraded, Frame, Gap, History, Row, Slot
 from tests.sim.oracle.acceptance import Acceptance, Judged, judge_all
-from tests.sim.oracle.base import BaseLine, Splits, first_report_of, lines_of, spans_of, splits_of, touching
+from tests.sim.oracle.base import (
+    FOREVER,
+    BaseLine,
+    Splits,
+    first_report_of,
+    lines_of,
+    spans_of,
+    splits_of,
+    touching,
+)
 from tests.sim.oracle.compose import Composed, Records, claim_spans, compose
 from tests.sim.oracle.flips import Flip, flips_of
 from tests.sim.oracle.forgiveness import forgiven_spans
@@ -110,11 +119,16 @@ class Oracle:
 
     def flips(self, workload_id: str, *, own_ttl: bool = True) -> list[Flip]:
         row, slot = self._place[workload_id]
-        return [
-            flip
-            for flip in flips_of(self.rules, self.beats(row), slot.slot, own_ttl=own_ttl)
-            if slot.retired_ms is None or flip.confirmed_ms < slot.retired_ms
-        ]
+        """All flips, also of a workload that is retired but still in a session's map."""
+        return list(flips_of(self.rules, self.beats(row), slot.slot, own_ttl=own_ttl))
+
+    def life(self, workload_id: str) -> tuple[int, int, int]:
+        """When a workload is surely created, when it may be retired, and when it surely is: the registry's
+        clock and the shard's knowledge may differ."""
+        _, slot = self._place[workload_id]
+        created = [slot.created_ms, slot.created_known_ms]
+        retired = [t for t in (slot.retired_ms, slot.retired_known_ms) if t is not None] or [FOREVER]
+        return max(t for t in created if t is not None), min(retired), max(retired)
 
     # --- rows
     def circumstances(self, row: Row) -> Circumstances:
