@@ -100,7 +100,7 @@ def _acks(
     low = np.concatenate([key.low for key in keys])
     high = np.concatenate([key.high for key in keys])
     if not told.all():
-        beats, codes, t_ms = beats[told], codes[told], t_ms[told]
+        beats, codes, t_ms = beats.compress(told), codes[told], t_ms[told]
         next_ms, ttl_ms, low, high = next_ms[told], ttl_ms[told], low[told], high[told]
     return build_acks(
         hasher,

@@ -17,7 +17,7 @@ import trio
 
 from engine.actors import Actors
 from engine.answers import Waiting
-from engine.core.beats import BEAT_DTYPE
+from engine.core.beats import BEAT_DTYPE, joined
 from engine.core.records import Gap
 from engine.decisions import Decisions
 from engine.gaps import Gaps
@@ -122,7 +122,7 @@ class Committer:
         now_ms = self._intake.now_ms()
         beats = _NO_BEATS
         if group:
-            beats = group[0].beats if len(group) == 1 else np.concatenate([each.beats for each in group])
+            beats = joined([each.beats for each in group])
             self._journal.append(Kind.BEATS, now_ms, beats.tobytes())
         return Commit(now_ms, group, beats, self._journal.take())
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from engine.answers import Keys, Outcome, Waiting, tell
 from engine.core.acks import build_acks
-from engine.core.beats import BEAT_DTYPE, ORIGIN_PLAIN
+from engine.core.beats import BEAT_DTYPE, ORIGIN_PLAIN, joined
 from engine.core.siphash import Siphasher
 from engine.core.verify import BatchVerifier, Verified
 from engine.door import GONE, PlainAnswer, PlainBeat
@@ -180,11 +180,11 @@ class Intake:
             self._answer_refused(verified, raw, names, t_ms, send)
         if not len(verified.accepted):
             return
-        addresses = names[verified.accepted]
+        addresses = names.take(verified.accepted, axis=0)
 
         def decided(what: Outcome) -> None:
             if len(what.acks):
-                send(what.acks, addresses[what.told])
+                send(what.acks, addresses.compress(what.told, axis=0))
 
         keys = self._keys(verified.entry)
         self._put_or_busy(Waiting(verified.beats, keys, decided, datagrams=True))
@@ -308,7 +308,7 @@ class Intake:
 
     def refuse_busy(self, group: list[Waiting]) -> None:
         """Tell everyone of a group that could not be recorded to try again."""
-        beats = np.concatenate([waiting.beats for waiting in group])
+        beats = joined([waiting.beats for waiting in group])
         self._answer(group, beats, np.full(len(beats), Code.BUSY, np.uint8), beats["t_ms"])
 
     def _answer(self, group: list[Waiting], beats: Array, codes: Array, t_ms: Array) -> None:

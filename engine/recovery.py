@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine import snapshot
-from engine.core.beats import BEAT_DTYPE, ORIGIN_FRAME, VERDICT_DTYPE
+from engine.core.beats import BEAT_DTYPE, ORIGIN_FRAME, VERDICT_DTYPE, joined
 from engine.core.breaker import Breaker
 from engine.core.keys import MasterSecrets
 from engine.core.records import Gap
@@ -97,7 +97,7 @@ class _Replay:
         """Apply the beats gathered so far."""
         if not self._waiting:
             return
-        beats = np.concatenate(self._waiting)
+        beats = joined(self._waiting)
         self._waiting, self._waiting_beats = [], 0
         self.beats += len(beats)
         self._restore_seqs(beats)

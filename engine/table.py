@@ -69,7 +69,7 @@ class Table(Entries):
         ordered = np.sort((index << np.int64(24)) | np.arange(count))
         order = ordered & np.int64((1 << 24) - 1)
         ordered >>= np.int64(24)
-        beats = beats[order]
+        beats = beats.take(order)
         first = np.ones(count, bool)
         first[1:] = ordered[1:] != ordered[:-1]
         # Recorded time of a row never runs back (LIVENESS.md 1).
@@ -101,12 +101,12 @@ class Table(Entries):
             restless = np.zeros(int(run[-1]) + 1, bool)
             restless[run[~same]] = True
             quiet = ~restless[run]
-            self._store_unchanged(ordered[quiet], t[quiet], beats[quiet])
+            self._store_unchanged(ordered[quiet], t[quiet], beats.compress(quiet))
             # Several beats of one row are told apart by turns, in their order.
             turn = np.arange(count) - np.flatnonzero(first)[run]
             for number in range(int(turn[~quiet].max()) + 1):
                 now = ~quiet & (turn == number)
-                self._store_changed(ordered[now], t[now], beats[now], heard, said)
+                self._store_changed(ordered[now], t[now], beats.compress(now), heard, said)
         codes = np.empty(count, np.uint8)
         codes[order] = self._codes(ordered, beats, t, early)
         recorded = np.empty(count, np.int64)

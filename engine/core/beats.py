@@ -1,11 +1,20 @@
 """The binary records of the data plane: a beat as it is journaled, a verdict, a first report.
 
 All are numpy structured types, little-endian and packed, so that a batch is one array and one write.
+
+numpy copies structured records field by field when they are indexed or concatenated, at 20 to 60 ns each;
+`take`, `compress` and `joined` move them as bytes at 1 to 3 ns.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
 
 ORIGIN_FRAME, ORIGIN_PLAIN = 0, 1  # an NP1 frame (has a seq) or a JSON, ping or push beat (has none)
 
@@ -27,6 +36,14 @@ BEAT_DTYPE = np.dtype(
     ]
 )
 assert BEAT_DTYPE.itemsize == 56
+
+
+def joined(batches: Sequence[Array]) -> Array:
+    """Batches of beats one behind the other; of one batch alone it is that one, not a copy."""
+    if len(batches) == 1:
+        return batches[0]
+    return np.concatenate([batch.view(np.uint8) for batch in batches]).view(BEAT_DTYPE)
+
 
 # A verdict that came of silence or of a window (those that come of beats are recomputed from the beats).
 # `basis_ms` is the last_t of the row that was judged: a replay recognises a verdict overtaken by a beat.

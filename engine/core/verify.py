@@ -94,14 +94,14 @@ class BatchVerifier:
             index = np.arange(count)
         else:
             index = np.flatnonzero(keep)
-            frames = frames[index]
+            frames = frames.take(index)
         rows = frames["row"].astype(np.int64)
         foreign = _NO_INDEXES
         if self._shards > 1:
             mine = rows % self._shards == self._shard
             if not mine.all():
                 foreign = index[~mine]
-                index, frames, rows = index[mine], frames[mine], rows[mine]
+                index, frames, rows = index[mine], frames.compress(mine), rows[mine]
             rows //= self._shards
         times = np.full(len(index), t_ms, np.int64) if isinstance(t_ms, int) else t_ms[index]
 
@@ -155,7 +155,7 @@ def _only(good: Array, reason: str, rejects: dict[str, int], *arrays: Array) -> 
     if good.all():
         return arrays
     _count(reason, rejects, len(good) - int(good.sum()))
-    return tuple(array[good] for array in arrays)
+    return tuple(array.compress(good) for array in arrays)
 
 
 def _count(reason: str, rejects: dict[str, int], number: int) -> None:
@@ -179,7 +179,7 @@ def _judge_seq(
     newer = _newer(seq, entry, in_time, generations.last_seq)
     good = in_time & newer
     accepted = index[good]
-    taken, at = frames[good], entry[good]
+    taken, at = frames.compress(good), entry[good]
     beats = np.zeros(len(accepted), BEAT_DTYPE)
     slot_map = generations.map[at]
     beats["row"] = taken["row"]
