@@ -220,7 +220,7 @@ def test_nothing_is_left_unfinished():
 
 
 def test_nobody_asks_for_our_package_metadata():
-    """A checkout is run without an install, so there is none; the version stands in engine/core/version.py."""
+    """A checkout runs without an install, so there is none; see engine/core/version.py."""
     asks = re.compile(r"""(version|metadata|distribution)\(["']nodepulse["']\)""")
     assert [name_of(path) for path in ALL if asks.search(path.read_text())] == []
 

@@ -125,6 +125,17 @@ def test_doctor_finds_the_running_serve_and_calls_it_well(served):
     assert done.returncode == (1 if told["problems"] else 0)
 
 
+def test_the_demo_shows_a_fleet_and_leaves_nobody_behind_who_could_be_missed(served):
+    done = nodepulse("demo", "--data-dir", str(served.folder), "--nodes", "5", "--seconds", "15", "--json")
+    told = json.loads(done.stdout)
+    assert told["fleet"]["beats"] > 0, done.stderr
+    assert told["states"].get("up", 0) > 0
+    listed = nodepulse(
+        "admin", "node", "list", "--project", "demo", "--data-dir", str(served.folder), "--json"
+    )
+    assert {node["revoked"] for node in json.loads(listed.stdout)["nodes"]} == {True}
+
+
 @pytest.mark.parametrize("child", ["engine-1", "web", "worker"])
 def test_a_child_that_is_killed_is_started_again(served, child):
     before = served.pid_of(child)
