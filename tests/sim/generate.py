@@ -102,8 +102,8 @@ def _fault(rng: Random, at_ms: int) -> Fault:
 
 
 def _apart(rng: Random, faults: list[Fault], begin_ms: int, end_ms: int) -> list[Fault]:
-    """In order, without those that would overlap or run over the end. When sockets overflow in a stall, the two
-    readings of the drop counter are those around it."""
+    """In order, without those that would overlap or run over the end. When sockets overflow in a stall, the
+    two readings of the drop counter are those around it."""
     kept: list[Fault] = []
     free_ms = begin_ms + 1
     for fault in sorted(faults, key=lambda f: f.from_ms):

@@ -113,6 +113,11 @@ def touching(spans: list[Span]) -> frozenset[int]:
     return frozenset(b.from_ms for a, b in pairwise(spans) if a.to_ms == b.from_ms == a.beat.t_ms + a.ttl_ms)
 
 
+def same_instant(beats: list[Beat]) -> frozenset[int]:
+    """Times of two beats in one millisecond: the word of the first had no length, but may have ended a row."""
+    return frozenset(a.t_ms for a, b in pairwise(beats) if a.t_ms == b.t_ms)
+
+
 def lines_of(spans: list[Span], splits: Splits) -> list[BaseLine]:
     """Spans joined to rows, as long as they can be."""
     lines: list[BaseLine] = []

@@ -14,6 +14,7 @@ from tests.sim.oracle.base import (
     Splits,
     first_report_of,
     lines_of,
+    same_instant,
     spans_of,
     splits_of,
     touching,
@@ -85,7 +86,7 @@ class Oracle:
         beats = self.beats(row)
         spans = spans_of(self.rules, beats, slot.slot)
         splits: Splits = splits_of(beats, spans, self.gaps())
-        return (splits.may | touching(spans)) - splits.must
+        return (splits.may | touching(spans) | same_instant(beats)) - splits.must
 
     def records(self, workload_id: str, as_of_ms: int, upto: int | None = None) -> Records:
         key = (workload_id, as_of_ms, upto)
