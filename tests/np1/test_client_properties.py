@@ -169,5 +169,7 @@ class ClientMachine(RuleBasedStateMachine):
         assert asked - statistics.sessions - statistics.session_refusals in (0, 1) or self.stopped()
 
 
-ClientMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+ClientMachine.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None, derandomize=True
+)
 test_the_client_keeps_its_rules_whatever_comes = ClientMachine.TestCase
