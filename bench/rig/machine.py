@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from nodepulse import __version__
+from engine.core.version import VERSION
 
 _PACKAGES = ("numpy", "trio", "uvloop", "httptools", "msgspec", "asyncpg", "redis")
 _MB = 1024 * 1024
@@ -34,7 +34,7 @@ def machine() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions by name; what is not there is left out."""
-    found = {"nodepulse": __version__, "python": platform.python_version()}
+    found = {"nodepulse": VERSION, "python": platform.python_version()}
     found |= {name: metadata.version(name) for name in _PACKAGES}
     compiler = shutil.which("cc")
     if compiler is not None:
