@@ -81,8 +81,8 @@ class Question:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
     """`arrivals` are sorted by `at_ms`, `faults` by `from_ms`; faults do not overlap, but that drops may go
-    with a stall. Times in `rows` are true times, but for windows, leases, claims, expiry, created and retired,
-    which are records and thus in recorded time as they stand."""
+    with a stall. Times in `rows` are true times, but for windows, leases, claims, expiry, created and
+    retired, which are records and thus in recorded time as they stand."""
 
     seed: int
     begin_ms: int

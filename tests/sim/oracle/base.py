@@ -114,7 +114,7 @@ def touching(spans: list[Span]) -> frozenset[int]:
 
 
 def same_instant(beats: list[Beat]) -> frozenset[int]:
-    """Times of two beats in one millisecond: the word of the first had no length, but may have ended a row."""
+    """Times of two beats in one millisecond: the first has no length, but may have ended a row."""
     return frozenset(a.t_ms for a, b in pairwise(beats) if a.t_ms == b.t_ms)
 
 
