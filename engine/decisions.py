@@ -107,9 +107,12 @@ class Decisions:
     def _set_deadline(self, index: int) -> None:
         rows = self.table.row
         silence_from = self._silence_from(index)
-        rows.deadline_ms[index] = deadline_of(
-            NodeState(int(rows.state[index]), 0, 0, int(rows.ttl_ms[index]), silence_from)
-        )
+        state, ttl = int(rows.state[index]), int(rows.ttl_ms[index])
+        if state == MAINTENANCE:
+            # Nobody is judged in a window, but the judge ends what the last beat vouched for.
+            rows.deadline_ms[index] = int(rows.last_t_ms[index]) + ttl
+        else:
+            rows.deadline_ms[index] = deadline_of(NodeState(state, 0, 0, ttl, silence_from))
 
     def _silence_from(self, index: int) -> int:
         """Silence is counted from the last beat applied, or from the end of a window after it."""

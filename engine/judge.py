@@ -19,7 +19,7 @@ from engine.columns import NEVER, RETIRED
 from engine.core.breaker import Breaker, Phase, Silence, allowance, step_breaker
 from engine.core.compose import down_since
 from engine.core.records import Gap
-from engine.core.step import DOWN, SUSPECT, UP, Silent
+from engine.core.step import DOWN, MAINTENANCE, SUSPECT, UP, Silent
 from engine.core.timing import interval_of_ttl
 from engine.decisions import Decisions
 from engine.gaps import Gaps
@@ -119,11 +119,13 @@ class Judge:
         )
         deadline = np.where(allowed != 0, silence_from + allowed, NEVER)
         late = deadline <= judged_ms
-        # Of a retired row nothing is expected any more; what its last beat vouched for still ends.
-        retired = late & (rows.refused[found] == RETIRED)
-        if retired.any():
-            self._table.close_silent(found[retired])
-            deadline[retired], late = NEVER, late & ~retired
+        # Of a retired row, or inside a window, nobody is judged; what the last beat vouched for still ends.
+        unjudged = (rows.refused[found] == RETIRED) | (state == MAINTENANCE)
+        lapsed = unjudged & (rows.last_t_ms[found] + ttl <= judged_ms)
+        if lapsed.any():
+            self._table.close_silent(found[lapsed])
+        deadline[unjudged] = np.where(lapsed, NEVER, rows.last_t_ms[found] + ttl)[unjudged]
+        late &= ~unjudged
         rows.deadline_ms[found[~late]] = deadline[~late]
         overdue: Array = found[late]
         return overdue

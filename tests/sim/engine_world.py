@@ -126,6 +126,7 @@ class Engine:
 
     def __init__(self, world: EngineWorld, now_ms: int) -> None:
         self.world, self.now_ms = world, now_ms
+        self.dying = False  # what is taken now will not reach the disk
         self.table = Table(shard=0, shards=1, rows=16, slots=64)
         self.decisions = LoudDecisions(self.table, [])
         self.gaps, self.windows = Gaps(self.table), Windows()
@@ -169,6 +170,8 @@ class Engine:
 
     def commit(self) -> None:
         """Commit until nothing waits, or the disk refuses."""
+        if self.dying:
+            return
         self.intake.verify_queued()
         while self.intake.waiting or self.journal.pending_bytes:
             commit = self.committer.begin()
@@ -327,6 +330,7 @@ class EngineWorld:
         if disk_full and not self.files.full:
             self._fill_disk(gap.from_ms)
         self.advance(now_ms)
+        self.engine.dying = not (frames[0].durable or disk_full)
         for frame in frames:
             before = self.engine.intake.waiting_beats
             self.offer(frame)
