@@ -1,7 +1,8 @@
 """`GET /livez` and `GET /readyz`: is this process alive, and should it be sent requests.
 
-Ready means: not ending, Postgres answers, and every shard's watermark is under two seconds old by that
-shard's own clock. The plain text and `?verbose`, `?exclude=` are the same as in the other processes.
+Ready means: not ending, Postgres answers, every shard's watermark is under two seconds old by that shard's
+own clock, and every shard takes beats (one whose disk is full does not). The plain text and `?verbose`,
+`?exclude=` are the same as in the other processes.
 """
 
 from __future__ import annotations
@@ -41,9 +42,11 @@ async def _postgres(backend: Backend) -> str:
 
 
 def _shard(backend: Backend, shard: int) -> str:
-    age_ms = backend.heads.watermark_age_ms(shard)
-    if age_ms is None:
+    head, age_ms = backend.heads.head(shard), backend.heads.watermark_age_ms(shard)
+    if head is None or age_ms is None:
         return "was never heard of"
+    if head.provisional_from_ms is not None:
+        return "takes no beats: its journal cannot be written"
     return "" if age_ms < WATERMARK_AGE_MS_MAX else f"its watermark is {age_ms} ms old"
 
 

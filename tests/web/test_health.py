@@ -47,6 +47,18 @@ async def test_not_ready_when_a_watermark_is_two_seconds_old(world: World) -> No
     assert (await ready(world, "exclude=shard_0"))[0] == 200
 
 
+async def test_not_ready_while_a_shard_cannot_take_beats(world: World) -> None:
+    await trio.sleep(1)
+    world.live.provisional_from_ms = world.now_ms()
+    await trio.sleep(0.3)
+    status, text = await ready(world)
+    assert status == 503
+    assert "[-]shard_0 takes no beats" in text
+    world.live.provisional_from_ms = None
+    await trio.sleep(0.3)
+    assert (await ready(world))[0] == 200
+
+
 async def test_not_ready_when_the_engine_is_dead_even_if_its_headers_remain(world: World) -> None:
     await trio.sleep(1)
     world.live.frozen_at_ms = world.now_ms()
