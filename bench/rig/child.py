@@ -44,9 +44,13 @@ class Child:
 
     def tell(self, do: str, **arguments: Any) -> None:
         """Give an order."""
+        self.line(json.dumps({"do": do, **arguments}))
+
+    def line(self, text: str) -> None:
+        """Give an order in the child's own words."""
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
+            self._process.stdin.write(text.encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError as error:
             raise ChildFailedError(f"{self.name} has ended ({self._process.poll()})") from error

@@ -1,0 +1,68 @@
+"""The embedded PostgreSQL and Valkey, for the time of a block in a plain (not async) bench."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import trio
+
+from storage.bridge import run_on_uvloop
+from storage.embedded import EmbeddedServer, PostgresServer, ValkeyServer
+from storage.migrate import migrate
+
+
+class Running(NamedTuple):
+    """A server: its address and its process."""
+
+    url: str
+    pid: int
+
+    @property
+    def socket_path(self) -> str:
+        """Of a server on a unix socket."""
+        return unquote(urlsplit(self.url).path)
+
+
+@contextmanager
+def valkey() -> Iterator[Running]:
+    """An empty Valkey."""
+    with _folder() as folder, _running(ValkeyServer(folder)) as server:
+        yield server
+
+
+@contextmanager
+def postgres() -> Iterator[Running]:
+    """A PostgreSQL with our schema and nothing in it, as durable as in production."""
+    with _folder() as folder, _running(PostgresServer(folder)) as server:
+
+        async def migrated() -> int:
+            await migrate(server.url)
+            return 0
+
+        run_on_uvloop(migrated)
+        yield server
+
+
+@contextmanager
+def _running(server: EmbeddedServer) -> Iterator[Running]:
+    trio.run(server.start)
+    try:
+        assert server.process is not None
+        yield Running(server.url, server.process.pid)
+    finally:
+        trio.run(server.stop)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="nodepulse-bench-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
