@@ -8,17 +8,21 @@ with nothing pending may be passivated: its task ends, its state stays in the ta
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import trio
 
 from engine.core.step import Heard, NodeChange, Said
+from engine.core.timing import SLOTS_MAX
 from engine.settings import LivenessSettings
 from engine.table import Table
 
 Change = NodeChange | Said
+_STARTED_AT_ONCE = 4_096  # actors started before the loop gets a turn
 
 
 class Decider(Protocol):
@@ -185,16 +189,26 @@ class Actors:
         actor.live = True
         self._nursery.start_soon(self._life, actor)
 
-    def start_all(self) -> None:
-        """Start an actor for every node and workload in the table, to be parked until something changes."""
+    async def start_all(self) -> None:
+        """Start an actor for every node and workload in the table, to be parked until something changes.
+
+        The collector rests meanwhile: it would walk all that was made so far again and again. Afterwards
+        it is told to leave this lasting population alone, or each full collection were a stall.
+        """
         rows = self._table.row
-        for index in range(self._table.rows):
-            if not rows.known[index]:
-                continue
-            self.start(self._nodes.get(index) or self._new_node(index))
-            count, base = int(rows.slot_count[index]), int(rows.slot_base[index])
-            for slot in range(base, base + count if count > 1 else base):
-                self.start(self._workloads.get(slot) or self._new_workload(index, slot))
+        gc.disable()
+        try:
+            for index in np.flatnonzero(rows.known[: self._table.rows]).tolist():
+                self.start(self._nodes.get(index) or self._new_node(index))
+                count, base = int(rows.slot_count[index]), int(rows.slot_base[index])
+                for slot in range(base, base + count if count > 1 else base):
+                    self.start(self._workloads.get(slot) or self._new_workload(index, slot))
+                if self._started % _STARTED_AT_ONCE < SLOTS_MAX:
+                    await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+            gc.freeze()
+        finally:
+            gc.enable()
 
     async def _life(self, actor: Actor) -> None:
         """Setup, running, teardown of one actor; a crash ends this task only."""

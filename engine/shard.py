@@ -113,7 +113,7 @@ class Shard:
             nursery.start_soon(self.committer.run)
             await trio.lowlevel.checkpoint()
             if not self.settings.liveness.passivate:
-                self.actors.start_all()
+                await self.actors.start_all()
             self._begin_listening(nursery)
             close_doors = await open_doors(self)
             for part in (

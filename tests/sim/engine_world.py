@@ -1,4 +1,4 @@
-"""Drives the real engine through a history: table, intake, journal, recovery, judge and step, on a fake clock.
+"""Drives the real engine through a history: table, intake, journal, recovery, judge and step.
 
 Everything is the product's own code but the loops: commits are begun and finished here, actors decide at
 once, and time is the history's. What came of it is an `Observed` for the oracle's checker.
