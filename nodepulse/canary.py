@@ -11,13 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import structlog
 import trio
 
 from engine.core.ports import Directory, NewNode
-from node.client import NodeClient
+from node.client import NodeClient, NodeEvent, SessionOpened, SessionRefused
 from nodepulse.process import write_private
 from nodepulse.provision import new_node_key
 
+log = structlog.get_logger()
 PROJECT = "nodepulse-canaries"
 STOP_S = 2.0  # for the last beat of each, which says that it stops
 
@@ -77,6 +79,7 @@ async def run_canaries(
                 private_key=key.private_key,
                 manager_version="nodepulse-canary/1",
                 first_within_ms=min(1_000, key.interval_ms),
+                on_event=_Watch(key.node_id).tell,
             )
             client.set_states({key.workload_id: "healthy"})
             clients.append(client)
@@ -87,6 +90,22 @@ async def run_canaries(
             for client in clients:
                 stopping.start_soon(_stop, client)
         nursery.cancel_scope.cancel()
+
+
+class _Watch:
+    """Says once when a canary's session is refused, and once when that is over."""
+
+    def __init__(self, node_id: str) -> None:
+        self._node_id = node_id
+        self._refused = ""
+
+    def tell(self, event: NodeEvent) -> None:
+        if isinstance(event, SessionRefused) and event.detail != self._refused:
+            self._refused = event.detail
+            log.warning("canary.refused", canary=self._node_id, why=event.detail)
+        elif isinstance(event, SessionOpened) and self._refused:
+            self._refused = ""
+            log.info("canary.back", canary=self._node_id)
 
 
 async def _stop(client: NodeClient) -> None:

@@ -34,7 +34,10 @@ async def announce(config: Config, buffer_bytes: int, say: Callable[[str], None]
             log.error("serve.not_ready", after_s=config.serve.ready_s_max, advice="see GET /readyz?verbose")
         await trio.sleep(POLL_S)
     log.info("serve.ready", after_ms=round((trio.current_time() - began) * 1000))
-    say(welcome(config, buffer_bytes))
+    try:
+        say(welcome(config, buffer_bytes))
+    except OSError as error:
+        log.warning("serve.nobody_reads", why=str(error))  # a closed terminal or pipe: no reason to end
     notify(f"READY=1\nSTATUS=serving on {address(config.web.host, config.web.port)}")
     period_s = watchdog_period_s()
     while period_s > 0:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ from nodepulse.process import write_private
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = "serve.lock"
+LOCK_LOOKS = 5
+LOCK_PAUSE_S = 0.02
 
 
 class InUseError(Exception):
@@ -44,7 +47,7 @@ def hold_lock(run: Path) -> Iterator[None]:
     fd = os.open(run / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(fd)
         except BlockingIOError as error:
             pid = os.read(fd, 32).decode(errors="replace").strip() or "unknown"
             raise InUseError(
@@ -55,6 +58,17 @@ def hold_lock(run: Path) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def _lock(fd: int) -> None:
+    """BlockingIOError when another holds it: not only for the blink in which `is_served` looks."""
+    for _ in range(LOCK_LOOKS - 1):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(LOCK_PAUSE_S)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def write_effective(run: Path, config: Config) -> Path:

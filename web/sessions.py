@@ -33,6 +33,7 @@ from web.times import format_rfc3339, parse_rfc3339
 SKEW_MS_MAX = 300_000
 REGISTRY_WAIT_S = 2.0
 BODY_BYTES_MAX = 16 * 1024
+SIGNING_KINDS = ("node", "canary")  # a check has no key: it beats by its capability alone
 _FIELD = re.compile(r"[!-~]{1,128}", re.ASCII)  # every signed field
 _NONCE = re.compile(r"([0-9a-f]{2}){16,64}", re.ASCII)
 _SIGNATURE = re.compile(r"[0-9a-f]{128}", re.ASCII)
@@ -159,7 +160,7 @@ async def _proven_node(backend: Backend, asked: SessionRequest) -> NodeRecord:
     node_id = canonical_uuid(asked.node_id)
     node = await backend.directory.node(node_id or "00000000-0000-0000-0000-000000000000")
     key = _NOBODY
-    if node is not None and node.kind == "node" and node.public_key is not None and not node.revoked:
+    if node is not None and node.kind in SIGNING_KINDS and node.public_key is not None and not node.revoked:
         key = Ed25519PublicKey.from_public_bytes(node.public_key)
     try:
         key.verify(bytes.fromhex(asked.signature), signed_bytes(asked))

@@ -74,7 +74,11 @@ class Served:
             return 0, b""
 
     def pid_of(self, child: str) -> int:
-        return json.loads((self.folder / "run" / f"child-{child}.json").read_text())["pid"]
+        """0 while there is none: between the death of one and the start of the next."""
+        try:
+            return json.loads((self.folder / "run" / f"child-{child}.json").read_text())["pid"]
+        except FileNotFoundError:
+            return 0
 
     def pids(self) -> dict[str, int]:
         """Everything that serve runs."""

@@ -15,10 +15,12 @@ import pytest
 from node.identity import NodeIdentity
 from tests.front.served import Served, alive, nodepulse, until
 
+CANARY = ("--set", "canary.count=1", "--set", "canary.interval_ms=1000")
+
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory) -> Iterator[Served]:
-    running = Served(tmp_path_factory.mktemp("served") / "data", "--shards", "2")
+    running = Served(tmp_path_factory.mktemp("served") / "data", "--shards", "2", *CANARY)
     yield running
     running.end()
 
@@ -94,6 +96,14 @@ def test_a_check_beats_by_the_url_that_was_printed(served):
         assert json.loads(answer.read()) == {"ok": True}
 
 
+def test_a_canary_beats_through_the_front_door(served):
+    key = json.loads(
+        nodepulse("admin", "key", "create", "--admin", "--json", "--data-dir", str(served.folder)).stdout
+    )["api_key"]
+    canary = json.loads((served.folder / "canary.json").read_text())[0]["node_id"]
+    until(lambda: json.loads(served.get(f"/v1/nodes/{canary}", key)[1]).get("state") == "up", "canary up", 20)
+
+
 def test_a_second_serve_on_the_same_folder_is_refused_and_names_the_first(served):
     done = nodepulse(
         "serve", "--data-dir", str(served.folder), "--web", "127.0.0.1:0", "--beats", "127.0.0.1:0"
@@ -141,7 +151,8 @@ def test_a_child_that_is_killed_is_started_again(served, child):
     before = served.pid_of(child)
     os.kill(before, signal.SIGKILL)
     until(
-        lambda: not alive(before) and served.is_ready() and served.pid_of(child) != before, f"{child} is back"
+        lambda: not alive(before) and served.is_ready() and served.pid_of(child) not in (0, before),
+        f"{child} is back",
     )
     assert served.process.poll() is None
 
@@ -157,16 +168,16 @@ def test_the_embedded_database_is_started_again_when_it_is_killed(served):
 def test_sigterm_stops_everything_in_order_within_fifteen_seconds(served):
     """The last one on this serve."""
     pids = served.pids()
-    assert len(pids) == 6
+    assert len(pids) == 7
     assert served.stop() == 0
     assert [name for name, pid in pids.items() if alive(pid)] == []
     stopped = [
         json.loads(line)["child"] for line in served.log.read_text().splitlines() if '"child.stopped"' in line
     ]
-    assert set(stopped[:2]) == {"web", "worker"}
-    assert set(stopped[2:4]) == {"engine-0", "engine-1"}
-    assert set(stopped[4:6]) == {"postgres", "valkey"}
-    assert stopped[6:] == ["guard"]
+    assert set(stopped[:3]) == {"web", "worker", "canary"}
+    assert set(stopped[3:5]) == {"engine-0", "engine-1"}
+    assert set(stopped[5:7]) == {"postgres", "valkey"}
+    assert stopped[7:] == ["guard"]
     assert not (served.folder / "run" / "config.json").exists()
 
 
