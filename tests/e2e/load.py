@@ -39,6 +39,15 @@ _SO_RCVBUFFORCE = 33
 _SIGNED_MAX = 4_096
 
 
+_beating: list[Load] = []
+
+
+def stop_all() -> None:
+    """Stop every load that still beats: the test that started it has failed."""
+    for load in list(_beating):
+        load.stop()
+
+
 class Figures(NamedTuple):
     sent: int
     answered: dict[Code, int]
@@ -60,7 +69,7 @@ class Load:
         except PermissionError:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._failed: BaseException | None = None
         self._sent = self._next = self._refused = 0
         self._raw: list[bytes] = []
@@ -88,12 +97,16 @@ class Load:
     # -- beating ------------------------------------------------------------------------------------
 
     def start(self) -> None:
+        _beating.append(self)
         self._thread.start()
 
     def stop(self) -> None:
         """Stop beating; ACKs under way are still taken."""
+        if self._stop.is_set():
+            return
         self._stop.set()
         self._thread.join()
+        _beating.remove(self)
         deadline = time.monotonic() + 1.0
         while time.monotonic() < deadline:
             self._receive()

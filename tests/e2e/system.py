@@ -181,13 +181,16 @@ class System:
             if wanted in environment_of(pid) or folder_of(pid).is_relative_to(self.folder)
         )
 
-    def metrics(self, child: str) -> dict[str, float]:
-        """`/metrics` of an engine, by name with labels."""
-        listening = [one["where"] for one in self.logged("listening") if one["process"] == child]
-        port = int(listening[-1].rpartition("/metrics")[0].rpartition(":")[2])
-        text = Api("127.0.0.1", port).text("/metrics")
-        rows = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
-        return {name: float(value) for name, _, value in rows}
+    def engine(self, shard: int = 0) -> Api:
+        """An engine's own `/metrics` and `/readyz`."""
+        name = f"engine-{shard}"
+        where = [one["where"] for one in self.logged("listening") if one["process"] == name]
+        return Api("127.0.0.1", int(where[-1].removesuffix("/metrics").rpartition(":")[2]))
+
+    def metrics(self, shard: int = 0) -> dict[str, float]:
+        """What an engine counts, by name and labels as they are written."""
+        rows = (line.rpartition(" ") for line in self.engine(shard).text("/metrics").splitlines())
+        return {name: float(value) for name, _, value in rows if not name.startswith("#")}
 
     # -- making nodes -------------------------------------------------------------------------------
 

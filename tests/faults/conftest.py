@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.load import stop_all
 from tests.e2e.system import System, new_folder, running
 
 
@@ -21,3 +22,9 @@ def start_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
             return stack.enter_context(running(System(folder, **options)))
 
         yield start
+
+
+@pytest.fixture(autouse=True)
+def _no_load_goes_on() -> Iterator[None]:
+    yield
+    stop_all()

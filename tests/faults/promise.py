@@ -66,20 +66,29 @@ def answers(api: Api, load: Load, *, to_ms: int, at_once: int = 6) -> Iterator[t
 
 
 def check_acknowledged(api: Api, load: Load, *, to_ms: int) -> int:
-    """Every acknowledged beat is in the answer; how many ms of workload time were vouched for and found."""
+    """Every acknowledged beat is in the answer; how many ms of workload time were vouched for and found.
+
+    And nobody is punished for our faults: from its first acknowledged beat to the end of what its last one
+    vouched for no workload is `silent`. (The nodes of a load beat all the time, until they stop for good.)
+    """
     credited = load.credited()
     ttls = set(credited["ttl_ms"].tolist())
     assert len(ttls) == 1, f"this check needs beats that hold equally long: {ttls}"
     ttl_ms = ttls.pop()
     by_node = [vouched(credited["t_ms"][credited["node"] == node], ttl_ms) for node in range(len(load.nodes))]
     lost: dict[tuple[int, int], list[Span]] = {}
+    punished: dict[tuple[int, int], list[Span]] = {}
     total = 0
     for node, slot, answer in answers(api, load, to_ms=to_ms):
         assert answer.as_of >= to_ms, answer.raw
-        found = answer.of(KIND_OF[SAYS[slot % len(SAYS)]])
-        gone = missing(by_node[node], found, until_ms=to_ms)
-        total += sum(min(end, to_ms) - start for start, end in by_node[node] if start < to_ms)
-        if gone:
+        wanted = by_node[node]
+        if gone := missing(wanted, answer.of(KIND_OF[SAYS[slot % len(SAYS)]]), until_ms=to_ms):
             lost[node, slot] = gone
+        total += sum(min(end, to_ms) - start for start, end in wanted if start < to_ms)
+        if wanted:
+            life = wanted[0][0], min(wanted[-1][1], to_ms)
+            if silent := [one for one in answer.of("silent") if one[0] < life[1] and life[0] < one[1]]:
+                punished[node, slot] = silent
     assert lost == {}, f"{len(lost)} workloads lost acknowledged time"
+    assert punished == {}, f"{len(punished)} workloads are punished for our faults"
     return total
