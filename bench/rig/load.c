@@ -2,7 +2,8 @@
  * the limit and not the client.
  *
  * load unix:PATH|tcp:IP:PORT http|resp CONNECTIONS PIPELINE FILE
- * FILE holds requests, each after its length (u32, native); they are used in order, again from the start.
+ * FILE holds requests, each after its length (u32, native). Connection i of n sends numbers i, i + n, i + 2n
+ * and so on, again from the start: n requests are one client per connection. "count" uses each once, in order.
  * A line on stdin is one run: "closed SECONDS" (each connection sends as soon as it was answered),
  * "open SECONDS RATE" (requests are due at a constant rate; one that finds no free connection waits, and its
  * latency counts from when it was due, so a slow answer is not hidden by the requests it held up) or
@@ -28,6 +29,7 @@ enum { IN_MAX = 262144, STEPS = 64, BUCKETS = 40 * STEPS, PIPELINE_MAX = 64, QUI
 
 struct connection {
     int fd, waiting, used;
+    unsigned next;
     long left_out;
     const char *out;
     char *gather;
@@ -36,9 +38,10 @@ struct connection {
 };
 
 static char *requests, **request;
-static unsigned *request_bytes, request_count, next_request, largest;
+static unsigned *request_bytes, request_count, largest;
 static struct connection *connections, **idle;
-static int connection_count, pipeline, idle_count, http, poller;
+static int connection_count, pipeline, idle_count, http, poller, in_order;
+static unsigned next_in_order;
 static long histogram[BUCKETS], answered, refused;
 static double slowest;
 
@@ -134,21 +137,24 @@ static void flush_out(struct connection *c) {
     }
 }
 
+static unsigned next_of(struct connection *c) {
+    if (in_order) return next_in_order++ % request_count;
+    unsigned number = c->next;
+    c->next += connection_count;
+    if (c->next >= request_count) c->next = (c - connections) % request_count;
+    return number;
+}
+
 static void begin(struct connection *c, double due) {
     c->due = due;
     c->waiting = pipeline;
-    if (pipeline == 1) {
-        c->out = request[next_request];
-        c->left_out = request_bytes[next_request];
-        next_request = (next_request + 1) % request_count;
-    } else {
-        c->out = c->gather;
-        c->left_out = 0;
-        for (int i = 0; i < pipeline; i++) {
-            memcpy(c->gather + c->left_out, request[next_request], request_bytes[next_request]);
-            c->left_out += request_bytes[next_request];
-            next_request = (next_request + 1) % request_count;
-        }
+    c->out = c->gather;
+    c->left_out = 0;
+    for (int i = 0; i < pipeline; i++) {
+        unsigned number = next_of(c);
+        if (pipeline == 1) c->out = request[number];
+        else memcpy(c->gather + c->left_out, request[number], request_bytes[number]);
+        c->left_out += request_bytes[number];
     }
     flush_out(c);
 }
@@ -216,6 +222,8 @@ static void wait_some(double seconds) {
 static void run(double seconds, double rate, long count) {
     memset(histogram, 0, sizeof histogram);
     answered = refused = 0;
+    in_order = count > 0;
+    next_in_order = 0;
     slowest = 0;
     double wall = now_s(), cpu = cpu_s(), end = wall + seconds, due = wall, now = wall;
     long begun = 0;
@@ -262,6 +270,7 @@ int main(int argc, char **argv) {
     for (int i = 0; i < connection_count; i++) {
         connect_one(&connections[i], argv[1]);
         connections[i].gather = malloc((size_t)pipeline * largest);
+        connections[i].next = i % request_count;
         idle[idle_count++] = &connections[i];
     }
     printf("{\"ready\": true}\n");

@@ -34,6 +34,7 @@ def fill(table: Table, *, rows: int, workloads: int, interval_ms: int, now_ms: i
         "slot_count": workloads,
         "slot_room": workloads,
         "slots_now": mask,
+        "capability_generation": GENERATION,
         "slots": mask,
         "plane0": mask,
         "generation": GENERATION,
