@@ -33,7 +33,8 @@ def configure_logging(process: str, *, level: str = "INFO", stream: BinaryIO | N
     number = logging.getLevelNamesMapping().get(level.upper())
     if number is None:
         raise ValueError(f"not a log level: {level}")
-    target = sys.stderr.buffer if stream is None else stream
+    # Unbuffered: lines that could not be written would be tried again, and fail, at every later one.
+    target: Any = _Lines(getattr(sys.stderr.buffer, "raw", sys.stderr.buffer) if stream is None else stream)
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -115,10 +116,44 @@ def _process_adder(process: str) -> Processor:
     return add
 
 
+class _Lines:
+    """Where log lines go. One that cannot be written is lost, and how many is told with the next that can.
+
+    A log on a full disk, or a pipe that nobody reads any more, must not end the process that tells of it:
+    its beats are worth more.
+    """
+
+    def __init__(self, target: BinaryIO) -> None:
+        self._target = target
+        self._lost = 0
+
+    def write(self, line: bytes) -> int:
+        try:
+            if self._lost:
+                lost = {"event": "log.lost", "level": "warning", "lines": self._lost, "pid": os.getpid()}
+                self._write_all(_to_json(lost) + b"\n")
+                self._lost = 0
+            self._write_all(line)
+        except OSError:
+            self._lost += 1
+        return len(line)
+
+    def _write_all(self, line: bytes) -> None:
+        view = memoryview(line)
+        while view:
+            written = self._target.write(view)
+            if not written:
+                raise BlockingIOError("the log takes nothing")
+            view = view[written:]
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
 class _JsonHandler(logging.Handler):
     """What libraries log, as the same JSON lines."""
 
-    def __init__(self, target: BinaryIO, shared: list[Processor]) -> None:
+    def __init__(self, target: Any, shared: list[Processor]) -> None:
         super().__init__()
         self._logger = structlog.BytesLogger(target)
         self._shared = shared

@@ -7,11 +7,13 @@ itself (for systemd or Kubernetes) and wants the stores' URLs in its configurati
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import click
+import structlog
 import trio
 
 from engine.core.version import VERSION
@@ -42,7 +44,16 @@ def serve(*, web: str | None, beats: str | None, shards: int | None, sources: So
         engine__shards=shards,
     )
     observe(config, "serve")
-    raise SystemExit(run(config, say=click.echo))
+    raise SystemExit(run(config, say=tell))
+
+
+def tell(text: str) -> None:
+    """Say something to whoever started us. That nobody can read it (a full disk, a closed terminal) is no
+    reason to stop serving."""
+    try:
+        os.write(sys.stdout.fileno(), text.encode() + b"\n")
+    except OSError as error:
+        structlog.get_logger().warning("stdout.unwritable", why=str(error))
 
 
 def child_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -51,6 +51,32 @@ def test_below_the_level_nothing_is_written(lines):
     assert lines() == []
 
 
+class FullDisk(io.BytesIO):
+    """Takes nothing while `full`; otherwise a few bytes at a time."""
+
+    full = False
+
+    def write(self, data) -> int:
+        if self.full:
+            raise OSError(28, "No space left on device")
+        return super().write(bytes(data)[:7])
+
+
+def test_a_log_that_cannot_be_written_ends_nobody_and_what_was_lost_is_counted(lines):
+    disk = FullDisk()
+    observe.configure_logging("worker", stream=disk)
+    log = structlog.get_logger()
+    log.info("before")
+    disk.full = True
+    log.info("lost")
+    logging.getLogger("library").warning("lost, too")
+    disk.full = False
+    log.info("after")
+    told = [orjson.loads(line) for line in disk.getvalue().splitlines()]
+    assert [line["event"] for line in told] == ["before", "log.lost", "after"]
+    assert told[1]["lines"] == 2
+
+
 def test_an_unknown_level_is_refused():
     with pytest.raises(ValueError, match="LOUD"):
         observe.configure_logging("worker", level="LOUD")
