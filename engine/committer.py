@@ -164,7 +164,7 @@ class Committer:
         elif not short and self._short_since_ms is not None:
             since, self._short_since_ms = self._short_since_ms, None
             self._intake.busy = False
-            self._gaps.record(Gap(self._intake.table.shard, since, now_ms, "disk_full"), self._journal)
+            self._record_gap(since, now_ms)
 
     @property
     def undecided_from_ms(self) -> int | None:
@@ -178,7 +178,11 @@ class Committer:
             return
         since, self.failing_since_ms = self.failing_since_ms, None
         self._intake.busy = self._short_since_ms is not None
-        self._gaps.record(Gap(self._intake.table.shard, since, now_ms, "disk_full"), self._journal)
+        self._record_gap(since, now_ms)
+
+    def _record_gap(self, from_ms: int, to_ms: int) -> None:
+        table = self._intake.table
+        self._gaps.record(Gap(table.shard, from_ms, to_ms, "disk_full", table.shards), self._journal)
 
     def _time(self, seconds: float) -> None:
         self._last_ms = seconds * 1_000

@@ -25,7 +25,7 @@ class GapStatistics(NamedTuple):
 
 
 class Gaps:
-    """The gaps of one shard, recent ones in memory."""
+    """The gaps of one shard's rows, recent ones in memory."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
@@ -51,9 +51,9 @@ class Gaps:
         self._count += 1
         self._total_ms += gap.to_ms - gap.from_ms
 
-    def since(self, t_ms: int) -> tuple[Gap, ...]:
-        """The gaps that end after t_ms."""
-        return tuple(gap for gap in self.recent if gap.to_ms > t_ms)
+    def since(self, t_ms: int, *, row: int) -> tuple[Gap, ...]:
+        """The gaps of the row that end after t_ms; some may be of another shard count, from before."""
+        return tuple(gap for gap in self.recent if gap.to_ms > t_ms and row % gap.shards == gap.shard)
 
     def statistics(self) -> GapStatistics:
         return GapStatistics(self._count, self._total_ms)

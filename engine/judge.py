@@ -158,7 +158,7 @@ class Judge:
         changes = []
         for index, is_held in zip(due.tolist(), held.tolist(), strict=True):
             last_t, ttl = int(rows.last_t_ms[index]), int(rows.ttl_ms[index])
-            gaps = self._gaps.since(last_t)
+            gaps = self._gaps.since(last_t, row=self._table.number_of(index))
             since = down_since(last_ms=last_t, ttl_ms=ttl, gaps=gaps) if gaps else last_t + ttl
             changes.append((index, Silent(last_t, judged_ms, is_held, since)))
         rows.deadline_ms[due] = NEVER  # the step sets the next
@@ -221,7 +221,8 @@ class Judge:
             if missed.any():
                 self._canary_missed_ms = int((last_t + 2 * ttl // 3)[missed].min())
         elif (returned := last_t[last_t > self._canary_missed_ms]).size:
-            gap = Gap(self._table.shard, self._canary_missed_ms, int(returned.min()), "degraded")
+            missed_ms, back_ms = self._canary_missed_ms, int(returned.min())
+            gap = Gap(self._table.shard, missed_ms, back_ms, "degraded", self._table.shards)
             self._gaps.record(gap, self._journal)
             self._canary_missed_ms = None
 

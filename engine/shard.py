@@ -91,7 +91,10 @@ class Shard:
 
     def _stalled(self, from_ms: int, to_ms: int) -> None:
         self._log.warning("shard.stalled", ms=to_ms - from_ms, shard=self.number)
-        self.gaps.record(Gap(self.number, from_ms, to_ms, "stall"), self.journal)
+        self.gaps.record(self._gap(from_ms, to_ms, "stall"), self.journal)
+
+    def _gap(self, from_ms: int, to_ms: int, cause: str) -> Gap:
+        return Gap(self.number, from_ms, to_ms, cause, self.settings.shards)
 
     # -- running ------------------------------------------------------------------------------------
 
@@ -156,7 +159,7 @@ class Shard:
         last_ms = self.recovered.last_ms
         if last_ms is not None:
             cause = "restart" if self.recovered.orderly else "crash"
-            self.gaps.record(Gap(self.number, last_ms, now_ms, cause), self.journal)
+            self.gaps.record(self._gap(last_ms, now_ms, cause), self.journal)
         for sock in self._around.udp:
             listener = UdpListener(
                 sock,
@@ -226,7 +229,7 @@ class Shard:
             now_ms, count = self.clock.now_ms(), drops.read()
             if count > seen:
                 self._log.warning("kernel.dropped", datagrams=count - seen, shard=self.number)
-                self.gaps.record(Gap(self.number, self._drops_seen_ms, now_ms, "drops"), self.journal)
+                self.gaps.record(self._gap(self._drops_seen_ms, now_ms, "drops"), self.journal)
                 self.committer.wake()
             seen, self._drops_seen_ms = count, now_ms
 

@@ -34,7 +34,7 @@ class MemoryHistory:
                 kept[started_ms] = BaseInterval(kind, started_ms, ended_ms, ttl_ms)
         for gap in batch.gaps:
             if gap.to_ms > gap.from_ms:
-                world.gaps[gap.shard, gap.cause, gap.from_ms] = gap
+                world.gaps[gap.shards, gap.shard, gap.cause, gap.from_ms] = gap
         for report in batch.first_reports:
             workload = world.workloads.get(report.workload_id)
             if workload and (workload.first_report_ms is None or report.at_ms < workload.first_report_ms):
@@ -54,11 +54,11 @@ class MemoryHistory:
         touching = [one for one in known if one not in before and one not in after]
         return before[-1:] + touching + after[:1]
 
-    async def gaps(self, shard: int, from_ms: int, to_ms: int) -> list[Gap]:
+    async def gaps(self, row: int, from_ms: int, to_ms: int) -> list[Gap]:
         await self._world.enter()
-        gaps = [gap for gap in self._world.gaps.values() if gap.shard == shard]
+        gaps = [gap for gap in self._world.gaps.values() if row % gap.shards == gap.shard]
         found = [gap for gap in gaps if gap.from_ms < to_ms and gap.to_ms > from_ms]
-        return sorted(found, key=lambda gap: (gap.from_ms, gap.cause))
+        return sorted(found, key=lambda gap: (gap.from_ms, gap.cause, gap.shards))
 
     async def leases(self, workload_id: str, from_ms: int, to_ms: int) -> list[Lease]:
         await self._world.enter()

@@ -100,7 +100,7 @@ class MemoryWorld:
     nonces: dict[tuple[str, str], int] = field(default_factory=dict)  # (node id, nonce) -> expires_ms
     signed_requests: list[tuple[str, int]] = field(default_factory=list)  # (node id, at_ms)
     intervals: dict[str, dict[int, BaseInterval]] = field(default_factory=dict)  # by workload, by start
-    gaps: dict[tuple[int, str, int], Gap] = field(default_factory=dict)  # by shard, cause, start
+    gaps: dict[tuple[int, int, str, int], Gap] = field(default_factory=dict)  # by shards, shard, cause, start
     leases: dict[str, list[Lease]] = field(default_factory=dict)
     claims: dict[str, list[Claim]] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)  # the cursor is the index + 1

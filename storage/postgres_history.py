@@ -83,8 +83,8 @@ class PostgresHistory:
     async def intervals(self, workload_id: str, from_ms: int, to_ms: int) -> list[BaseInterval]:
         return await self._db.run(_intervals, workload_id, from_ms, to_ms) if is_id(workload_id) else []
 
-    async def gaps(self, shard: int, from_ms: int, to_ms: int) -> list[Gap]:
-        return await self._db.run(_gaps, shard, from_ms, to_ms)
+    async def gaps(self, row: int, from_ms: int, to_ms: int) -> list[Gap]:
+        return await self._db.run(_gaps, row, from_ms, to_ms)
 
     async def leases(self, workload_id: str, from_ms: int, to_ms: int) -> list[Lease]:
         return await self._db.run(_leases, workload_id, from_ms, to_ms) if is_id(workload_id) else []
@@ -181,11 +181,15 @@ async def _merge_intervals(connection: Connection, source: bytes) -> None:
 async def _write_gaps(connection: Connection, gaps: tuple[Gap, ...]) -> None:
     await connection.executemany(
         """
-        insert into gap (shard, from_ms, to_ms, cause) values ($1, $2, $3, $4)
-        on conflict (shard, cause, from_ms) do update set to_ms = excluded.to_ms
+        insert into gap (shards, shard, from_ms, to_ms, cause) values ($1, $2, $3, $4, $5)
+        on conflict (shards, shard, cause, from_ms) do update set to_ms = excluded.to_ms
           where gap.to_ms <> excluded.to_ms
         """,
-        [(gap.shard, gap.from_ms, gap.to_ms, gap.cause) for gap in gaps if gap.to_ms > gap.from_ms],
+        [
+            (gap.shards, gap.shard, gap.from_ms, gap.to_ms, gap.cause)
+            for gap in gaps
+            if gap.to_ms > gap.from_ms
+        ],
     )
 
 
@@ -271,13 +275,14 @@ async def _intervals(
     return found
 
 
-async def _gaps(connection: Connection, shard: int, from_ms: int, to_ms: int) -> list[Gap]:
+async def _gaps(connection: Connection, row: int, from_ms: int, to_ms: int) -> list[Gap]:
     records = await connection.fetch(
         """
-        select shard, from_ms, to_ms, cause from gap where shard = $1 and from_ms < $3 and to_ms > $2
-        order by from_ms, cause
+        select shard, from_ms, to_ms, cause, shards from gap
+        where $1::bigint % shards = shard and from_ms < $3 and to_ms > $2
+        order by from_ms, cause, shards
         """,
-        shard,
+        row,
         from_ms,
         to_ms,
     )

@@ -137,7 +137,7 @@ class Reader:
         end_ms = max(from_ms, min(to_ms, as_of))
         low, high = from_ms - MARGIN_MS, end_ms + MARGIN_MS
         for _ in range(ROUNDS_MAX):
-            gaps = await self._backend.history.gaps(look.shard, low, high)
+            gaps = await self._backend.history.gaps(workload.row, low, high)
             gaps += _undecided(look)
             closed = await self._backend.history.intervals(workload.workload_id, low, high)
             base = _with_open(closed, open_row)
@@ -236,4 +236,6 @@ def _undecided(look: Look) -> list[Gap]:
     if look.head is None or look.head.provisional_from_ms is None:
         return []
     began_ms = look.head.provisional_from_ms
-    return [Gap(shard=look.shard, from_ms=began_ms, to_ms=OPEN_END, cause="degraded")]
+    return [
+        Gap(shard=look.shard, from_ms=began_ms, to_ms=OPEN_END, cause="degraded", shards=look.head.shards)
+    ]

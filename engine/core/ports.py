@@ -71,8 +71,8 @@ class History(Protocol):
         """Base rows that touch [from_ms, to_ms), the last one before and the first one after, by start."""
         ...
 
-    async def gaps(self, shard: int, from_ms: int, to_ms: int) -> list[Gap]:
-        """Gaps of a shard that touch [from_ms, to_ms), by start."""
+    async def gaps(self, row: int, from_ms: int, to_ms: int) -> list[Gap]:
+        """Gaps of the shard that had the row at the time, that touch [from_ms, to_ms), by start."""
         ...
 
     async def leases(self, workload_id: str, from_ms: int, to_ms: int) -> list[Lease]: ...

@@ -60,12 +60,16 @@ class BaseInterval(msgspec.Struct, frozen=True):
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """A time in which a shard did not listen: our fault (LIVENESS.md 3). Half-open."""
+    """A time in which a shard did not listen: our fault (LIVENESS.md 3). Half-open.
+
+    `shards` is the shard count of that time: the gap is of the rows with row mod shards == shard.
+    """
 
     shard: int
     from_ms: int
     to_ms: int
     cause: str  # crash | restart | stall | disk_full | lost_shard | drops | degraded
+    shards: int = 1
 
 
 class Window(msgspec.Struct, frozen=True):

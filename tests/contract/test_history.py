@@ -119,11 +119,11 @@ async def test_a_range_has_what_touches_it_and_its_neighbours(stores, from_, to,
     assert [one.started_ms - NOW for one in found] == wanted
 
 
-async def test_gaps_touch_half_open_and_are_of_their_shard(stores):
+async def test_gaps_touch_half_open_and_are_of_their_rows(stores):
     gaps = (
-        Gap(0, NOW + 10, NOW + 20, "stall"),
-        Gap(0, NOW + 15, NOW + 40, "drops"),
-        Gap(1, NOW, NOW + 99, "crash"),
+        Gap(0, NOW + 10, NOW + 20, "stall", 2),
+        Gap(0, NOW + 15, NOW + 40, "drops", 2),
+        Gap(1, NOW, NOW + 99, "crash", 2),
     )
     await stores.history.flush(batch(gaps=gaps))
     assert await stores.history.gaps(0, NOW, NOW + 10) == []
@@ -131,6 +131,21 @@ async def test_gaps_touch_half_open_and_are_of_their_shard(stores):
     assert await stores.history.gaps(0, NOW + 19, NOW + 20) == [gaps[0], gaps[1]]
     assert await stores.history.gaps(0, NOW + 40, NOW + 50) == []
     assert await stores.history.gaps(1, NOW, NOW + 1) == [gaps[2]]
+    assert await stores.history.gaps(4, NOW, NOW + 99) == [gaps[0], gaps[1]]
+    assert await stores.history.gaps(2**32 - 1, NOW, NOW + 99) == [gaps[2]]
+
+
+async def test_a_gap_is_of_the_rows_that_its_shard_had_at_the_time(stores):
+    one = Gap(0, NOW, NOW + 10, "crash", 1)
+    of_two = Gap(1, NOW + 20, NOW + 30, "crash", 2)
+    of_three = Gap(1, NOW + 20, NOW + 30, "crash", 3)
+    await stores.history.flush(batch(gaps=(one, of_two, of_three)))
+    assert [await stores.history.gaps(row, NOW, NOW + 99) for row in (0, 1, 3, 4)] == [
+        [one],
+        [one, of_two, of_three],
+        [one, of_two],
+        [one, of_three],
+    ]
 
 
 async def test_a_gap_written_again_with_a_later_end_grows(stores):

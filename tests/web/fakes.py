@@ -252,9 +252,10 @@ class FakeHistory:
         after = [i for i, row in enumerate(rows) if row.started_ms >= to_ms][:1]
         return [rows[i] for i in [*before, *touching, *after]]
 
-    async def gaps(self, shard: int, from_ms: int, to_ms: int) -> list[Gap]:
+    async def gaps(self, row: int, from_ms: int, to_ms: int) -> list[Gap]:
         self._here()
-        return [g for g in self.all_gaps if g.shard == shard and g.from_ms < to_ms and from_ms < g.to_ms]
+        mine = [gap for gap in self.all_gaps if row % gap.shards == gap.shard]
+        return [gap for gap in mine if gap.from_ms < to_ms and from_ms < gap.to_ms]
 
     async def leases(self, workload_id: str, from_ms: int, to_ms: int) -> list[Any]:
         self._here()

@@ -228,6 +228,22 @@ async def test_silence_in_a_gap_is_unobserved_and_provisional_until_a_beat_comes
     }
 
 
+async def test_a_gap_of_another_shard_count_is_of_the_rows_it_had_then(world: World) -> None:
+    start = world.now_ms() - 600_000
+    world.history.rows[world.workload.workload_id] = [row(start, start + 100_000)]
+    known_since(world, start)
+    begun, ended = start + 90_000, start + 110_000
+    row_number = world.workload.row
+    other = Gap(shard=(row_number + 1) % 3, from_ms=begun, to_ms=ended, cause="crash", shards=3)
+    world.history.all_gaps = [other]
+    assert (await uptime(world, start, start + 600_000))["ms"]["unobserved"] == 0
+    mine = Gap(shard=row_number % 3, from_ms=begun, to_ms=ended, cause="crash", shards=3)
+    back = ended + 1_000
+    world.history.rows[world.workload.workload_id].append(row(back, back + TTL))
+    world.history.all_gaps = [other, mine]
+    assert (await uptime(world, start, start + 600_000))["ms"]["unobserved"] == back - start - 100_000
+
+
 async def test_a_workload_its_node_no_longer_speaks_of_is_read_at_once(world: World) -> None:
     """Its row beats on, so its slot never seems to have lapsed; history's watermark is a second old."""
     start = world.now_ms() - 120_000
