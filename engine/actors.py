@@ -145,15 +145,14 @@ class Actors:
 
     @staticmethod
     def _fold(inbox: deque[Change], change: Change) -> bool:
-        """A full mailbox: a beat like the last one waiting takes its place. Nothing else is ever dropped."""
-        last = inbox[-1]
-        if isinstance(change, Heard) and isinstance(last, Heard):
-            alike = last.stopping == change.stopping
-        else:
-            alike = isinstance(change, Said) and isinstance(last, Said) and last.kind == change.kind
-        if alike:
-            inbox[-1] = change
-        return alike
+        """A full mailbox: of beats that say the same one after the other the first and the last are kept.
+
+        The first is the `since` of what is decided, the last may decide it. Nothing else is ever dropped.
+        """
+        if len(inbox) < 2 or not (_alike(inbox[-2], change) and _alike(inbox[-1], change)):
+            return False
+        inbox[-1] = change
+        return True
 
     # -- running ------------------------------------------------------------------------------------
 
@@ -216,20 +215,25 @@ class Actors:
             while True:
                 if actor.inbox:
                     self._decide(actor)
-                elif self._settings.passivate:
+                if self._settings.passivate:
                     break
                 actor.task = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(_cancelled)
+        except trio.Cancelled:
+            self._ended(actor)  # the shard stops; what comes until it has stopped starts the actor anew
+            raise
         except Exception as error:  # noqa: BLE001 - the supervisor's: reported, restarted or set aside
-            self.live -= 1
-            actor.live, actor.task = False, None
+            self._ended(actor)
             self._supervise(actor, error)
             return
-        self.live -= 1
-        actor.live = False
+        self._ended(actor)
         self._passivated += 1
         if actor not in self._watched:
             self._forget(actor)
+
+    def _ended(self, actor: Actor) -> None:
+        self.live -= 1
+        actor.live, actor.task = False, None
 
     def _decide(self, actor: Actor) -> None:
         inbox = actor.inbox
@@ -254,6 +258,8 @@ class Actors:
             self._decider.cool(index)
 
     def _forget(self, actor: Actor) -> None:
+        if actor.queued:
+            return  # told something again meanwhile: a second actor of its row could decide out of turn
         if actor.slot < 0:
             self._nodes.pop(actor.index, None)
         else:
@@ -298,7 +304,7 @@ class Actors:
             actor.quarantined_until_ms, actor.crashes = 0, None
             self._watched.discard(actor)
             if not actor.live:
-                self._forget(actor)
+                self._forget(actor)  # one that is queued forgets itself when it has run
         return released
 
     def quarantined(self, index: int) -> bool:
@@ -322,6 +328,14 @@ class Actors:
             quarantined=sum(1 for actor in self._watched if actor.quarantined_until_ms),
             folded=self._folded,
         )
+
+
+def _alike(one: Change, other: Change) -> bool:
+    if isinstance(one, Heard) and isinstance(other, Heard):
+        return one.stopping == other.stopping
+    if isinstance(one, Said) and isinstance(other, Said):
+        return (one.kind, one.ttl_ms) == (other.kind, other.ttl_ms)
+    return False
 
 
 def _cancelled(_raise_cancel: Callable[[], None]) -> trio.lowlevel.Abort:
