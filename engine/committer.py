@@ -72,6 +72,7 @@ class Committer:
         self._work = trio.Event()
         self._settled = trio.Condition()
         self._in_flight: list[Waiting] = []
+        self._in_flight_ms: int | None = None  # the earliest receive time among them: streams come late
         self.applied_position = journal.committed  # everything before it is applied to the table
         self.listened_ms = 0  # the last committed tick or beat: the shard listened till then
         self.failing_since_ms: int | None = None  # the journal's writes fail
@@ -90,8 +91,12 @@ class Committer:
             await self._commit_all()
 
     async def finish(self) -> None:
-        """Commit and apply what is left, for an orderly stop."""
-        await self._commit_all()
+        """Commit and apply what is left, for an orderly stop. A disk that refuses is asked once."""
+        self._intake.verify_queued()
+        while self._intake.waiting or self._journal.pending_bytes:
+            if not await self._commit():
+                return
+            self._intake.verify_queued()
 
     async def _commit_all(self) -> None:
         while True:
@@ -124,6 +129,7 @@ class Committer:
         if group:
             beats = joined([each.beats for each in group])
             self._journal.append(Kind.BEATS, now_ms, beats.tobytes())
+            self._in_flight_ms = int(beats["t_ms"].min())
         return Commit(now_ms, group, beats, self._journal.take())
 
     def written(self, commit: Commit) -> None:
@@ -142,12 +148,12 @@ class Committer:
             self._actors.tell(applied.heard, applied.said)
             self._decisions.drain(journal, commit.now_ms)
         self.applied_position = journal.committed
-        self._in_flight = []
+        self._in_flight, self._in_flight_ms = [], None
 
     def failed(self, commit: Commit, error: OSError) -> None:
         """The commit is not on disk: its beats are refused, everything else waits for the next."""
         self._journal.settle(commit.blocks, written=False)
-        self._in_flight = []
+        self._in_flight, self._in_flight_ms = [], None
         if self.failing_since_ms is None:
             self.failing_since_ms = self.listened_ms or commit.now_ms
             self._failed(error)
@@ -200,9 +206,8 @@ class Committer:
 
     def oldest_unapplied_ms(self) -> int | None:
         """Receive time of the oldest beat that is received and not yet applied."""
-        oldest = [int(waiting.beats["t_ms"][0]) for waiting in self._in_flight[:1]]
-        waiting = self._intake.oldest_waiting_ms()
-        return min([*oldest, waiting] if waiting is not None else oldest, default=None)
+        oldest = (self._in_flight_ms, self._intake.oldest_waiting_ms())
+        return min((t_ms for t_ms in oldest if t_ms is not None), default=None)
 
     def statistics(self) -> CommitterStatistics:
         return CommitterStatistics(

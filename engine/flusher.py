@@ -112,16 +112,19 @@ class Flusher:
         watermark = self._source.watermark_ms()
         head = self._head(watermark)
         captured = capture(self._table)
-        if self._journal.pending_bytes:
-            self._committer.wake()
-        await self._committer.wait_settled(self._journal.appended)
-        end = self._journal.committed
-        if not await self._flush_history(end, watermark):
-            give_back(self._table, captured)
-            # The shard lives and says so, but tells nothing newer than history has.
-            await self._write_live(self._head(self._watermark_ms), _NOTHING)
-            return
-        await self._write_live(head, captured)
+        try:
+            if self._journal.pending_bytes:
+                self._committer.wake()
+            await self._committer.wait_settled(self._journal.appended)
+            if await self._flush_history(self._journal.committed, watermark):
+                await self._write_live(head, captured)
+                return
+        except trio.Cancelled:
+            give_back(self._table, captured)  # the last flush of an orderly stop brings them
+            raise
+        give_back(self._table, captured)
+        # The shard lives and says so, but tells nothing newer than history has.
+        await self._write_live(self._head(self._watermark_ms), _NOTHING)
 
     def _head(self, watermark_ms: int) -> ShardHead:
         return ShardHead(
@@ -218,6 +221,7 @@ class Flusher:
             if self._first_write:
                 await self._live.reset(msgspec.structs.replace(head, watermark_ms=0))
                 self._first_write = False
+                self._watermark_ms = 0  # nothing can be read until all of it has been written
                 self._table.mark_all_dirty()
                 return
             if not await self._write_pages(head, captured):

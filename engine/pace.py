@@ -34,9 +34,11 @@ class Pace:
     def follow(self, live_rows: int) -> None:
         """Adapt to the number of rows that beat."""
         needed = live_rows * 1_000 / self._rate_max
+        if self.interval_ms_min / _STEP**2 < needed <= self.interval_ms_min:
+            return
         if needed <= INTERVAL_MS_MIN:
             self.interval_ms_min = 0
-        elif not self.interval_ms_min / _STEP**2 < needed <= self.interval_ms_min:
+        else:
             self.interval_ms_min = int(
                 INTERVAL_MS_MIN * _STEP ** np.ceil(np.log(needed / 1_000) / np.log(_STEP))
             )
