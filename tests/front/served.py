@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -48,7 +47,15 @@ class Served:
                 [*COMMAND, "serve", *where, *args], stdout=log, stderr=log, start_new_session=True
             )
         if wait:
-            until(self.is_ready, f"ready; {self.log.read_text()[-3000:]}")
+            self.wait_ready()
+
+    def wait_ready(self) -> Served:
+        try:
+            until(self.is_ready, "ready")
+        except AssertionError:
+            self.end()
+            raise AssertionError(f"never ready: {self.log.read_text()[-5000:]}") from None
+        return self
 
     @property
     def config(self) -> dict[str, Any]:
@@ -73,12 +80,12 @@ class Served:
         except OSError:
             return 0, b""
 
-    def pid_of(self, child: str) -> int:
-        """0 while there is none: between the death of one and the start of the next."""
+    def pid_of(self, child: str) -> int | None:
+        """None while there is none: between the death of one and the start of the next."""
         try:
             return json.loads((self.folder / "run" / f"child-{child}.json").read_text())["pid"]
         except FileNotFoundError:
-            return 0
+            return None
 
     def pids(self) -> dict[str, int]:
         """Everything that serve runs."""
@@ -95,14 +102,12 @@ class Served:
         return self.process.wait(within_s)
 
     def end(self) -> None:
-        """For the end of a test, whatever became of it."""
+        """For the end of a test, whatever became of it: what serve leaves ends by itself, or by its guard."""
         pids = self.pids().values()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        until(lambda: not any(alive(pid) for pid in pids), "everything of this serve has ended")
 
 
 def nodepulse(*args: str) -> subprocess.CompletedProcess[str]:

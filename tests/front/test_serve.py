@@ -148,10 +148,10 @@ def test_the_demo_shows_a_fleet_and_leaves_nobody_behind_who_could_be_missed(ser
 
 @pytest.mark.parametrize("child", ["engine-1", "web", "worker"])
 def test_a_child_that_is_killed_is_started_again(served, child):
-    before = served.pid_of(child)
+    before = until(lambda: served.pid_of(child), f"{child} runs")
     os.kill(before, signal.SIGKILL)
     until(
-        lambda: not alive(before) and served.is_ready() and served.pid_of(child) not in (0, before),
+        lambda: not alive(before) and served.is_ready() and served.pid_of(child) not in (None, before),
         f"{child} is back",
     )
     assert served.process.poll() is None
@@ -188,9 +188,7 @@ def test_after_a_kill_nothing_is_left_and_the_next_start_goes_on_with_the_same_d
     assert len(pids) == 5
     first.process.kill()
     first.process.wait()
-    until(
-        lambda: not any(alive(pid) for name, pid in pids.items() if name.startswith("child-")), "children end"
-    )
+    until(lambda: not any(alive(pid) for pid in pids.values()), "children and stores end by themselves")
     own.append(second := Served(tmp_path / "data"))
     assert second.get(f"/v1/nodes/{made['nodes'][0]['node_id']}", made["api_key"])[0] == 200
     assert second.stop() == 0
