@@ -237,14 +237,18 @@ class Flusher:
         self._set_away("live", away=False)
 
     async def _write_pages(self, head: ShardHead, captured: Captured) -> bool:
-        """In bounded writes; only the last one tells the new watermark."""
+        """In bounded writes; only the last one tells the new watermark.
+
+        Slots first: nobody must see a row that points to entries which are not written yet.
+        """
         before = msgspec.structs.replace(head, watermark_ms=self._watermark_ms)
-        parts: list[tuple[Pages, Pages]] = [(part, []) for part in _parts(captured.rows)]
-        parts += [([], part) for part in _parts(captured.slots)]
+        row_parts, slot_parts = _parts(captured.rows) or [[]], _parts(captured.slots) or [[]]
+        parts: list[tuple[Pages, Pages]] = [([], part) for part in slot_parts[:-1]]
+        parts += [(row_parts[0], slot_parts[-1]), *((part, []) for part in row_parts[1:])]
         for rows, slots in parts[:-1]:
             if not await self._live.write(before, rows=rows, slots=slots):
                 return False
-        rows, slots = parts[-1] if parts else ([], [])
+        rows, slots = parts[-1]
         return await self._live.write(head, rows=rows, slots=slots)
 
     def _set_away(self, store: str, *, away: bool) -> None:

@@ -58,7 +58,6 @@ def _apply_slots(table: Table, index: int, spec: RowSpec) -> None:
             base + slot - old_base if old_base <= slot < old_base + old_count else slot
             for slot in table.detached
         ]
-        slots.kind[old_base : old_base + old_count] = 0
         slots.row_index[base : base + room] = index
         rows.slot_base[index], rows.slot_room[index] = base, room
         for slot in range(base, base + room):
@@ -99,6 +98,7 @@ def _apply_generation(
     same = columns.live[entry] == session.generation
     if not (same and columns.key0[entry] == low and columns.key1[entry] == high):
         columns.last_seq[entry] = np.uint64(seq_floor_ms << 16)
+        columns.heard[entry] = 0
         table.row.hot[entry // 2] = 1  # its first beat is a change: the live view tells the generation
     until = session.expires_ms
     if session is not spec.current and spec.current is not None:

@@ -281,7 +281,7 @@ class Life:
         self.reported: list[BaseException] = []
         self.time = FakeTime()
         monkeypatch.setattr(engine.clock, "time", self.time)
-        monkeypatch.setattr(trio.to_thread, "run_sync", _at_once)
+        run_at_once(monkeypatch)
 
     async def add_nodes(self, count: int, *, workloads: int = 2, interval_ms: int = 60_000) -> None:
         """Further nodes in the registry, each with a session open."""
@@ -308,9 +308,7 @@ class Life:
     def frame(self, row: int, at_ms: int, **values: Any) -> bytes:
         """A frame of the row's newest session."""
         session = self.sessions[row]
-        key = SECRETS.session_key(
-            secret_id=1, row=row, generation=session.generation, salt=session.salt
-        )
+        key = SECRETS.session_key(secret_id=1, row=row, generation=session.generation, salt=session.salt)
         values.setdefault("counter", next(self._counters) % (1 << 16))
         return frame(row, at_ms, generation=session.generation, with_key=key, **values)
 
@@ -347,9 +345,7 @@ class Life:
         )
 
     @asynccontextmanager
-    async def serving(
-        self, settings: EngineSettings | None = None, **around: Any
-    ) -> AsyncIterator[Shard]:
+    async def serving(self, settings: EngineSettings | None = None, **around: Any) -> AsyncIterator[Shard]:
         """A shard that serves inside the block and has stopped in order after it."""
         shard = self.shard(settings, **around)
         stop, listening = trio.Event(), trio.Event()
@@ -365,6 +361,11 @@ class Life:
 
     def events(self, *kinds: str) -> list[Event]:
         return [event for event in self.world.events if not kinds or event.kind in kinds]
+
+
+def run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is for a worker thread is done at once: a mock clock does not see threads."""
+    monkeypatch.setattr(trio.to_thread, "run_sync", _at_once)
 
 
 async def _at_once(function: Callable[..., Any], *args: Any) -> Any:
