@@ -8,7 +8,7 @@ decided of silence: it never judges again (LIVENESS.md 3).
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -33,7 +33,6 @@ from engine.core.step import (
     step_node,
     step_workload,
 )
-from engine.journal import Journal
 from engine.journal_blocks import Kind
 from engine.rows import node_id, workload_id, workload_ids
 from engine.table import Table
@@ -41,6 +40,12 @@ from engine.table import Table
 Array = npt.NDArray[Any]
 
 _CANARY = 2  # in the table's `check` column
+
+
+class Appends(Protocol):
+    """Takes blocks, as `engine.journal.Journal` does."""
+
+    def append(self, kind: Kind, t_ms: int, payload: bytes) -> object: ...
 
 
 class DecisionStatistics(NamedTuple):
@@ -196,7 +201,7 @@ class Decisions:
             fallen, self._fallen = np.array(self._fallen, np.int64), []
             self.table.close_silent(fallen)
 
-    def drain(self, journal: Journal, now_ms: int) -> None:
+    def drain(self, journal: Appends, now_ms: int) -> None:
         """Hand everything decided, and everything the table closed, to the journal."""
         self.close_fallen()
         if self._verdicts:

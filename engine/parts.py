@@ -169,6 +169,7 @@ class Parts:
             self.table,
             self.decisions,
             self.gaps,
+            self.windows,
             self.journal,
             self.committer,
             self.clock,

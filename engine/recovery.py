@@ -142,7 +142,10 @@ def recover(
             gaps.take(gap)
         replay.registry_position = header.registry_position
         replay.breaker = Breaker(header.phase, header.phase_since_ms)
-        replay.tick, replay.last_ms = header.tick, header.tick.wall_ms
+        for index, told in header.windows.items():
+            windows.replace(index, told)
+        replay.tick, replay.orderly = header.tick, header.tick.last
+        replay.last_ms = header.tick.wall_ms if header.listened_ms is None else header.listened_ms
     for block in read(directory, start, kinds=INPUT_KINDS):
         replay.block(block)
     replay.flush()

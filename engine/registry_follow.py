@@ -72,9 +72,9 @@ class RegistryFollower:
         self._rows = 0
 
     async def load(self, *, seq_floor_ms: int) -> None:
-        """Load all rows of a shard that has none yet. StoreUnavailableError.
+        """Load all rows, of a shard that has none yet or may miss some. StoreUnavailableError.
 
-        seq_floor_ms: on a fresh journal the time below which no seq of an older session is taken.
+        seq_floor_ms: of sessions that the table does not know yet no seq below this time is taken.
         """
         position = await self._feed.position()
         async for page in self._feed.load(shard=self._table.shard, shards=self._table.shards):

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.core.breaker import Phase
-from engine.core.records import Gap
+from engine.core.records import Gap, Window
 from engine.journal_blocks import Tick
 
 Array = npt.NDArray[Any]
@@ -50,8 +50,10 @@ class SnapshotHeader(msgspec.Struct, frozen=True):
     phase: Phase
     phase_since_ms: int
     registry_position: int
-    tick: Tick
+    tick: Tick  # the shard listened till then; its `last`: and was stopped in order
     columns: list[ColumnHeader] = []
+    windows: dict[int, list[Window]] = {}  # by row index; the registry tells only of what changes
+    listened_ms: int | None = None  # until when it listened, where that is before the tick
 
 
 class Snapshot(NamedTuple):

@@ -19,9 +19,11 @@ from engine.core.breaker import Breaker
 from engine.decisions import Decisions
 from engine.gaps import Gaps
 from engine.journal import Journal
+from engine.journal_blocks import Tick
 from engine.settings import JournalSettings
 from engine.snapshot import SnapshotHeader
 from engine.table import Table
+from engine.windows import Windows
 
 
 class SnapshotStatistics(NamedTuple):
@@ -39,6 +41,7 @@ class Snapshots:
         table: Table,
         decisions: Decisions,
         gaps: Gaps,
+        windows: Windows,
         journal: Journal,
         committer: Committer,
         clock: Clock,
@@ -53,6 +56,7 @@ class Snapshots:
         self._table = table
         self._decisions = decisions
         self._gaps = gaps
+        self._windows = windows
         self._journal = journal
         self._committer = committer
         self._clock = clock
@@ -70,11 +74,14 @@ class Snapshots:
             await trio.sleep(self._settings.snapshot_interval_s)
             await self.take()
 
-    async def take(self) -> None:
-        """Copy the columns, wait until what follows from them is committed, write, trim the journal."""
+    async def take(self, *, last: Tick | None = None) -> None:
+        """Copy the columns, wait until what follows from them is committed, write, trim the journal.
+
+        last: the tick with which the shard stopped listening; without one it listens now.
+        """
         started = trio.current_time()
         self._decisions.drain(self._journal, self._clock.now_ms())
-        captured = self._capture()
+        captured = self._capture(last or self._clock.tick())
         if self._journal.pending_bytes:
             self._committer.wake()
         await self._committer.wait_settled(self._journal.appended)
@@ -94,7 +101,7 @@ class Snapshots:
         if flushed is not None:
             self._journal.trim(min(snapshot.oldest_position(self._directory), flushed))
 
-    def _capture(self) -> snapshot.Snapshot:
+    def _capture(self, tick: Tick) -> snapshot.Snapshot:
         table, breaker = self._table, self._breaker()
         header = SnapshotHeader(
             version=snapshot.VERSION,
@@ -110,7 +117,8 @@ class Snapshots:
             phase=breaker.phase,
             phase_since_ms=breaker.since_ms,
             registry_position=self._registry_position(),
-            tick=self._clock.tick(),
+            tick=tick,
+            windows=self._windows.held(),
         )
         columns = {
             "row": table.row.copy(table.rows),

@@ -28,6 +28,10 @@ class Windows:
         else:
             self._windows.pop(index, None)
 
+    def held(self) -> dict[int, list[Window]]:
+        """All of them, by row index."""
+        return {index: list(windows) for index, windows in self._windows.items()}
+
     def changes(self, now_ms: int, states: npt.NDArray[Any]) -> list[tuple[int, NodeChange]]:
         """Rows whose window opens or closes by now. A closed window is forgotten."""
         found: list[tuple[int, NodeChange]] = []
