@@ -19,7 +19,7 @@ from engine.core.ports import StoreUnavailableError
 from engine.core.records import Gap
 from engine.core.step import SUSPECT, UP
 from engine.intake import Foreign
-from engine.journal_blocks import Kind
+from engine.journal_blocks import Kind, Tick
 from engine.listener_udp import UdpListener, drained_ms
 from engine.parts import Drops, Hooks, Parts, Surroundings
 from engine.recovery import Recovered
@@ -139,11 +139,11 @@ class Shard:
 
     async def _learn_rows(self) -> None:
         """A shard that knows nothing yet waits for the registry; one that does catches up if it can."""
-        fresh = self.recovered.last_ms is None
         while True:
             try:
                 if self.registry.position == 0:
-                    await self.registry.load(seq_floor_ms=self.started_ms if fresh else 0)
+                    # Generations that the table knows keep their seqs; of the others none survived.
+                    await self.registry.load(seq_floor_ms=self.started_ms)
                 else:
                     await self.registry.catch_up()
                 return
@@ -208,10 +208,11 @@ class Shard:
             self.pace.follow(int(((rows == UP) | (rows == SUSPECT)).sum()))
             self._check_disk()
 
-    def _journal_tick(self, *, last: bool) -> None:
+    def _journal_tick(self, *, last: bool) -> Tick:
         tick = msgspec.structs.replace(self.clock.tick(), last=last)
         self.journal.append(Kind.TICK, tick.wall_ms, msgspec.msgpack.encode(tick))
         self.committer.wake()
+        return tick
 
     def _check_disk(self) -> None:
         """Below the reserve nothing is taken any more, while there is still room to write down the fact."""
@@ -241,14 +242,14 @@ class Shard:
             while not self.actors.settled():
                 await trio.lowlevel.checkpoint()
             self._after_slice()
-            self._journal_tick(last=True)
+            tick = self._journal_tick(last=True)
             await self.committer.finish()
             nursery.start_soon(self.committer.run)
             with trio.move_on_after(_FINISH_S):
                 await self.flusher.cycle()
                 await self.flusher.cycle()
             with trio.move_on_after(_FINISH_S):
-                await self.parts.snapshots.take()
+                await self.parts.snapshots.take(last=tick)
             nursery.cancel_scope.cancel()
         self.journal.close()
 
