@@ -24,7 +24,7 @@ TTL = 90_000
 
 
 class Store:
-    """A store that keeps the order of its calls and fails at the call number `fail_at`, before or after it."""
+    """A store that keeps the order of its calls and fails at call `fail_at`, before or after it."""
 
     def __init__(self, inner: Any, calls: list[str], plan: dict[str, Any]) -> None:
         self._inner, self._calls, self._plan = inner, calls, plan
