@@ -29,6 +29,7 @@ _TICK_S = 1.0
 _DROPS_S = 0.25
 _REGISTRY_WAIT_S = 1.0
 _FINISH_S = 5.0  # how long the last flush and the last snapshot may take each, when stores are away
+_LAST_COMMIT_S = 1.5  # how long a stop waits for a disk that refuses; beats that wait for it stay unanswered
 
 Figures = dict[str, float | dict[str, float]]
 
