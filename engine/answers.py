@@ -19,7 +19,6 @@ from np1.codec import FLAG_NO_ACK, FLAG_STOPPING, FRAME_BYTES, Code
 Array = npt.NDArray[Any]
 
 _NO_ACKS = np.empty((0, FRAME_BYTES), np.uint8)
-_NO_KEYS = np.zeros(1, np.uint64)
 
 
 class Keys(NamedTuple):
@@ -47,7 +46,6 @@ class Waiting(NamedTuple):
     keys: Keys | None  # None: beats without seq, answered without an ACK frame
     decided: Callable[[Outcome], None]
     datagrams: bool = False  # NO_ACK is heeded
-    unknown_ids: bool = False
 
 
 def tell(
@@ -61,8 +59,6 @@ def tell(
     for waiting in group:
         end = start + len(waiting.beats)
         own, mask = codes[start:end], told[start:end]
-        if waiting.unknown_ids and own[0] in (Code.OK, Code.EARLY, Code.STANDBY):
-            own[0] = Code.RESYNC
         number = int(np.count_nonzero(mask))
         waiting.decided(
             Outcome(
@@ -84,6 +80,12 @@ def _told(group: list[Waiting], beats: Array, codes: Array) -> Array:
     return told
 
 
+def _no_keys(count: int) -> Keys:
+    """In the place of the keys of beats without seq, so that keys and beats stay in step."""
+    blank = np.zeros(count, np.uint64)
+    return Keys(blank, blank)
+
+
 def _acks(
     hasher: Siphasher,
     group: list[Waiting],
@@ -96,7 +98,7 @@ def _acks(
 ) -> Array:
     if not told.any():
         return _NO_ACKS
-    keys = [waiting.keys or Keys(_NO_KEYS, _NO_KEYS) for waiting in group]
+    keys = [waiting.keys or _no_keys(len(waiting.beats)) for waiting in group]
     low = np.concatenate([key.low for key in keys])
     high = np.concatenate([key.high for key in keys])
     if not told.all():

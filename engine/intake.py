@@ -16,11 +16,12 @@ import numpy.typing as npt
 
 from engine.answers import Keys, Outcome, Waiting, tell
 from engine.core.acks import build_acks
-from engine.core.beats import BEAT_DTYPE, ORIGIN_PLAIN, joined
+from engine.core.beats import ORIGIN_PLAIN, joined
 from engine.core.siphash import Siphasher
 from engine.core.verify import BatchVerifier, Verified
 from engine.door import GONE, PlainAnswer, PlainBeat
 from engine.pace import Pace
+from engine.plain_beats import PlainBeats
 from engine.rows import workload_id
 from engine.settings import IngestSettings
 from engine.table import Applied, Table
@@ -66,7 +67,8 @@ class Intake:
             shard=table.shard, shards=table.shards, batch_max=settings.batch_frames_max
         )
         self._hasher = Siphasher(settings.batch_frames_max)
-        self.waiting: list[Waiting] = []
+        self._plain = PlainBeats()  # they came after all of `waiting`
+        self._waiting: list[Waiting] = []
         self.waiting_beats = 0
         self._frames: list[tuple[bytes, int, Callable[[bytes], None]]] = []
         self._frames_bytes = 0
@@ -106,8 +108,7 @@ class Intake:
         if self._full():
             reply(PlainAnswer(Code.BUSY, self._settings.busy_retry_ms, 0, beat.t_ms))
             return
-        taken = np.zeros(1, BEAT_DTYPE)
-        taken[0] = (
+        record = (
             beat.row,
             int(rows.generation[index]) if beat.capability else beat.generation,
             beat.flags & FLAG_STOPPING,
@@ -120,13 +121,9 @@ class Intake:
             ttl,
             0,
         )
-
-        def decided(what: Outcome) -> None:
-            code = int(what.codes[0])
-            ttl_ms = 0 if code == Code.BUSY else int(what.ttl_ms[0])
-            reply(PlainAnswer(code, int(what.next_ms[0]), ttl_ms, int(what.t_ms[0])))
-
-        self._put(Waiting(taken, None, decided, unknown_ids=beat.unknown_ids))
+        self._plain.add(record, reply, unknown_ids=beat.unknown_ids)
+        self.waiting_beats += 1
+        self._wake()
 
     def session_slots(self, row: int, generation: int) -> dict[str, int] | None:
         """Workload id -> slot of a live generation's frozen map; None when it is not live."""
@@ -216,7 +213,7 @@ class Intake:
             generation=generation,
             row=echoed[:, 4:8].copy().view(">u4")[:, 0],
             seq=echoed[:, 8:16].copy().view(">u8")[:, 0],
-            t_ms=t_ms,
+            t_ms=np.maximum(t_ms, self.table.row.last_t_ms[entry // 2]),
             next_ms=self.pace.next_ms(self.table.row.interval_ms[entry // 2]),
             ttl_ms=np.zeros(len(codes), np.int64),
             key0=self.table.generation.key0[entry],
@@ -290,6 +287,13 @@ class Intake:
         self.waiting_beats += len(waiting.beats)
         self._wake()
 
+    @property
+    def waiting(self) -> list[Waiting]:
+        """Submissions that wait for a commit, in order of arrival."""
+        if self._plain:
+            self._waiting.append(self._plain.take())
+        return self._waiting
+
     def oldest_waiting_ms(self) -> int | None:
         """Receive time of the oldest beat that is not yet with the journal."""
         oldest = [int(waiting.beats["t_ms"][0]) for waiting in self.waiting[:1]]
@@ -298,7 +302,7 @@ class Intake:
 
     def take_waiting(self) -> list[Waiting]:
         """All that waits, for one commit."""
-        taken, self.waiting, self.waiting_beats = self.waiting, [], 0
+        taken, self._waiting, self.waiting_beats = self.waiting, [], 0
         return taken
 
     def answer(self, group: list[Waiting], beats: Array, applied: Applied) -> None:
