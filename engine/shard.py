@@ -239,18 +239,20 @@ class Shard:
         """Nothing is taken any more: commit and apply what was, say that we stop, flush, snapshot."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.actors.run, self._after_slice)
-            await self.committer.finish()
-            while not self.actors.settled():
-                await trio.lowlevel.checkpoint()
-            self._after_slice()
-            tick = self._journal_tick(last=True)
-            await self.committer.finish()
-            nursery.start_soon(self.committer.run)
-            with trio.move_on_after(_FINISH_S):
-                await self.flusher.cycle()
-                await self.flusher.cycle()
-            with trio.move_on_after(_FINISH_S):
-                await self.parts.snapshots.take(last=tick)
+            with trio.move_on_after(_LAST_COMMIT_S) as committing:
+                await self.committer.finish()
+                while not self.actors.settled():
+                    await trio.lowlevel.checkpoint()
+                self._after_slice()
+                tick = self._journal_tick(last=True)
+                await self.committer.finish()
+            if not committing.cancelled_caught:  # else the next start takes this for a crash, rightly
+                nursery.start_soon(self.committer.run)
+                with trio.move_on_after(_FINISH_S):
+                    await self.flusher.cycle()
+                    await self.flusher.cycle()
+                with trio.move_on_after(_FINISH_S):
+                    await self.parts.snapshots.take(last=tick)
             nursery.cancel_scope.cancel()
         self.journal.close()
 
