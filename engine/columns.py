@@ -63,6 +63,7 @@ GENERATION_PACKED: dict[str, tuple[str, int]] = {
     "map": ("u8", 0),
     "session_ttl_ms": ("u4", 0),
     "last_seq": ("u8", 0),
+    "heard": ("u1", 0),  # a beat of this generation was credited
 }
 SLOT_COLUMNS: dict[str, tuple[str, int]] = {
     "workload_hi": ("u8", 0),

@@ -136,6 +136,9 @@ class Table(Entries):
         codes = np.where(early, np.uint8(Code.EARLY), np.uint8(Code.OK))
         entry = 2 * index + (beats["generation"] & 1)
         resync = (beats["slots"] != self.row.slots_now[index]) & (self.row.check[index] == 0)
+        unheard = self.generation.heard[entry] == 0
+        if unheard.any():
+            self.generation.heard[entry[unheard]] = 1
         if resync.any():
             codes[resync & ~self._superseded(entry)] = Code.RESYNC
         live = self.generation.live[entry] == beats["generation"]
@@ -143,10 +146,10 @@ class Table(Entries):
         return codes
 
     def _superseded(self, entry: Array) -> Array:
-        """Whether a frame of a newer generation has come: the client has the new slot map then."""
+        """Whether a beat of a newer generation has come: the client has the new slot map then."""
         generations, other = self.generation, entry ^ 1
         newer = generations.from_ms[other] > generations.from_ms[entry]
-        superseded: Array = (generations.live[other] >= 0) & newer & (generations.last_seq[other] != 0)
+        superseded: Array = (generations.live[other] >= 0) & newer & (generations.heard[other] != 0)
         return superseded
 
     def _store_changed(

@@ -40,6 +40,7 @@ from tests.sim.registry_world import RegistryWorld
 
 SECRETS = MasterSecrets(secrets={1: b"simulated master secret, 32 byte"})
 BOOT = "boot"
+LATE_MS = 10
 
 
 class MemoryFiles:
@@ -267,7 +268,8 @@ class EngineWorld:
             for s in engine.table.detached
         ]
         found = min([deadline, *edges, *detached])
-        return None if found >= 2**62 else max(found, engine.now_ms)
+        # A little late, as the judge is: a beat over HTTP may be handed in some ms after it was received.
+        return None if found >= 2**62 else max(found + LATE_MS, engine.now_ms)
 
     def _apply_registry(self, now_ms: int) -> bool:
         engine = self.engine
@@ -294,6 +296,7 @@ class EngineWorld:
                     and isinstance(following := records[at + len(same)], told.Frame)
                     and following.t_ms == record.t_ms
                     and following.durable == record.durable
+                    and {following.via, record.via} <= {"udp"}  # one batch keeps the order of its datagrams only
                 ):
                     same.append(following)
                 self.frames(same, self._next_gap(at))
@@ -433,6 +436,8 @@ class EngineWorld:
             self.engine.table.generation.last_seq[:] = np.uint64(record.at_ms << 16)
         self.registry.forget_applied()
         self._apply_registry(record.at_ms)
+        if record.seqs_lost:
+            self.engine.table.generation.last_seq[:] = np.uint64(record.at_ms << 16)
 
     def gap(self, record: told.Gap) -> None:
         engine = self.engine
@@ -494,9 +499,10 @@ class EngineWorld:
         table = self.engine.table
         found = []
         for slot in range(table.slots):
-            if not table.slot.kind[slot]:
-                continue
             index = int(table.slot.row_index[slot])
+            base = int(table.row.slot_base[index])
+            if not table.slot.kind[slot] or not base <= slot < base + int(table.row.slot_count[index]):
+                continue
             workload = id_of(int(table.slot.workload_hi[slot]), int(table.slot.workload_lo[slot]))
             found.append(
                 OpenRow(
