@@ -43,6 +43,27 @@ def test_next_ms_stays_inside_the_interval(village: Village):
     assert len(set(told)) > 10  # already jittered
 
 
+@pytest.mark.xfail(
+    strict=True, reason="the refusal of the 65th workload does not advise to register a further node key"
+)
+def test_the_65th_workload_is_refused_with_the_advice_to_register_a_further_node_key(village: Village):
+    made = village.installation.provision("full", nodes=1, workloads=64, interval_ms=1000)
+    with pytest.raises(AssertionError) as refused:
+        village.installation.admin("workload", "add", made["nodes"][0]["node_id"])
+    assert "64 slots" in str(refused.value)
+    assert "node key" in str(refused.value)
+
+
+def test_a_slot_number_is_never_reused(village: Village):
+    node = village.opened()
+    assert sorted(node.slots.values()) == [0, 1]
+    village.installation.admin("workload", "retire", node.workloads[1])
+    added = village.installation.admin("workload", "add", node.node_id)["workload_id"]
+    node.open()
+    assert node.slots == {node.workloads[0]: 0, added: 2}
+    assert node.beat().code == np.OK
+
+
 def test_rekey_in_the_last_tenth_then_silence_and_the_previous_generation_for_60_s(village: Village):
     node, twice = village.opened(), village.opened()
     expires = unix_ms(node.session["expires_at"])
