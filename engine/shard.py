@@ -29,7 +29,6 @@ _TICK_S = 1.0
 _DROPS_S = 0.25
 _REGISTRY_WAIT_S = 1.0
 _FINISH_S = 5.0  # how long the last flush and the last snapshot may take each, when stores are away
-_LAST_COMMIT_S = 1.5  # how long a stop waits for a disk that refuses; beats that wait for it stay unanswered
 
 Figures = dict[str, float | dict[str, float]]
 
@@ -239,14 +238,13 @@ class Shard:
         """Nothing is taken any more: commit and apply what was, say that we stop, flush, snapshot."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.actors.run, self._after_slice)
-            with trio.move_on_after(_LAST_COMMIT_S) as committing:
-                await self.committer.finish()
-                while not self.actors.settled():
-                    await trio.lowlevel.checkpoint()
-                self._after_slice()
-                tick = self._journal_tick(last=True)
-                await self.committer.finish()
-            if not committing.cancelled_caught:  # else the next start takes this for a crash, rightly
+            await self.committer.finish()
+            while not self.actors.settled():
+                await trio.lowlevel.checkpoint()
+            self._after_slice()
+            tick = self._journal_tick(last=True)
+            await self.committer.finish()
+            if self.committer.failing_since_ms is None:  # else the next start takes this for a crash, rightly
                 nursery.start_soon(self.committer.run)
                 with trio.move_on_after(_FINISH_S):
                     await self.flusher.cycle()
