@@ -346,6 +346,8 @@ class EngineWorld:
         self.advance(listened_ms)
         if self.engine.committer.listened_ms < listened_ms:
             self.engine.tick()
+            # The history's last tick; frames that were refused after it have moved the clock on.
+            self.engine.committer.listened_ms = listened_ms
         self.files.full = True
 
     def offer(self, frame: told.Frame) -> None:
@@ -462,6 +464,8 @@ class EngineWorld:
             self.advance(record.to_ms)
         engine.gaps.record(Gap(0, record.from_ms, record.to_ms, record.cause), engine.journal)
         engine.commit()
+        if record.cause != "drops":
+            engine.look(engine.now_ms)  # a window may have opened meanwhile
 
     # -- what came of it ----------------------------------------------------------------------------
 

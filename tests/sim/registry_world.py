@@ -68,7 +68,7 @@ class RegistryWorld:
                 slot.retired_ms if _retired(slot) <= now_ms else None,
             )
             for slot in row.slots
-            if _created(slot) <= now_ms
+            if _created(slot) <= now_ms or not row.sessions
         )
         if not slots:
             return None
