@@ -20,6 +20,8 @@ from engine.core.step import (
     DOWN,
     LOST,
     MAINTENANCE,
+    NEW,
+    STOPPED,
     SUSPECT,
     UP,
     Heard,
@@ -222,21 +224,32 @@ class Decisions:
         """Apply what was decided of silence and windows before a crash.
 
         A verdict overtaken by a beat that was being committed when it was given does not hold; then the
-        row is up again, and if people were told that it is down they are told that it is back.
+        row is up again, and if people were told that it is down they are told that it is back. What people
+        are told of silence is raised once more: it may have been cut off behind the verdict.
         """
         rows = self.table.row
         for record in verdicts:
             index = self.table.index_of(int(record["row"]))
             state, current = int(record["state"]), int(rows.state[index])
+            basis_ms, since_ms = int(record["basis_ms"]), int(record["since_ms"])
             windowed = MAINTENANCE in (state, current)
-            if not windowed and int(rows.last_t_ms[index]) != int(record["basis_ms"]):
+            if state == DOWN:
+                self._raise_node(index, Raised("node.down", since_ms))
+            if not windowed and int(rows.last_t_ms[index]) != basis_ms:
+                if current == UP and rows.since_ms[index] <= basis_ms:
+                    rows.since_ms[index] = rows.last_t_ms[index]  # it returned with the beat that overtook
                 if state in (DOWN, LOST) and current == UP:
                     self._raise_node(index, Raised("node.up", int(rows.since_ms[index])))
                 continue
-            if state == MAINTENANCE:
+            if current == MAINTENANCE and state in (NEW, STOPPED) and rows.before_window[index] == UP:
+                # The window closed while a first beat was being committed: that came after it.
+                if state == STOPPED:
+                    self._raise_node(index, Raised("node.up", int(rows.last_t_ms[index])))
+                state, since_ms = UP, int(rows.last_t_ms[index])
+            if state == MAINTENANCE and current != MAINTENANCE:
                 rows.before_window[index] = current
             rows.window_end_ms[index] = max(int(record["window_end_ms"]), int(rows.window_end_ms[index]))
-            self._enter(index, NodeState(state, int(record["since_ms"]), 0, 0, 0))
+            self._enter(index, NodeState(state, since_ms, 0, 0, 0))
             self._set_deadline(index)
         self.close_fallen()
 

@@ -177,6 +177,7 @@ class Parts:
             breaker=lambda: self.judge.breaker,
             registry_position=lambda: self.registry.position,
             flushed=lambda: self.flusher.flushed,
+            settled=self.actors.settled,
             failed=lambda error: self._log.error("snapshot.failed", error=str(error), shard=self.table.shard),
         )
 

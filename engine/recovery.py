@@ -21,7 +21,7 @@ from engine.core.keys import MasterSecrets
 from engine.core.records import Gap
 from engine.decisions import Decisions
 from engine.gaps import Gaps
-from engine.journal_blocks import INPUT_KINDS, Block, Kind, Tick, read
+from engine.journal_blocks import INPUT_KINDS, Block, Kind, Tick, end_of, read
 from engine.judge import BreakerBlock
 from engine.registry_follow import RegistryBlock
 from engine.rows import apply_spec
@@ -142,11 +142,13 @@ def recover(
             gaps.take(gap)
         replay.registry_position = header.registry_position
         replay.breaker = Breaker(header.phase, header.phase_since_ms)
-        for index, told in header.windows.items():
-            windows.replace(index, told)
+        windows.restore(header.windows)
         replay.tick, replay.orderly = header.tick, header.tick.last
         replay.last_ms = header.tick.wall_ms if header.listened_ms is None else header.listened_ms
+    end = end_of(directory)
     for block in read(directory, start, kinds=INPUT_KINDS):
+        if block.position >= end:
+            break  # behind a torn block of another kind: never committed
         replay.block(block)
     replay.flush()
     return Recovered(

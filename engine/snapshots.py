@@ -50,6 +50,7 @@ class Snapshots:
         breaker: Callable[[], Breaker],
         registry_position: Callable[[], int],
         flushed: Callable[[], int | None],
+        settled: Callable[[], bool],
         failed: Callable[[OSError], None],
     ) -> None:
         self._directory = directory
@@ -64,6 +65,7 @@ class Snapshots:
         self._breaker = breaker
         self._registry_position = registry_position
         self._flushed = flushed
+        self._settled = settled
         self._tell_failed = failed
         self._taken = self._failed = 0
         self._ms_last = 0.0
@@ -80,6 +82,8 @@ class Snapshots:
         last: the tick with which the shard stopped listening; without one it listens now.
         """
         started = trio.current_time()
+        while not self._settled():
+            await trio.lowlevel.checkpoint()  # a beat that is applied but not decided would never be decided
         self._decisions.drain(self._journal, self._clock.now_ms())
         captured = self._capture(last or self._clock.tick())
         if self._journal.pending_bytes:

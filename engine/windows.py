@@ -23,14 +23,16 @@ class Windows:
     def replace(self, index: int, windows: Iterable[Window]) -> None:
         """The row's windows as the registry has them now; those of single workloads are passed over."""
         own = [window for window in windows if window.workload_id is None]
-        if own:
-            self._windows[index] = own
-        else:
-            self._windows.pop(index, None)
+        if own or index in self._windows:
+            self._windows[index] = own  # none left: `changes` closes the one that is open
 
     def held(self) -> dict[int, list[Window]]:
         """All of them, by row index."""
         return {index: list(windows) for index, windows in self._windows.items()}
+
+    def restore(self, held: dict[int, list[Window]]) -> None:
+        """Take over what was held before a restart."""
+        self._windows.update(held)
 
     def changes(self, now_ms: int, states: npt.NDArray[Any]) -> list[tuple[int, NodeChange]]:
         """Rows whose window opens or closes by now. A closed window is forgotten."""
