@@ -148,11 +148,18 @@ async def _main(options: Options) -> int:
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_orders, shard, meter, stop)
-        await shard.serve(
-            open_doors=partial(_open_http, options),
-            listening=lambda: say(listening=True, rss_bytes=rss_bytes()),
-            stop=stop,
-        )
+        began = time.perf_counter()
+
+        def listening() -> None:
+            # All actors have been started, and have run until they parked themselves.
+            say(
+                listening=True,
+                start_s=time.perf_counter() - began,
+                actors_live=shard.actors.live,
+                rss_bytes=rss_bytes(),
+            )
+
+        await shard.serve(open_doors=partial(_open_http, options), listening=listening, stop=stop)
         nursery.cancel_scope.cancel()
     return 0
 

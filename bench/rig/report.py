@@ -52,7 +52,8 @@ class Report:
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """A table; numbers are set to the right and rounded to what they are worth."""
-        table = Table(title=f"{title} [dim](load {load()[0]})[/dim]", title_justify="left")
+        self._console.print(f"\n[bold]{title}[/bold] [dim](load {load()[0]})[/dim]")
+        table = Table()
         for number, column in enumerate(columns):
             table.add_column(column, justify="left" if number == 0 else "right")
         for row in rows:
