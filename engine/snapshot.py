@@ -22,7 +22,7 @@ from engine.journal_blocks import Tick
 
 Array = npt.NDArray[Any]
 
-_SUFFIX = ".snapshot"
+SUFFIX = ".snapshot"
 VERSION = 1
 _KEPT = 2
 
@@ -69,7 +69,7 @@ def write(directory: Path, snapshot: Snapshot) -> Path:
         for name, array in arrays.items()
     ]
     header = msgspec.msgpack.encode(msgspec.structs.replace(snapshot.header, columns=described))
-    path = directory / f"{snapshot.header.position:020d}{_SUFFIX}"
+    path = directory / f"{snapshot.header.position:020d}{SUFFIX}"
     fresh = path.with_suffix(".new")
     try:
         with fresh.open("wb") as file:
@@ -101,7 +101,7 @@ def _bytes_of(snapshot: Snapshot) -> Iterator[bytes]:
 
 
 def _files(directory: Path) -> list[Path]:
-    return sorted(directory.glob(f"*{_SUFFIX}"))
+    return sorted(directory.glob(f"*{SUFFIX}"))
 
 
 def oldest_position(directory: Path) -> int:

@@ -20,6 +20,7 @@ from engine.forwarder import Forwarder, open_forwarder
 from engine.http_requests import PlainRequests
 from engine.ingest_http import HttpListener, serve_http
 from engine.parts import Surroundings
+from engine.reshard import settle_folder
 from engine.settings import EngineSettings
 from engine.shard import Shard
 from engine.sockets import DropCounter
@@ -53,13 +54,26 @@ async def serve(
         opened.setblocking(False)
     secrets = load_secrets(secrets_file)
     log = structlog.get_logger()
+    journals = data_dir / "journal"
+    resharded = await trio.to_thread.run_sync(
+        partial(
+            settle_folder,
+            journals,
+            shard=shard,
+            shards=settings.shards,
+            secrets=secrets,
+            segment_bytes=settings.journal.segment_bytes_max,
+        )
+    )
+    if resharded is not None:
+        log.warning("shard.resharded", shard=shard, shards=settings.shards, **resharded._asdict())
     async with open_stores(database, redis) as stores, trio.open_nursery() as nursery:
         served = await trio.to_thread.run_sync(
             partial(
                 Shard,
                 settings=settings,
                 shard=shard,
-                directory=data_dir / "journal" / f"{settings.shards}" / f"{shard}",
+                directory=journals / f"{settings.shards}" / f"{shard}",
                 around=Surroundings(
                     registry=stores.registry,
                     history=stores.history,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -36,6 +37,8 @@ from engine.registry_follow import RegistryBlock
 from engine.rows import apply_spec
 from engine.settings import EngineSettings, IngestSettings, JournalSettings, LivenessSettings
 from engine.shard import Shard
+from engine.snapshot import Snapshot
+from engine.snapshots import Snapshots
 from engine.table import Table
 from engine.windows import Windows
 from storage.memory import MemoryWorld, memory_stores_of
@@ -52,7 +55,7 @@ class FullableFiles(DiskFiles):
 
     def create(self, path: Path, size: int) -> int:
         self._check()
-        return super().create(path, size)
+        return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
 
     def write(self, fd: int, data: bytes, offset: int) -> None:
         self._check()
@@ -91,21 +94,23 @@ class Bench:
         self,
         directory: Path,
         *,
+        shard: int = 0,
+        shards: int = 1,
         now_ms: int = T0,
         ingest: IngestSettings | None = None,
         journal: JournalSettings | None = None,
         liveness: LivenessSettings | None = None,
     ) -> None:
         self.directory, self.now_ms = directory, now_ms
-        self.table = Table(shard=0, shards=1, rows=2, slots=2)
+        self.table = Table(shard=shard, shards=shards, rows=2, slots=2)
         self.decisions = Decisions(self.table)
         self.gaps, self.windows = Gaps(self.table), Windows()
         self.recovered = recover(directory, self.table, self.decisions, self.gaps, self.windows, SECRETS)
         self.files = FullableFiles()
         self.journal = Journal(
             directory,
-            shard=0,
-            shards=1,
+            shard=shard,
+            shards=shards,
             boot_id="boot",
             segment_bytes=1 << 16,
             now_ms=T0,
@@ -140,6 +145,7 @@ class Bench:
         )
         self.judge.breaker = self.recovered.breaker
         self.position = self.recovered.registry_position
+        self.flushed: int | None = None  # as far as Postgres has the journal
         self.replies: list[bytes] = []
 
     def _now(self) -> int:
@@ -378,3 +384,43 @@ def codes_of(replies: Iterable[bytes]) -> list[int]:
     whole = b"".join(replies)
     acks = [whole[at : at + 48] for at in range(0, len(whole), 48)]
     return [-1 if ack == NO_FRAME else int(ack[1]) for ack in acks]
+
+
+def snapshots_of(bench: Bench, *, failed: Callable[[OSError], None] | None = None) -> Snapshots:
+    """What takes snapshots of a bench. A stand-in for the clock tells the bench's time."""
+    clock: Any = BenchClock(bench)
+    return Snapshots(
+        bench.directory,
+        bench.table,
+        bench.decisions,
+        bench.gaps,
+        bench.windows,
+        bench.journal,
+        bench.committer,
+        clock,
+        JournalSettings(),
+        breaker=lambda: bench.judge.breaker,
+        registry_position=lambda: bench.position,
+        flushed=lambda: bench.flushed,
+        settled=lambda: True,
+        failed=failed or bench.failures.append,
+    )
+
+
+def snapshot_of(bench: Bench) -> Snapshot:
+    """What a snapshot taken now would contain; it counts once all that was appended is committed."""
+    bench.decisions.drain(bench.journal, bench.now_ms)
+    return snapshots_of(bench)._capture(BenchClock(bench).tick())
+
+
+class BenchClock:
+    """`engine.clock.Clock` as far as snapshots ask."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+
+    def now_ms(self) -> int:
+        return self._bench.now_ms
+
+    def tick(self) -> Tick:
+        return Tick(self._bench.now_ms, self._bench.now_ms * 1_000_000, "boot")
