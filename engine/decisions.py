@@ -150,7 +150,9 @@ class Decisions:
 
     def _raise_workload(self, slot: int, raised: Raised) -> None:
         index = int(self.table.slot.row_index[slot])
-        if self.table.row.check[index] == _CANARY:
+        number = slot - int(self.table.row.slot_base[index])
+        retired = not int(self.table.row.slots_now[index]) >> number & 1
+        if retired or self.table.row.check[index] == _CANARY:
             return
         workload = workload_id(self.table, slot)
         self._raise(raised, index, node_id(self.table, index), workload, (workload,), workload)
@@ -236,7 +238,7 @@ class Decisions:
             if state == DOWN:
                 self._raise_node(index, Raised("node.down", since_ms))
             if not windowed and int(rows.last_t_ms[index]) != basis_ms:
-                if current == UP and rows.since_ms[index] <= basis_ms:
+                if current == UP and rows.since_ms[index] <= max(basis_ms, int(record["window_end_ms"])):
                     rows.since_ms[index] = rows.last_t_ms[index]  # it returned with the beat that overtook
                 if state in (DOWN, LOST) and current == UP:
                     self._raise_node(index, Raised("node.up", int(rows.since_ms[index])))

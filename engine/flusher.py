@@ -43,6 +43,7 @@ class FlushStatistics(NamedTuple):
     events: int
     pages: int
     cycle_ms_last: float
+    failures: int
     history_away: bool
     live_away: bool
 
@@ -73,6 +74,7 @@ class Flusher:
         epoch: str,
         source: HeadSource,
         away: Callable[[str, bool], None],
+        failed: Callable[[BaseException], None],
     ) -> None:
         self._table = table
         self._journal = journal
@@ -84,6 +86,8 @@ class Flusher:
         self._epoch = epoch
         self._source = source
         self._tell_away = away
+        self._tell_failed = failed
+        self.failures = 0
         self._first_write = True
         self.flushed: int | None = None  # journal position up to which history has everything; None: unknown
         self.history_watermark_ms = 0
@@ -98,9 +102,20 @@ class Flusher:
         """Flush each `live_interval_ms` until cancelled."""
         while True:
             started = trio.current_time()
-            await self.cycle()
+            try:
+                await self.cycle()
+            except Exception as error:  # noqa: BLE001 - told and tried again: beats must not end with a flush
+                self._fail(error)
             self._cycle_ms = (trio.current_time() - started) * 1_000
             await trio.sleep(max(0.0, (self._settings.live_interval_ms - self._cycle_ms) / 1_000))
+
+    def _fail(self, error: Exception) -> None:
+        """A store answered what nobody expected (a missing migration): nothing is lost, it waits on disk."""
+        self.failures += 1
+        self._table.mark_all_dirty()
+        self._retry_ms = min(2 * self._retry_ms, self._settings.retry_ms_max)
+        self._history_retry_at = trio.current_time() + self._retry_ms / 1_000
+        self._tell_failed(error)
 
     async def cycle(self) -> None:
         """One cycle; a store that is away costs only its own part."""
@@ -269,6 +284,7 @@ class Flusher:
             self._events,
             self._pages,
             self._cycle_ms,
+            self.failures,
             self._away["history"],
             self._away["live"],
         )

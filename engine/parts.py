@@ -76,6 +76,7 @@ class Parts:
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._settings, self._directory, self._log = settings, directory, around.log
+        self._report = around.report
         self.table = Table(shard=shard, shards=settings.shards)
         self.decisions, self.gaps, self.windows = Decisions(self.table), Gaps(self.table), Windows()
         self.recovered = recover(
@@ -161,6 +162,7 @@ class Parts:
                 self.clock.now_ms,
             ),
             away=self._tell_away,
+            failed=self._flush_failed,
         )
 
     def _join_snapshots(self) -> None:
@@ -180,6 +182,10 @@ class Parts:
             settled=self.actors.settled,
             failed=lambda error: self._log.error("snapshot.failed", error=str(error), shard=self.table.shard),
         )
+
+    def _flush_failed(self, error: BaseException) -> None:
+        self._log.error("flush.failed", error=repr(error), shard=self.table.shard)
+        self._report(error, shard=str(self.table.shard), part="flusher")
 
     def _tell_away(self, store: str, away: bool) -> None:
         if away:

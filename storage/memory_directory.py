@@ -156,7 +156,9 @@ class MemoryDirectory:
         await self._world.enter()
         node = self._world.living_node(node_id)
         if len(node.workload_ids) >= SLOTS_MAX:
-            raise RowFullError(f"all {SLOTS_MAX} slots of node {node_id} were given out")
+            raise RowFullError(
+                f"all {SLOTS_MAX} slots of node {node_id} were given out; register a further node key"
+            )
         workload = self._give_slot(node, name, now_ms)
         self._world.tell_engines(node)
         return workload

@@ -159,7 +159,9 @@ async def add_workload(connection: Connection, node_id: str, name: str, now_ms: 
             "select coalesce(max(slot) + 1, 0) from workload where node_id = $1", node_id
         )
         if slot >= SLOTS_MAX:
-            raise RowFullError(f"all {SLOTS_MAX} slots of node {node_id} were given out")
+            raise RowFullError(
+                f"all {SLOTS_MAX} slots of node {node_id} were given out; register a further node key"
+            )
         workload_id = new_id()
         await connection.execute(
             "insert into workload (workload_id, node_id, slot, name, created_ms) values ($1, $2, $3, $4, $5)",

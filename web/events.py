@@ -27,7 +27,7 @@ SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 
 
 class EventsAnswer(msgspec.Struct, frozen=True):
-    """A page. `next_cursor` is null on the last one; the feed goes on after the last item's own cursor."""
+    """A page. `next_cursor` follows the last item, so that a reader can go on later; null on an empty page."""
 
     items: list[EventAnswer]
     next_cursor: str | None
@@ -37,10 +37,8 @@ async def list_events(backend: Backend, caller: Principal) -> Response:
     project_id = await _project(backend, caller)
     after = _cursor(request.args.get("after"), "after")
     limit = integer_parameter("limit", default=LIMIT_DEFAULT, least=1, most=LIMIT_MAX)
-    # One more than asked for tells whether there is a next page.
-    found = await backend.history.events(project_id=project_id, after=after, limit=limit + 1)
-    page = found[:limit]
-    next_cursor = str(page[-1][0]) if len(found) > limit else None
+    page = await backend.history.events(project_id=project_id, after=after, limit=limit)
+    next_cursor = str(page[-1][0]) if page else None
     headers = {}
     if next_cursor is not None:
         query = {**request.args.to_dict(), "after": next_cursor}

@@ -111,13 +111,14 @@ def compose(
 
 
 def _cut(*, life: tuple[int, int | None], as_of: int, from_ms: int, to_ms: int) -> tuple[int, int]:
-    """The window cut to life and as_of. Nothing left: an empty one, inside the window asked for."""
+    """The window cut to life and as_of. Nothing left: an empty one, never after as_of."""
     created_ms, retired_ms = life
     start_ms = max(from_ms, created_ms)
     end_ms = min(to_ms, as_of, as_of if retired_ms is None else retired_ms)
     if end_ms > start_ms:
         return start_ms, end_ms
-    return min(start_ms, to_ms), min(start_ms, to_ms)
+    empty_ms = min(start_ms, to_ms, as_of)
+    return empty_ms, empty_ms
 
 
 def _claimed(coverage: Coverage, claims: Sequence[Claim]) -> Iterator[_Labelled]:

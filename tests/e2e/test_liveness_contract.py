@@ -138,9 +138,6 @@ def test_the_window_is_cut_to_the_life_and_silent_before_the_first_report(villag
     assert sum(before["ms"].values()) == 0
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a window that lies wholly in the future is answered with `to` above `as_of`"
-)
 def test_a_window_in_the_future_is_cut_at_as_of_too(village: Village):
     node = village.opened()
     answer = node.uptime(now_ms() + 60_000, now_ms() + 120_000)

@@ -43,9 +43,6 @@ def test_next_ms_stays_inside_the_interval(village: Village):
     assert len(set(told)) > 10  # already jittered
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the refusal of the 65th workload does not advise to register a further node key"
-)
 def test_the_65th_workload_is_refused_with_the_advice_to_register_a_further_node_key(village: Village):
     made = village.installation.provision("full", nodes=1, workloads=64, interval_ms=1000)
     with pytest.raises(AssertionError) as refused:

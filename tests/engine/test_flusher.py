@@ -34,6 +34,8 @@ class Store:
 
         async def call(*args: Any, **kwargs: Any) -> Any:
             self._calls.append(name)
+            if name in self._plan:
+                raise self._plan[name]
             failing = self._plan.get("fail_at") == len(self._calls)
             if failing and self._plan.get("before", True):
                 raise StoreUnavailableError(name)
@@ -56,6 +58,7 @@ class Flushing:
         self.calls: list[str] = []
         self.plan: dict[str, Any] = {}
         self.away: list[tuple[str, bool]] = []
+        self.failures: list[BaseException] = []
         self.flusher = Flusher(
             bench.table,
             bench.journal,
@@ -73,6 +76,7 @@ class Flushing:
                 lambda: bench.now_ms,
             ),
             away=lambda store, away: self.away.append((store, away)),
+            failed=self.failures.append,
         )
 
     async def cycles(self, number: int = 1, *, apart_s: float = 10.0) -> None:
@@ -405,3 +409,18 @@ async def test_the_loop_flushes_at_its_interval(bench: Bench, autojump_clock: Mo
         assert 9 <= flush.calls.count("write") <= 11
         await wait_all_tasks_blocked()
         assert flush.flusher.statistics().cycle_ms_last < 100
+
+
+async def test_an_answer_nobody_expected_is_told_and_tried_again(bench: Bench, autojump_clock: MockClock):
+    async with flushing(bench) as flush:
+        flush.fall_silent_and_return()
+        flush.plan["flush"] = RuntimeError('column "shards" does not exist')
+        with trio.move_on_after(3):
+            await flush.flusher.run()
+        assert flush.failures
+        assert flush.flusher.statistics().failures == len(flush.failures)
+        assert not flush.world.intervals
+        flush.plan.clear()
+        with trio.move_on_after(10):
+            await flush.flusher.run()
+        assert flush.world.intervals
