@@ -69,7 +69,7 @@ class System:
     def launch(self) -> None:
         """Start `serve` and return at once."""
         sets = [word for key, value in self._sets.items() for word in ("--set", f"{key}={value}")]
-        with self._log_file.open("ab") as log:
+        with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 [
                     *(*NODEPULSE, "serve", "--data-dir", str(self.folder)),
@@ -150,12 +150,13 @@ class System:
         return found
 
     @property
-    def _log_file(self) -> Path:
+    def log_file(self) -> Path:
+        """Where its processes log to, beside the data folder."""
         return self.folder.with_name(f"{self.folder.name}.log")
 
     def log(self) -> str:
         """Everything that its processes have said."""
-        return self._log_file.read_text(errors="replace")
+        return self.log_file.read_text(errors="replace")
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         """The log's lines of one event."""

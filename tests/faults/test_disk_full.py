@@ -68,6 +68,16 @@ class Filler:
                         return
                     raise
 
+    def stuff(self, file: Path) -> None:
+        """Fill a file's last page, so that not one byte more can be appended to it."""
+        with file.open("ab", buffering=0) as opened:
+            try:
+                while opened.write(b"\n"):
+                    continue
+            except OSError as error:
+                if error.errno != ENOSPC:
+                    raise
+
     def go(self) -> None:
         self._path.unlink(missing_ok=True)
 
@@ -97,6 +107,8 @@ def run_full(system: System, filler: Filler, slug: str, *, leave_bytes: int, sec
     load.start()
     eventually(lambda: len(set(load.credited()["node"].tolist())) == 20, within_s=10, why=load.figures)
     filler.leave(leave_bytes)
+    if not leave_bytes:
+        filler.stuff(system.log_file)  # nobody may die of a line that cannot be written
     eventually(lambda: Code.BUSY in load.figures().answered, within_s=10, why=load.figures)
     full_ms = now_ms() + 200
     time.sleep(seconds)
