@@ -156,10 +156,19 @@ class Actors:
 
     # -- running ------------------------------------------------------------------------------------
 
-    async def run(self, after_slice: Callable[[], None]) -> None:
-        """Wake actors as changes come, `wake_slice` per turn of the loop; `after_slice` after each."""
+    async def run(
+        self,
+        after_slice: Callable[[], None],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Wake actors as changes come, `wake_slice` per turn of the loop; `after_slice` after each.
+
+        Started once actors can be.
+        """
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            task_status.started()
             while True:
                 if not self._waking:
                     await self._work.wait()

@@ -112,9 +112,8 @@ class Shard:
         self._token = trio.lowlevel.current_trio_token()
         await self._learn_rows()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.actors.run, self._after_slice)
+            await nursery.start(self.actors.run, self._after_slice)
             nursery.start_soon(self.committer.run)
-            await trio.lowlevel.checkpoint()
             if not self.settings.liveness.passivate:
                 await self.actors.start_all()
             self._begin_listening(nursery)
