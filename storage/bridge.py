@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 import outcome
@@ -18,6 +18,8 @@ import trio
 import uvloop
 
 T = TypeVar("T")
+
+CANCEL_AGAIN_S = 1.0
 
 
 class HostCancelledError(Exception):
@@ -86,6 +88,27 @@ async def await_host(async_fn: Callable[..., Coroutine[Any, Any, T]], *args: obj
     raise HostCancelledError(f"{getattr(async_fn, '__qualname__', async_fn)} was cancelled by the host loop")
 
 
+def is_closed_transport(error: BaseException) -> bool:
+    """Whether this is uvloop's way to say that the other side closed the connection a moment ago.
+
+    A RuntimeError, where asyncio's own loop has a ConnectionResetError: both mean the same.
+    """
+    return isinstance(error, RuntimeError) and "the handler is closed" in str(error)
+
+
+async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """On the host: cancel these tasks until all have ended, however they end.
+
+    Until, because libraries do swallow a cancellation: redis-py was seen to, when it came while a connection
+    was being lost. A task that goes on as if nothing had been said is told again.
+    """
+    left = {task for task in tasks if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
+
+
 async def _with_signals(async_main: Callable[[], Awaitable[int]]) -> int:
     if threading.current_thread() is not threading.main_thread():
         return await async_main()  # signals are the main thread's
@@ -116,9 +139,6 @@ async def _with_signals(async_main: Callable[[], Awaitable[int]]) -> int:
 def _finish_host(loop: uvloop.Loop) -> None:
     """Cancel what is left on the host loop and wait for it, as asyncio.run does."""
     left = asyncio.all_tasks(loop)
-    for task in left:
-        task.cancel()
-    if left:
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+    loop.run_until_complete(end_tasks(left))
     loop.run_until_complete(loop.shutdown_asyncgens())
     loop.run_until_complete(loop.shutdown_default_executor())

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
 
 from engine.core.ports import StoreUnavailableError
-from storage.bridge import await_host
+from storage.bridge import await_host, is_closed_transport
 from storage.settings import DatabaseSettings
 
 T = TypeVar("T")
@@ -35,10 +36,20 @@ def unavailable(error: BaseException) -> str | None:
         code = error.sqlstate or ""
         known = code.startswith(_UNAVAILABLE_CLASSES) or code in _UNAVAILABLE_CODES
         return f"PostgreSQL: {error} ({code})" if known else None
-    closed = isinstance(error, asyncpg.InterfaceError) and "clos" in str(error)
-    if isinstance(error, OSError) or closed:
+    if isinstance(error, OSError) or _is_broken(error):
         return f"PostgreSQL cannot be reached: {error}"
     return None
+
+
+def _is_broken(error: BaseException) -> bool:
+    """Whether a connection was lost in the way asyncpg tells it while the end of the stream is on its way.
+
+    The server's last word (it is shut down, it was killed) upsets the protocol: what comes next finds it in
+    a state it cannot be in, or busy. We never share a connection, so nothing else can say so.
+    """
+    if isinstance(error, asyncpg.InterfaceError):
+        return any(word in str(error) for word in ("is closed", "was closed", "closing", "in progress"))
+    return isinstance(error, asyncpg.InternalClientError) or is_closed_transport(error)
 
 
 class Postgres:
@@ -106,7 +117,13 @@ class Postgres:
             # The timeout of acquire bounds the way back into the pool as well. Each statement has its own
             # (command_timeout), and none for all together: a great batch may take many statements.
             async with self._pool.acquire(timeout=self._settings.connect_timeout_s) as connection:
-                return await fn(connection, *args)
+                try:
+                    return await fn(connection, *args)
+                except Exception as error:
+                    if _is_broken(error) or isinstance(error, asyncpg.OperatorInterventionError):
+                        with suppress(asyncpg.InterfaceError):  # gone already
+                            connection.terminate()  # it must not go back into the pool
+                    raise
         except Exception as error:
             if reason := unavailable(error):
                 raise StoreUnavailableError(reason) from error

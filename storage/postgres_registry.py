@@ -14,9 +14,9 @@ import trio
 
 from engine.core.ports import StoreUnavailableError
 from engine.core.records import RowSpec, SessionSpec, SlotSpec, Window
-from storage.bridge import await_host
+from storage.bridge import await_host, end_tasks
 from storage.hint import Hint
-from storage.pool import Connection, Postgres
+from storage.pool import Connection, Postgres, unavailable
 
 CHANGES_CHANNEL = "nodepulse_registry"
 LOAD_PAGE_ROWS = 5_000
@@ -77,26 +77,29 @@ class PostgresRegistryFeed:
     async def close(self) -> None:
         """Stop listening."""
         if self._listener is not None:
-            self._listener.cancel()
-            await await_host(asyncio.wait, [self._listener])
+            await await_host(end_tasks, [self._listener])
 
     async def _listen(self, token: trio.lowlevel.TrioToken) -> None:
         """On the host: keep one connection that LISTENs. While there is none, polling goes on alone."""
         while True:
-            lost = asyncio.Event()
             try:
-                connection = await self._db.connect_alone()
-            except StoreUnavailableError:  # who polls is told so by the poll
-                await asyncio.sleep(LISTEN_RETRY_S)
-                continue
-            try:
-                connection.add_termination_listener(lambda _connection, lost=lost: lost.set())
-                await connection.add_listener(
-                    CHANGES_CHANNEL, lambda *_notice: token.run_sync_soon(self._hint.tell)
-                )
-                await lost.wait()
-            finally:
-                connection.terminate()
+                await self._listen_once(token)
+            except Exception as error:
+                if not (isinstance(error, StoreUnavailableError) or unavailable(error)):
+                    raise
+                await asyncio.sleep(LISTEN_RETRY_S)  # who polls is told by the poll
+
+    async def _listen_once(self, token: trio.lowlevel.TrioToken) -> None:
+        lost = asyncio.Event()
+        connection = await self._db.connect_alone()
+        try:
+            connection.add_termination_listener(lambda _connection: lost.set())
+            await connection.add_listener(
+                CHANGES_CHANNEL, lambda *_notice: token.run_sync_soon(self._hint.tell)
+            )
+            await lost.wait()
+        finally:
+            connection.terminate()
 
 
 async def specs_of(connection: Connection, rows: Sequence[int]) -> list[RowSpec]:

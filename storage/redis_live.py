@@ -23,7 +23,7 @@ from redis.backoff import NoBackoff
 from engine.core.liveview import ROW_BYTES, ROW_DTYPE, SLOT_BYTES, decode
 from engine.core.ports import StoreUnavailableError
 from engine.core.records import Event, LiveNode, ShardHead
-from storage.bridge import await_host
+from storage.bridge import await_host, end_tasks, is_closed_transport
 from storage.hint import Hint
 from storage.settings import RedisSettings
 
@@ -164,8 +164,10 @@ class RedisLiveView:
         try:
             async with asyncio.timeout(self._settings.timeout_s):
                 return await command()
-        except _UNAVAILABLE as error:
-            raise StoreUnavailableError(f"Redis cannot be reached: {error}") from error
+        except Exception as error:
+            if _is_unavailable(error):
+                raise StoreUnavailableError(f"Redis cannot be reached: {error}") from error
+            raise
 
     async def _reset(self, head: ShardHead) -> None:
         rows, slots, head_key = self._keys(head.shard)
@@ -203,13 +205,14 @@ class RedisLiveView:
                     token.run_sync_soon(self._hint.tell)
                 last = at
                 await self._redis.xread({self._stream: last}, block=block_ms, count=1)
-            except _UNAVAILABLE:
+            except Exception as error:
+                if not _is_unavailable(error):
+                    raise
                 await asyncio.sleep(TAIL_RETRY_S)
 
     async def _close(self) -> None:
         if self._tail is not None:
-            self._tail.cancel()
-            await asyncio.wait([self._tail])
+            await end_tasks([self._tail])
         if self._redis is not None:
             await self._redis.aclose(close_connection_pool=True)
 
@@ -222,6 +225,10 @@ _UNAVAILABLE = (
     redis.exceptions.OutOfMemoryError,
     OSError,
 )
+
+
+def _is_unavailable(error: Exception) -> bool:
+    return isinstance(error, _UNAVAILABLE) or is_closed_transport(error)
 
 
 def present_heads(heads: Iterable[ShardHead]) -> dict[int, ShardHead]:

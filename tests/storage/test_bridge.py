@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -19,7 +20,7 @@ import pytest
 import trio
 import uvloop
 
-from storage.bridge import HostCancelledError, await_host, run_on_uvloop
+from storage.bridge import HostCancelledError, await_host, end_tasks, is_closed_transport, run_on_uvloop
 
 ROOT = Path(__file__).parents[2]
 
@@ -249,6 +250,54 @@ def test_tasks_left_on_the_host_are_cancelled_and_awaited_at_the_end():
     held: list[asyncio.Task[None]] = []
     assert run_on_uvloop(main) == 0
     assert trace == ["closed"]
+
+
+def test_a_task_that_swallows_its_cancellation_is_cancelled_again(monkeypatch):
+    monkeypatch.setattr("storage.bridge.CANCEL_AGAIN_S", 0.01)
+    swallowed: list[int] = []
+
+    async def deaf(times: int) -> None:
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                swallowed.append(times)
+                if swallowed.count(times) > times:
+                    raise
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        named = loop.create_task(deaf(1))
+        held.append(loop.create_task(deaf(2)))  # left to the end of the run
+        await await_host(asyncio.sleep, 0.01)
+        with trio.fail_after(5):
+            await await_host(end_tasks, [named])
+        assert named.cancelled()
+        return 0
+
+    held: list[asyncio.Task[None]] = []
+    assert run_on_uvloop(main) == 0
+    assert held[0].cancelled()
+    assert (swallowed.count(1), swallowed.count(2)) == (2, 3)
+
+
+def test_writing_to_a_transport_that_closed_is_told_as_uvloop_tells_it():
+    async def write_after_close() -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            _reader, writer = await asyncio.open_unix_connection(sock=ours)
+            writer.transport.abort()
+            await asyncio.sleep(0.01)
+            writer.write(b"late")
+
+    async def main() -> int:
+        with pytest.raises(RuntimeError) as caught:
+            await await_host(write_after_close)
+        assert is_closed_transport(caught.value)
+        assert not is_closed_transport(RuntimeError("another"))
+        return 0
+
+    assert run_on_uvloop(main) == 0
 
 
 def test_outside_of_the_guest_run_there_is_no_host():

@@ -19,6 +19,7 @@ from tests.conftest import FastPostgresServer
 from tests.contract.given import NOW, batch, given_node, make_event
 from tests.contract.test_live import head, row_record, slot_record
 
+WORKLOAD = "01900000-0000-7000-8000-0000000000ff"
 PATIENCE_S = 10.0  # how long anything here may take before it counts as hanging
 
 
@@ -119,6 +120,67 @@ async def test_postgres_stopped_and_started_again_is_healed(postgres, valkey, ho
         await postgres.start()
         await postgres_works_again(stores)
         assert await stores.outbox.take_notifier_lock()
+
+
+async def test_a_connection_whose_server_died_a_moment_ago_is_unavailable_and_nothing_worse(postgres, valkey):
+    # Again and again, to meet each moment between the server's last word and the end of the stream.
+    async with open_stores(*settings_of(postgres, valkey)) as stores:
+        for delay_ms in range(8):
+            await postgres_works_again(stores)
+            os.kill(postgres.process.pid, signal.SIGKILL)
+            await trio.sleep(delay_ms / 1_000)
+            for number in range(10):
+                with contextlib.suppress(StoreUnavailableError):
+                    await stores.registry.position()
+                with contextlib.suppress(StoreUnavailableError):
+                    await stores.history.flush(
+                        batch((WORKLOAD, 1, NOW, NOW + 1), events=(make_event(number),))
+                    )
+            await postgres.wait()
+            await postgres.start()
+
+
+async def test_calls_of_all_kinds_under_way_live_through_kill_after_kill(postgres, valkey):
+    done: dict[str, int] = {}
+    async with open_stores(*settings_of(postgres, valkey)) as stores, trio.open_nursery() as nursery:
+        for name, call in calls_under_way(stores).items():
+            nursery.start_soon(keep_calling, done, name, call)
+        for number in range(6):
+            await trio.sleep(0.2 + 0.03 * number)
+            for server in (postgres, valkey):
+                os.kill(server.process.pid, signal.SIGKILL)
+            for server in (postgres, valkey):
+                await server.wait()
+                await server.start()
+        done.clear()
+        with trio.fail_after(PATIENCE_S):
+            while done.keys() != calls_under_way(stores).keys():  # noqa: ASYNC110 - each once more
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+
+
+def calls_under_way(stores):
+    rows = [(f"01900000-0000-7000-8000-{number:012x}", 1, NOW, NOW + 1) for number in range(500)]
+    return {
+        "flush": lambda: stores.history.flush(batch(*rows, events=tuple(map(make_event, range(50))))),
+        "create": lambda: given_node(stores, workloads=3),
+        "read": lambda: stores.history.events(project_id=None, after=0, limit=100),
+        "lock": stores.outbox.take_notifier_lock,
+        "reset": lambda: stores.live.reset(head()),
+        "heads": stores.live.heads,
+        "hint": lambda: stores.registry.wait_hint(0.01),
+        "news": lambda: stores.live.wait_events(0.01),
+    }
+
+
+async def keep_calling(done: dict[str, int], name: str, call) -> None:
+    while True:
+        try:
+            await call()
+        except StoreUnavailableError:
+            await trio.sleep(0.001)
+        else:
+            done[name] = done.get(name, 0) + 1
 
 
 async def test_a_postgres_that_hangs_costs_a_call_its_timeout_and_no_more(postgres, valkey):
