@@ -96,6 +96,7 @@ class Actors:
         self._workloads: dict[int, Actor] = {}
         self._waking: deque[Actor] = deque()
         self._pending: dict[int, int] = {}  # row index -> changes told and not yet decided
+        self._passivate = settings.passivate
         self._nursery: trio.Nursery | None = None
         self._work = trio.Event()
         self.live = self._started = self._passivated = self._crashes = self._folded = 0
@@ -218,13 +219,33 @@ class Actors:
         finally:
             gc.enable()
 
+    async def passivate_all(self) -> None:
+        """End the tasks of all who have nothing to decide, and of the others when they have decided.
+
+        For the stop of a shard in live mode: to cancel a task costs trio ten times what it costs to wake it.
+        """
+        self._passivate = True
+        ending = [actor for actors in (self._nodes, self._workloads) for actor in actors.values()]
+        gc.disable()
+        try:
+            for number, actor in enumerate(ending):
+                if actor.task is not None:
+                    task, actor.task = actor.task, None
+                    trio.lowlevel.reschedule(task)
+                if number % _STARTED_AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()  # the woken of the last turn have run
+        finally:
+            gc.enable()
+
     async def _life(self, actor: Actor) -> None:
         """Setup, running, teardown of one actor; a crash ends this task only."""
         try:
             while True:
                 if actor.inbox:
                     self._decide(actor)
-                if self._settings.passivate:
+                if self._passivate:
                     break
                 actor.task = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(_cancelled)

@@ -133,6 +133,8 @@ class Shard:
             await stop.wait()
             self.listening = False
             await close_doors()
+            if not self.settings.liveness.passivate:
+                await self.actors.passivate_all()
             nursery.cancel_scope.cancel()
         await self._finish()
 

@@ -6,6 +6,7 @@ it measures plain parked trio tasks instead: what an actor cannot cost less than
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import time
@@ -105,6 +106,7 @@ async def measure_bare(*, tasks: int) -> dict[str, Any]:
 
     before = rss_bytes()
     async with trio.open_nursery() as nursery:
+        gc.disable()  # as the supervisor does
         with timed() as started:
             for _ in range(tasks):
                 nursery.start_soon(park)
