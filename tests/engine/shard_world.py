@@ -97,6 +97,7 @@ class Bench:
         shard: int = 0,
         shards: int = 1,
         now_ms: int = T0,
+        segment_bytes: int = 1 << 16,
         ingest: IngestSettings | None = None,
         journal: JournalSettings | None = None,
         liveness: LivenessSettings | None = None,
@@ -112,7 +113,7 @@ class Bench:
             shard=shard,
             shards=shards,
             boot_id="boot",
-            segment_bytes=1 << 16,
+            segment_bytes=segment_bytes,
             now_ms=T0,
             files=self.files,
         )
