@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from engine.core.records import Window
+from engine.folders import place_of
+from engine.journal import POSITION_PER_MS, Journal
+from engine.journal_blocks import Kind
 from np1.codec import CREDITING, Code
 from tests.engine.reshard_world import (
     Fleet,
@@ -142,6 +146,58 @@ def test_maintenance_windows_come_along(tmp_path):
         fleet = fleet.restarted(shards=shards, now_ms=fleet.now_ms + 1_000)
     assert fleet.of(3).windows.held() == {0: [window]}
     assert fleet.of(0).windows.held() == {}
+
+
+def test_outputs_that_a_kill_kept_from_the_journal_are_brought_about_again(tmp_path):
+    fleet = Fleet(tmp_path, shards=1)
+    for row in (0, 1):
+        fleet.learn(spec(row))
+        fleet.beat(row, T0)
+    lone = fleet.shard[0]
+    lone.beat(1, T0 + MINUTE_MS, plane0=0b01)
+    assert lone.end(lone.begin())  # the beat is on disk, and what follows from it is not
+    fleet.die()
+    assert written(tmp_path, shards=1)[0] == set()
+    fleet = Fleet(tmp_path, shards=2)
+    [closed] = written(tmp_path, shards=2)[0]
+    assert closed[3:5] == (T0, T0 + MINUTE_MS)
+
+
+def test_events_of_the_installation_go_to_one_shard(tmp_path):
+    fleet = Fleet(tmp_path, shards=2)
+    for number, lone in enumerate(fleet.shard):
+        fleet.learn(spec(number))
+        lone.decisions.installation_event("clock.stepped", T0 + number, "")
+    fleet.tick(T0 + 1_000)
+    assert len(written(tmp_path, shards=2)[1]) == 2
+    fleet = fleet.restarted(shards=3, now_ms=T0 + 2_000)
+    assert [len(written(tmp_path, shards=3, only=[number])[1]) for number in range(3)] == [1, 1, 0]
+
+
+def test_rows_keep_their_projects_though_shards_number_them_otherwise(tmp_path):
+    fleet = Fleet(tmp_path, shards=2)
+    projects = {row: str(uuid.UUID(int=row + 1)) for row in range(4)}
+    for row in (0, 3, 1, 2):
+        fleet.learn(spec(row, project_id=projects[row]))
+    fleet.tick(T0 + 1_000)
+    fleet = fleet.restarted(shards=1, now_ms=T0 + 2_000)
+    assert {row: each["row"]["project"] for row, each in known(fleet).items()} == projects
+
+
+def test_a_new_journal_begins_above_the_old_ones_whatever_the_clock_says(tmp_path):
+    """Else Postgres, which remembers how far it has a shard's journal, would take none of it."""
+    far_ms = 4_000_000_000_000
+    place = place_of(tmp_path, shards=1, shard=0)
+    ahead = Journal(place, shard=0, shards=1, boot_id="", segment_bytes=4_096, now_ms=far_ms)
+    ahead.append(Kind.FIRST_REPORTS, T0, b"")
+    ahead.commit(ahead.take())
+    ahead.close()
+    fleet = Fleet(tmp_path, shards=1)
+    fleet.learn(spec(0))
+    fleet.tick(T0)
+    end = fleet.shard[0].journal.committed
+    fleet = fleet.restarted(shards=2, now_ms=T0 + 1)
+    assert fleet.shard[0].journal.first > end > far_ms * POSITION_PER_MS
 
 
 def test_a_first_start_and_a_start_with_the_same_count_take_nothing_over(tmp_path):
