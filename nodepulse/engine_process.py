@@ -15,7 +15,7 @@ import numpy as np
 import structlog
 import trio
 
-from engine.core.keys import load_secrets
+from engine.core.keys import MasterSecrets, load_secrets
 from engine.forwarder import Forwarder, open_forwarder
 from engine.http_requests import PlainRequests
 from engine.ingest_http import HttpListener, serve_http
@@ -53,40 +53,20 @@ async def serve(
     for opened in (*udp, http):
         opened.setblocking(False)
     secrets = load_secrets(secrets_file)
-    log = structlog.get_logger()
     journals = data_dir / "journal"
-    resharded = await trio.to_thread.run_sync(
-        partial(
-            settle_folder,
-            journals,
-            shard=shard,
-            shards=settings.shards,
-            secrets=secrets,
-            segment_bytes=settings.journal.segment_bytes_max,
-        )
-    )
-    if resharded is not None:
-        log.warning("shard.resharded", shard=shard, shards=settings.shards, **resharded._asdict())
+    await _take_over_other_count(journals, settings, shard, secrets)
     async with open_stores(database, redis) as stores, trio.open_nursery() as nursery:
-        served = await trio.to_thread.run_sync(
-            partial(
-                Shard,
-                settings=settings,
-                shard=shard,
-                directory=journals / f"{settings.shards}" / f"{shard}",
-                around=Surroundings(
-                    registry=stores.registry,
-                    history=stores.history,
-                    live=stores.live,
-                    secrets=secrets,
-                    log=log,
-                    report=capture,
-                    udp=udp,
-                    drops=DropCounter(udp) if udp else None,
-                ),
-            )
+        around = Surroundings(
+            registry=stores.registry,
+            history=stores.history,
+            live=stores.live,
+            secrets=secrets,
+            log=structlog.get_logger(),
+            report=capture,
+            udp=udp,
+            drops=DropCounter(udp) if udp else None,
         )
-        log.info("shard.recovered", shard=shard, beats=served.recovered.beats, rows=served.table.rows)
+        served = await _recover(journals / f"{settings.shards}" / f"{shard}", settings, shard, around)
         doors = _Doors(http, data_dir / "run", secrets, settings)
         registry = new_registry({name: partial(_part, served, name) for name in served.statistics()})
         host, port = await nursery.start(
@@ -105,6 +85,33 @@ async def serve(
             stop=stop,
         )
         nursery.cancel_scope.cancel()
+
+
+async def _take_over_other_count(
+    journals: Path, settings: EngineSettings, shard: int, secrets: MasterSecrets
+) -> None:
+    """What folders of another shard count hold becomes ours, once."""
+    resharded = await trio.to_thread.run_sync(
+        partial(
+            settle_folder,
+            journals,
+            shard=shard,
+            shards=settings.shards,
+            secrets=secrets,
+            segment_bytes=settings.journal.segment_bytes_max,
+        )
+    )
+    if resharded is not None:
+        log = structlog.get_logger()
+        log.warning("shard.resharded", shard=shard, shards=settings.shards, **resharded._asdict())
+
+
+async def _recover(directory: Path, settings: EngineSettings, shard: int, around: Surroundings) -> Shard:
+    made = await trio.to_thread.run_sync(
+        partial(Shard, settings=settings, shard=shard, directory=directory, around=around)
+    )
+    around.log.info("shard.recovered", shard=shard, beats=made.recovered.beats, rows=made.table.rows)
+    return made
 
 
 def _part(shard: Shard, name: str) -> dict[str, float | dict[str, float]]:
