@@ -20,7 +20,8 @@ class ClockStatistics(NamedTuple):
 class Clock:
     """Wall time as recorded: monotonic plus an offset that is slewed by at most 1 ms per second."""
 
-    def __init__(self, last: Tick | None = None) -> None:
+    def __init__(self, last: Tick | None = None, *, not_before_ms: int | None = None) -> None:
+        """Goes on from the last tick of the life before; `not_before_ms` is the last time it recorded."""
         self.boot_id = boot_id()
         monotonic = time.monotonic_ns()
         system = time.time_ns() // 1_000_000
@@ -30,7 +31,7 @@ class Clock:
         start = first_wall_ms(
             system_ms=system, last_ms=last.wall_ms if last is not None else None, elapsed_ms=elapsed
         )
-        self._offset_ms = start - monotonic / 1e6
+        self._offset_ms = max(start, not_before_ms or 0) - monotonic / 1e6
         self._slewed_at_ns = monotonic
         self.stepped = False
 

@@ -182,9 +182,9 @@ class _Heir:
         """Commit what was copied and take the snapshot: with it the folder is whole."""
         ticks = [each.last_tick for each in self._recovered if each.last_tick is not None]
         newest = max(ticks, key=lambda tick: tick.wall_ms, default=None)
-        tick = msgspec.structs.replace(
-            Clock(newest).tick(), last=all(each.orderly for each in self._recovered)
-        )
+        heard_ms = max((each.last_ms or 0 for each in self._recovered), default=0)
+        clock = Clock(newest, not_before_ms=heard_ms)
+        tick = msgspec.structs.replace(clock.tick(), last=all(each.orderly for each in self._recovered))
         # Also so that there is a segment: what follows the snapshot must follow something.
         self._journal.append(Kind.TICK, tick.wall_ms, msgspec.msgpack.encode(tick))
         self._commit()

@@ -173,6 +173,8 @@ class Shard:
             listener.begin(now_ms)
             self.listeners.append(listener)
             nursery.start_soon(listener.run)
+        # Before the first beat: a life of less than a second must leave a reading of the clock, too.
+        self._journal_tick(last=False)
         self.judge.judged_ms = now_ms
         self._drops_seen_ms = now_ms
         self.committer.wake()

@@ -95,6 +95,15 @@ def test_after_a_restart_a_forward_step_is_adopted(system: Wound):
     assert Clock(tick).now_ms() - tick.wall_ms == pytest.approx(7_260_000, abs=1)
 
 
+def test_a_restart_never_begins_before_the_last_recorded_beat(system: Wound):
+    tick = Clock().tick()
+    system.s += 1
+    assert Clock(tick, not_before_ms=tick.wall_ms + 3_600_000).now_ms() == pytest.approx(
+        tick.wall_ms + 3_600_000, abs=1
+    )
+    assert Clock(tick, not_before_ms=tick.wall_ms).now_ms() == pytest.approx(tick.wall_ms + 1_000, abs=1)
+
+
 def test_after_a_reboot_time_goes_on_from_its_last_value_at_the_least(system: Wound):
     before = Tick(wall_ms=T0 + 9_000_000, boottime_ns=5, boot_id="another boot")
     assert Clock(before).now_ms() == pytest.approx(T0 + 9_000_000, abs=1)
