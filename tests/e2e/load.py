@@ -62,12 +62,6 @@ class Load:
         self._system = system
         self._per_s = per_s
         self._signer, self._checker = Siphasher(_SIGNED_MAX), Siphasher(_SIGNED_MAX)
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
-        except PermissionError:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._failed: BaseException | None = None
@@ -91,12 +85,17 @@ class Load:
         self._planes = np.array(said, np.uint64)
         self._seq = np.zeros(len(grants), np.uint64)
         self._silent = np.zeros(len(grants), bool)
-        host, port = self._system.beats
-        self._socket.connect((host, port))
 
     # -- beating ------------------------------------------------------------------------------------
 
     def start(self) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
+        except PermissionError:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
+        self._socket.connect(self._system.beats)
         _beating.append(self)
         self._thread.start()
 
@@ -200,6 +199,9 @@ class Load:
         for name in ("seq", "t_ms", "ttl_ms"):
             log[name] = acks[name]
         self._logs.append(log)
+        off = log[log["code"] == Code.CLOCK]
+        if len(off):  # WIRE.md, code 3: set the estimate by `server time`
+            self._ahead_ms += int(off["t_ms"][-1]) - int(off["seq"][-1] >> np.uint64(16))
 
     def acks(self) -> Array:
         """Every ACK so far (ACK_LOG), in order of arrival. Raises what went wrong in the thread."""
