@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 ANSWER_S_MAX = 120.0
-STOP_S_MAX = 20.0
+STOP_S_MAX = 60.0
 
 
 class ChildFailedError(Exception):

@@ -2,7 +2,7 @@
 
 Orders: `hold` (stop reading the sockets; the whole loop waits in that reading until `go`), `go` with the
 number of beats to come (answers, once they are all applied and answered, what that took), `statistics`,
-`reset` (forget the peaks). It ends when stdin closes.
+`events` (those since the last time, see `EventLog`). It ends when stdin closes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -27,14 +28,18 @@ from bench.rig.stores import POSITION, CountingHistory, CountingLiveView, StillR
 from bench.rig.world import fill
 from engine.core.keys import MasterSecrets
 from engine.core.ports import History, LiveView, RegistryFeed
+from engine.core.records import Event
 from engine.http_requests import PlainRequests
 from engine.ingest_http import HttpListener, serve_http
+from engine.journal_blocks import HEADER_BYTES, Kind
 from engine.listener_udp import UdpListener
 from engine.parts import Surroundings
 from engine.settings import EngineSettings
 from engine.shard import Shard
 from engine.sockets import DropCounter
 from storage.bridge import await_host, run_on_uvloop
+from storage.open import open_stores
+from storage.settings import DatabaseSettings, RedisSettings
 
 SECRETS = MasterSecrets(secrets={1: bytes(range(32))})
 
@@ -49,6 +54,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     shard: int = 0
     udp_fds: list[int] = []
     http_fd: int = -1
+    database_url: str = ""  # of real stores; empty: stores of no cost
+    redis_url: str = ""
+    log_events: bool = False
     settings: dict[str, Any] = {}
 
 
@@ -74,6 +82,31 @@ class Meter:
         if self._left <= 0:
             wall, cpu = time.perf_counter() - self._began[0], cpu_s() - self._began[1]
             say(wall_s=wall, cpu_s=cpu, **figures(self._shard))
+
+
+class EventLog:
+    """When each event was on disk, by the shard's own clock."""
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+        self._written = shard.committer.written
+        self._blocks: list[tuple[int, bytes]] = []
+        shard.committer.written = self._noted  # type: ignore[method-assign]
+
+    def _noted(self, commit: Any) -> None:
+        now_ms = self._shard.clock.now_ms()
+        self._blocks += [(now_ms, block) for kind, block in commit.blocks if kind == Kind.EVENTS]
+        self._written(commit)
+
+    def take(self) -> list[tuple[str, int, int, int]]:
+        """(kind, row, since, on disk at) of all nodes' events so far; rows are told by the node's id."""
+        found = []
+        for at_ms, block in self._blocks:
+            for event in msgspec.msgpack.decode(block[HEADER_BYTES:], type=list[Event]):
+                if event.node_id is not None:
+                    found.append((event.kind, int(event.node_id[-12:], 16), event.since_ms, at_ms))
+        self._blocks.clear()
+        return found
 
 
 class Gate:
@@ -119,49 +152,62 @@ def figures(shard: Shard) -> dict[str, Any]:
 
 
 async def _main(options: Options) -> int:
-    udp = tuple(socket.socket(fileno=fd) for fd in options.udp_fds)
-    settings = msgspec.convert(options.settings, EngineSettings)
-    shard = Shard(
-        settings=settings,
-        shard=options.shard,
-        directory=Path(options.directory) / f"{options.shard}",
-        around=Surroundings(
-            registry=cast("RegistryFeed", StillRegistry()),
-            history=cast("History", CountingHistory()),
-            live=cast("LiveView", CountingLiveView()),
-            secrets=SECRETS,
-            log=structlog.get_logger(),
-            report=_report,
-            udp=udp,
-            drops=DropCounter(udp) if udp else None,
-        ),
-    )
-    fill(
-        shard.table,
-        rows=options.rows,
-        workloads=options.workloads,
-        interval_ms=options.interval_ms,
-        now_ms=shard.clock.now_ms(),
-    )
-    shard.registry.position, shard.registry.loaded = POSITION, True
-    meter = Meter(shard)
-    stop = trio.Event()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_orders, shard, meter, stop)
-        began = time.perf_counter()
-
-        def listening() -> None:
-            # All actors have been started, and have run until they parked themselves.
-            say(
-                listening=True,
-                start_s=time.perf_counter() - began,
-                actors_live=shard.actors.live,
-                rss_bytes=rss_bytes(),
-            )
-
-        await shard.serve(open_doors=partial(_open_http, options), listening=listening, stop=stop)
-        nursery.cancel_scope.cancel()
+    async with _stores(options) as (history, live):
+        udp = tuple(socket.socket(fileno=fd) for fd in options.udp_fds)
+        shard = Shard(
+            settings=msgspec.convert(options.settings, EngineSettings),
+            shard=options.shard,
+            directory=Path(options.directory) / f"{options.shard}",
+            around=Surroundings(
+                registry=cast("RegistryFeed", StillRegistry()),
+                history=history,
+                live=live,
+                secrets=SECRETS,
+                log=structlog.get_logger(),
+                report=_report,
+                udp=udp,
+                drops=DropCounter(udp) if udp else None,
+            ),
+        )
+        fill(
+            shard.table,
+            rows=options.rows,
+            workloads=options.workloads,
+            interval_ms=options.interval_ms,
+            now_ms=shard.clock.now_ms(),
+        )
+        shard.registry.position, shard.registry.loaded = POSITION, True
+        await _serve(shard, options)
     return 0
+
+
+@asynccontextmanager
+async def _stores(options: Options) -> AsyncIterator[tuple[History, LiveView]]:
+    if not options.database_url:
+        yield cast("History", CountingHistory()), cast("LiveView", CountingLiveView())
+        return
+    database, redis = DatabaseSettings(url=options.database_url), RedisSettings(url=options.redis_url)
+    async with open_stores(database, redis) as stores:
+        yield stores.history, stores.live
+
+
+async def _serve(shard: Shard, options: Options) -> None:
+    orders = Orders(shard, options)
+    began = time.perf_counter()
+
+    def listening() -> None:
+        # All actors have been started, and have run until they parked themselves.
+        say(
+            listening=True,
+            start_s=time.perf_counter() - began,
+            actors_live=shard.actors.live,
+            rss_bytes=rss_bytes(),
+        )
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(orders.run)
+        await shard.serve(open_doors=partial(_open_http, options), listening=listening, stop=orders.stop)
+        nursery.cancel_scope.cancel()
 
 
 async def _open_http(options: Options, shard: Shard) -> Callable[[], Awaitable[None]]:
@@ -184,23 +230,35 @@ async def _open_http(options: Options, shard: Shard) -> Callable[[], Awaitable[N
     return close
 
 
-async def _orders(shard: Shard, meter: Meter, stop: trio.Event) -> None:
-    gates: list[Gate] = []
-    while True:
-        await trio.lowlevel.wait_readable(sys.stdin)
-        line = sys.stdin.readline()
-        if not line:
-            stop.set()
-            return
-        order = json.loads(line)
+class Orders:
+    """What the bench wants of the shard."""
+
+    def __init__(self, shard: Shard, options: Options) -> None:
+        self.stop = trio.Event()
+        self._shard = shard
+        self._meter = Meter(shard)
+        self._events = EventLog(shard) if options.log_events else None
+        self._gates: list[Gate] = []
+
+    async def run(self) -> None:
+        """Until stdin closes."""
+        while True:
+            await trio.lowlevel.wait_readable(sys.stdin)
+            line = sys.stdin.readline()
+            if not line:
+                self.stop.set()
+                return
+            self._obey(json.loads(line))
+
+    def _obey(self, order: dict[str, Any]) -> None:
+        shard = self._shard
         if order["do"] == "hold":
-            gates = gates or [Gate(listener, shard, meter) for listener in shard.listeners]
-            gates[0].closed = True
+            self._gates = self._gates or [Gate(each, shard, self._meter) for each in shard.listeners]
+            self._gates[0].closed = True
         elif order["do"] == "go":
-            meter.go(order["frames"])
-        elif order["do"] == "reset":
-            shard.committer.statistics()
-            say(**figures(shard))
+            self._meter.go(order["frames"])
+        elif order["do"] == "events" and self._events is not None:
+            say(events=self._events.take())
         else:
             say(**figures(shard))
 

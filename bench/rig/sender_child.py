@@ -36,10 +36,7 @@ class Sender:
     """One sending socket. `queue_fds` are the receiver's sockets, one per shard, to see how full they are."""
 
     def __init__(self, address: tuple[str, int], *, queue_fds: list[int], rows: int, workloads: int) -> None:
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.setsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT, FRAME_BYTES)
-        _enlarge(self._socket, _ACK_BUFFER_BYTES)
-        self._socket.connect(address)
+        self._socket = open_sender(address)
         self._socket.setblocking(False)
         self._queues = [socket.socket(fileno=fd) for fd in queue_fds]
         self._beats = Beats(np.arange(rows), workloads=workloads)
@@ -105,6 +102,15 @@ class Sender:
                 return
             except BlockingIOError:
                 time.sleep(_RETRY_S)
+
+
+def open_sender(address: tuple[str, int]) -> socket.socket:
+    """A socket that cuts what is sent into frames, with room for all ACKs."""
+    opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    opened.setsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT, FRAME_BYTES)
+    _enlarge(opened, _ACK_BUFFER_BYTES)
+    opened.connect(address)
+    return opened
 
 
 def used(queue: socket.socket) -> int:

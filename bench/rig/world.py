@@ -14,6 +14,7 @@ from engine.core.timing import ttl_of_interval
 from engine.table import Table
 
 NEVER_MS = 2**61
+PROJECT_ID = "00000000-0000-7000-8000-00000000be7c"
 
 
 def fill(table: Table, *, rows: int, workloads: int, interval_ms: int, now_ms: int) -> None:
@@ -22,7 +23,7 @@ def fill(table: Table, *, rows: int, workloads: int, interval_ms: int, now_ms: i
     count = len(mine)
     table.take_rows(count)
     base = table.take_slots(count * workloads)
-    table.project_number("bench")
+    table.project_number(PROJECT_ID)
     ttl_ms = ttl_of_interval(interval_ms)
     mask = mask_of(workloads)
     row = table.row
