@@ -7,6 +7,7 @@ row's tag.
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -15,9 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
+import trio
 
+from engine.core.keys import load_secrets
+from engine.core.records import SessionSpec
 from engine.core.siphash import Siphasher
 from np1.codec import ACK_BYTE, BEAT_BYTE, CREDITING, FRAME_BYTES, Code, State, planes
+from storage.open import Stores
 from tests.e2e.api import now_ms
 from tests.e2e.node import open_session
 from tests.e2e.system import System
@@ -37,6 +42,7 @@ _TURN_S = 0.01
 _BUFFER_BYTES = 16 * 1024 * 1024
 _SO_RCVBUFFORCE = 33
 _SIGNED_MAX = 4_096
+_AT_ONCE = 8  # sessions opened side by side
 
 
 _beating: list[Load] = []
@@ -70,21 +76,67 @@ class Load:
         self._logs: list[Array] = []
         self._lock = threading.RLock()
 
-    def open_sessions(self, *, at_once: int = 8) -> None:
-        """One session for each node; the newest stays in use."""
-        with ThreadPoolExecutor(at_once) as pool:
+    def open_sessions(self) -> None:
+        """One session for each node by the API, as nodes do."""
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
             opened = list(pool.map(lambda made: open_session(self._system.api, made), self.nodes))
         grants = [grant for grant, _ in opened]
+        self._use(
+            rows=[grant.row for grant in grants],
+            generations=[grant.generation for grant in grants],
+            keys=[grant.key for grant in grants],
+        )
         self._ahead_ms = opened[0][1]
-        self.rows = np.array([grant.row for grant in grants], np.int64)
-        self._generation = np.array([grant.generation for grant in grants], np.int64)
-        keys = np.frombuffer(b"".join(grant.key for grant in grants), "<u8").reshape(-1, 2)
-        self._key0, self._key1 = keys[:, 0].copy(), keys[:, 1].copy()
-        self._node_of = {row: node for node, row in enumerate(self.rows.tolist())}
-        said = [planes({slot: SAYS[slot % 3] for slot, _ in grant.slots}) for grant in grants]
+
+    def take_sessions(self) -> None:
+        """The same, thousands quickly: from the registry, without signatures and their limits."""
+        secrets = load_secrets(self._system.folder / "secrets.json")
+
+        taken: dict[int, tuple[SessionSpec, int]] = {}
+
+        async def take(stores: Stores) -> None:
+            left = iter(range(len(self.nodes)))
+
+            async def take_some() -> None:
+                for node in left:
+                    at_ms = now_ms()
+                    spec, session, _ = await stores.directory.open_session(
+                        self.nodes[node]["node_id"],
+                        nonce=os.urandom(16).hex(),
+                        nonce_expires_ms=at_ms + 300_000,
+                        rate_per_min=100,
+                        now_ms=at_ms,
+                        life_ms=86_400_000,
+                        secret_id=secrets.newest,
+                    )
+                    taken[node] = session, spec.row
+
+            async with trio.open_nursery() as nursery:
+                for _ in range(_AT_ONCE):
+                    nursery.start_soon(take_some)
+
+        self._system.on_stores(take)
+        sessions = [taken[node][0] for node in range(len(self.nodes))]
+        rows = [taken[node][1] for node in range(len(self.nodes))]
+        keys = [
+            secrets.session_key(secret_id=one.secret_id, row=row, generation=one.generation, salt=one.salt)
+            for one, row in zip(sessions, rows, strict=True)
+        ]
+        self._use(rows=rows, generations=[one.generation for one in sessions], keys=keys)
+        self._ahead_ms = 0
+
+    def _use(self, *, rows: list[int], generations: list[int], keys: list[bytes]) -> None:
+        self.rows = np.array(rows, np.int64)
+        self._generation = np.array(generations, np.int64)
+        words = np.frombuffer(b"".join(keys), "<u8").reshape(-1, 2)
+        self._key0, self._key1 = words[:, 0].copy(), words[:, 1].copy()
+        self._node_of = {row: node for node, row in enumerate(rows)}
+        said = [
+            planes({slot: SAYS[slot % 3] for slot in range(len(made["workloads"]))}) for made in self.nodes
+        ]
         self._planes = np.array(said, np.uint64)
-        self._seq = np.zeros(len(grants), np.uint64)
-        self._silent = np.zeros(len(grants), bool)
+        self._seq = np.zeros(len(rows), np.uint64)
+        self._silent = np.zeros(len(rows), bool)
 
     # -- beating ------------------------------------------------------------------------------------
 
@@ -115,6 +167,10 @@ class Load:
     def silence(self, nodes: Sequence[int]) -> None:
         """These beat no more, and no other instead of them."""
         self._silent[list(nodes)] = True
+
+    def resume(self, nodes: Sequence[int]) -> None:
+        """These beat again."""
+        self._silent[list(nodes)] = False
 
     def _run(self) -> None:
         try:
