@@ -27,7 +27,7 @@ from engine.core.records import Gap, Window
 from engine.decisions import Decisions
 from engine.folders import Folder, folders, fresh_beside, place_of, put_in_place, remove_superseded
 from engine.gaps import Gaps
-from engine.journal import POSITION_PER_MS, Files, Journal
+from engine.journal import POSITION_PER_MS, Journal
 from engine.journal_blocks import OUTPUT_KINDS, Kind, Tick, end_of, read
 from engine.recovery import Recovered, recover
 from engine.reshard_outputs import Outputs
@@ -57,7 +57,6 @@ def settle_folder(
     shards: int,
     secrets: MasterSecrets,
     segment_bytes: int,
-    files: Files | None = None,
 ) -> Resharded | None:
     """Make ``ROOT/{shards}/{shard}`` what it must be before its shard is recovered; None: it was already.
 
@@ -73,7 +72,7 @@ def settle_folder(
     if any(folder.newest > own for folder in found):
         heir = _Heir(
             Table(shard=shard, shards=shards),
-            _begin_journal(fresh_beside(place), found, shard, shards, segment_bytes, files),
+            _begin_journal(fresh_beside(place), found, shard, shards, segment_bytes),
             secrets,
         )
         made = heir.make(found)
@@ -90,7 +89,7 @@ def _concerns(folder: Folder, shards: int, shard: int) -> bool:
 
 
 def _begin_journal(
-    directory: Path, found: list[Folder], shard: int, shards: int, segment_bytes: int, files: Files | None
+    directory: Path, found: list[Folder], shard: int, shards: int, segment_bytes: int
 ) -> Journal:
     """A journal above the end of every other: what Postgres remembers of those lies below it."""
     end = max(max(end_of(folder.path), folder.newest) for folder in found)
@@ -102,7 +101,6 @@ def _begin_journal(
         boot_id=clock.boot_id,
         segment_bytes=segment_bytes,
         now_ms=max(clock.now_ms(), end // POSITION_PER_MS + 1),
-        files=files,
     )
 
 
@@ -146,8 +144,10 @@ class _Heir:
         known = np.flatnonzero(old.row.known[: old.rows])
         index = known[takes[(known * old.shards + old.shard) % len(takes)]]
         moved = move_rows(old, self._table, index)
-        place = dict(zip(index.tolist(), moved.tolist(), strict=True))
-        self._windows.update({place[at]: held for at, held in windows.held().items() if at in place})
+        held = windows.held()
+        windowed = np.isin(index, np.array(list(held), np.int64))
+        places = zip(index[windowed].tolist(), moved[windowed].tolist(), strict=True)
+        self._windows.update((to, held[at]) for at, to in places)
         self._gaps.extend(gaps.recent)
         self._gap_ends.update(old.gap_ends)
         self._recovered.append(recovered)

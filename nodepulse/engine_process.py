@@ -103,7 +103,7 @@ async def _take_over_other_count(
     )
     if resharded is not None:
         log = structlog.get_logger()
-        log.warning("shard.resharded", shard=shard, shards=settings.shards, **resharded._asdict())
+        log.info("shard.resharded", shard=shard, shards=settings.shards, **resharded._asdict())
 
 
 async def _recover(directory: Path, settings: EngineSettings, shard: int, around: Surroundings) -> Shard:
