@@ -292,6 +292,8 @@ class Flusher:
 
 def _parts(pages: Pages) -> list[Pages]:
     """Pages in groups that one write may take; a page larger than that is cut."""
+    if 0 < len(pages) <= _PAGES_PER_WRITE and sum(len(data) for _, data in pages) <= _BYTES_PER_WRITE:
+        return [pages]
     parts: list[Pages] = []
     size = _BYTES_PER_WRITE
     for offset, data in pages:

@@ -13,6 +13,9 @@ from engine.entries import DIRTY_ROWS, DIRTY_SLOTS, Entries
 Array = npt.NDArray[Any]
 Pages = list[tuple[int, bytes]]  # (byte offset, bytes)
 
+# A page costs what some kilobytes cost: so many clean marks between two dirty ones go along.
+_CLEAN_MARKS_MAX = 3
+
 _ROW_FIELDS = {
     "state": "state",
     "generation": "generation",
@@ -67,18 +70,22 @@ def _pages(
     marked = np.flatnonzero(marks[: (used + per_mark - 1) // per_mark])
     if not len(marked):
         return []
-    entries = (marked[:, None] * per_mark + np.arange(per_mark)).ravel()
-    entries = entries[entries < used]
+    # Neighbours go out as one page, and so do those that few clean entries lie between.
+    breaks = np.flatnonzero(np.diff(marked) > _CLEAN_MARKS_MAX + 1)
+    starts = marked[np.concatenate(([0], breaks + 1))] * per_mark
+    ends = np.minimum((marked[np.concatenate((breaks, [len(marked) - 1]))] + 1) * per_mark, used)
+    lengths = ends - starts
+    cuts = np.concatenate(([0], np.cumsum(lengths)))
+    entries = np.arange(cuts[-1]) + np.repeat(starts - cuts[:-1], lengths)
     records = np.zeros(len(entries), dtype)
     for field, column in fields.items():
-        records[field] = columns[column][entries]
-    # Neighbouring entries go out as one page.
-    breaks = np.flatnonzero(np.diff(entries) != 1) + 1
-    starts = np.concatenate(([0], breaks))
-    ends = np.concatenate((breaks, [len(entries)]))
+        records[field] = columns[column].take(entries)
     size = dtype.itemsize
     data = records.tobytes()
+    cuts *= size
     return [
-        (int(entries[start]) * size, data[start * size : end * size])
-        for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
+        (offset, data[start:end])
+        for offset, start, end in zip(
+            (starts * size).tolist(), cuts[:-1].tolist(), cuts[1:].tolist(), strict=True
+        )
     ]
