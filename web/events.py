@@ -27,7 +27,7 @@ SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 
 
 class EventsAnswer(msgspec.Struct, frozen=True):
-    """A page. `next_cursor` follows the last item, so that a reader can go on later; null on an empty page."""
+    """A page. `next_cursor` follows the last item, so that a reader can go on; null on an empty page."""
 
     items: list[EventAnswer]
     next_cursor: str | None

@@ -296,7 +296,7 @@ class EngineWorld:
                     and isinstance(following := records[at + len(same)], told.Frame)
                     and following.t_ms == record.t_ms
                     and following.durable == record.durable
-                    and {following.via, record.via} <= {"udp"}  # one batch keeps the order of its datagrams only
+                    and following.via == record.via == "udp"  # a batch keeps the order of datagrams only
                 ):
                     same.append(following)
                 self.frames(same, self._next_gap(at))
