@@ -13,9 +13,9 @@ from pathlib import Path
 
 import structlog
 import trio
-from storage.open import open_stores
 
 from engine.core.keys import load_secrets
+from storage.open import open_stores
 from storage.settings import DatabaseSettings, RedisSettings
 from web.app import WebApp, create_app
 from web.backend import BeatDoor
