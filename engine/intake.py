@@ -87,9 +87,14 @@ class Intake:
         return self.table.shards
 
     def submit_frames(self, frames: bytes, t_ms: int, reply: Callable[[bytes], None]) -> None:
-        """Queue frames from a stream; verified together with others when the loop comes round."""
+        """Queue frames from a stream; verified together with others when the loop comes round.
+
+        At the bound of what may wait they are verified at once, which answers BUSY what is too much.
+        """
         self._frames.append((frames, t_ms, reply))
         self._frames_bytes += len(frames)
+        if self._frames_bytes >= self._settings.pending_frames_max * FRAME_BYTES:
+            self.verify_queued()
         self._wake()
 
     def submit_plain(self, beat: PlainBeat, reply: Callable[[PlainAnswer], None]) -> None:
@@ -295,9 +300,9 @@ class Intake:
         return self._waiting
 
     def oldest_waiting_ms(self) -> int | None:
-        """Receive time of the oldest beat that is not yet with the journal."""
-        oldest = [int(waiting.beats["t_ms"][0]) for waiting in self.waiting[:1]]
-        oldest += [t_ms for _, t_ms, _ in self._frames[:1]]
+        """Receive time of the oldest beat that is not yet with the journal. Streams come out of order."""
+        oldest = [int(waiting.beats["t_ms"].min()) for waiting in self.waiting]
+        oldest += [t_ms for _, t_ms, _ in self._frames]
         return min(oldest, default=None)
 
     def take_waiting(self) -> list[Waiting]:

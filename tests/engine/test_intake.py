@@ -177,6 +177,17 @@ def test_above_the_bound_it_is_busy_and_the_seq_stays_used(tmp_path: Path):
     assert sorted(code for _, code in wire.codes()) == [Code.OK, Code.STALE]
 
 
+def test_what_streams_queue_is_bounded_too(tmp_path: Path):
+    bench = Bench(tmp_path, ingest=BOUND)
+    bench.learn(*(spec(row) for row in range(8)))
+    for row in range(8):
+        bench.send(frame(row, T0))
+        assert len(bench.intake._frames) < 3
+    assert bench.codes() == [Code.BUSY] * 3, "three wait for the journal, two are not verified yet"
+    bench.commit()
+    assert sorted(bench.codes()) == [Code.OK] * 3 + [Code.BUSY] * 5
+
+
 def test_frames_of_other_shards_are_handed_on_as_they_came(tmp_path: Path):
     bench = Bench(tmp_path)
     bench.table.shards = 2

@@ -278,6 +278,76 @@ async def test_datagrams_are_answered_to_whoever_sent_them(life: Life):
             assert shard.complete_ms() <= shard.clock.now_ms()
 
 
+async def test_nobody_is_judged_and_nothing_told_past_a_beat_that_is_being_committed(
+    life: Life, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+):
+    """The disk takes its time, and the beat that saves a node is on its way to it."""
+    await life.add_nodes(1)
+    async with life.serving(FAST) as shard:
+        await life.tell(shard, 0)
+        await trio.sleep(179.25)
+        slow = trio.Event()
+        at_once = trio.to_thread.run_sync
+
+        async def slowly(function: Any, *args: Any) -> Any:
+            if function == shard.journal.commit:
+                with trio.move_on_after(60):
+                    await slow.wait()
+            return await at_once(function, *args)
+
+        monkeypatch.setattr(trio.to_thread, "run_sync", slowly)
+        answered: list[bytes] = []
+        received_ms = shard.clock.now_ms()
+        shard.intake.submit_frames(life.frame(0, received_ms), received_ms, answered.append)
+        await trio.sleep(30)
+        assert answered == []
+        assert shard.complete_ms() == received_ms - 1
+        assert shard.judge.judged_ms < received_ms
+        found = await life.stores.live.read(0, shards=1)
+        assert found is not None
+        assert found[0].watermark_ms < received_ms
+        slow.set()
+        await trio.sleep(5)
+        assert codes_of(answered) == [Code.OK]
+        assert await states(life, 1) == ["up"]
+    assert life.events() == []
+
+
+async def test_an_actor_that_keeps_crashing_is_reported_once_and_let_out_after_its_time(
+    life: Life, autojump_clock: MockClock
+):
+    settings = msgspec.structs.replace(
+        FAST,
+        liveness=LivenessSettings(judge_interval_ms=500, restart_intensity=2, quarantine_s=240.0),
+    )
+    await life.add_nodes(3)
+    async with life.serving(settings) as shard:
+        inner = shard.decisions.node
+        poisoned = [1]
+
+        def node(index: int, change: Any) -> int:
+            if index in poisoned:
+                raise ValueError("poisoned")
+            return inner(index, change)
+
+        shard.decisions.node = node
+        for _ in range(5):
+            assert Code.BUSY not in await life.tell(shard, 0, 1, 2)
+            await trio.sleep(10)
+        assert [error.args for error in life.reported] == [("poisoned",)] * 3
+        assert [event.kind for event in life.events()] == ["actor.quarantined"]
+        assert [line["quarantined"] for line in life.log.of("actor.crashed")] == [False, False, True]
+        assert await states(life, 3) == ["up", "new", "up"]
+        assert shard.table.row.last_t_ms[1] == shard.table.row.last_t_ms[0], "its beats are credited"
+        poisoned.clear()
+        await trio.sleep(250)
+        await life.tell(shard, 0, 1, 2)
+        await trio.sleep(2)
+        assert (await states(life, 3))[1] == "up"
+        assert shard.actors.statistics().quarantined == 0
+        assert not shard.actors._nodes
+
+
 async def test_kernel_drops_become_a_gap_that_holds_back_no_verdict(life: Life, autojump_clock: MockClock):
     class Drops:
         count = 0
