@@ -173,6 +173,11 @@ class Committer:
             self._record_gap(since, now_ms)
 
     @property
+    def short_of_disk(self) -> bool:
+        """The journal can still be written, but beats are no longer taken."""
+        return self._short_since_ms is not None
+
+    @property
     def undecided_from_ms(self) -> int | None:
         """Since when no beats can be taken; None: they can."""
         since = [each for each in (self.failing_since_ms, self._short_since_ms) if each is not None]

@@ -204,7 +204,8 @@ class Shard:
             if self.clock.slew():
                 self._log.warning("clock.stepped", **self.clock.statistics()._asdict())
                 self.decisions.installation_event("clock.stepped", now_ms, str(self.clock.statistics()))
-            self._journal_tick(last=False)
+            if not self.committer.short_of_disk:  # a tick says that beats could be taken
+                self._journal_tick(last=False)
             for index in self.actors.forgive(now_ms):
                 self.judge.look_again(index)
             rows = self.table.row.state[: self.table.rows]
@@ -245,6 +246,7 @@ class Shard:
             while not self.actors.settled():
                 await trio.lowlevel.checkpoint()
             self._after_slice()
+            self.committer.set_short_of_disk(False, self.clock.now_ms())  # what it could not take till now
             tick = self._journal_tick(last=True)
             await self.committer.finish()
             if self.committer.failing_since_ms is None:  # else the next start takes this for a crash, rightly

@@ -123,6 +123,7 @@ class Snapshots:
             registry_position=self._registry_position(),
             tick=tick,
             windows=self._windows.held(),
+            listened_ms=self._committer.listened_ms if self._committer.short_of_disk else None,
         )
         columns = {
             "row": table.row.copy(table.rows),
