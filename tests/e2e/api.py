@@ -25,15 +25,15 @@ class Reply(NamedTuple):
 class Api:
     """Requests to one host and port; `key` is sent as bearer."""
 
-    def __init__(self, host: str, port: int, *, key: str = "") -> None:
-        self._host, self._port, self._key = host, port, key
+    def __init__(self, host: str, port: int, *, key: str = "", timeout_s: float = ANSWER_S) -> None:
+        self._host, self._port, self._key, self._timeout_s = host, port, key, timeout_s
 
     def request(
         self, method: str, path: str, *, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> Reply:
         """One request on a connection of its own."""
         own = {"authorization": f"Bearer {self._key}"} if self._key else {}
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=ANSWER_S)
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
         try:
             connection.request(method, path, body=body, headers={**own, **(headers or {})})
             answer = connection.getresponse()

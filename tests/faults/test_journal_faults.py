@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ import trio
 from np1.codec import CREDITING, Code
 from tests.e2e.api import now_ms
 from tests.faults.promise import missing, vouched
-from tests.faults.shard_world import RETRY_S, TTL_MS, ShardWorld, with_settings
+from tests.faults.shard_world import RETRY_S, TTL_MS, ShardWorld, merged, with_settings
 
 FAULTS = [
     pytest.param({"write": errno.EIO}, id="write-EIO"),
@@ -115,3 +116,31 @@ async def test_whatever_fails_whenever_nothing_acknowledged_is_lost(world, seed)
                     await trio.sleep(RETRY_S)
     await check_acknowledged(world)
     assert len(world.acks) > 20
+
+
+@pytest.mark.parametrize("orderly", [True, False], ids=["stopped", "killed"])
+async def test_a_shard_that_ends_while_short_of_disk_has_a_gap_from_the_first_refused_beat(
+    world, monkeypatch, orderly
+):
+    with_settings(world, reserve_bytes=1)
+    async with world.living(orderly=orderly):
+        assert (await world.beat(0)).code is Code.OK
+        monkeypatch.setattr("engine.shard.os.statvfs", lambda _: SimpleNamespace(f_bavail=0, f_frsize=4_096))
+        refused = []
+        with trio.fail_after(5):
+            while not refused:
+                ack = await world.beat(0)
+                refused += [ack] if ack.code is Code.BUSY else []
+                await trio.sleep(0.05)
+        await trio.sleep(2.2)  # ticks go by; nothing was listened to
+        assert (await world.beat(0)).code is Code.BUSY
+    monkeypatch.undo()
+    async with world.living(orderly=False):
+        again = await world.beat(0)
+        assert again.code in CREDITING
+        listening_ms = now_ms()
+        await until(lambda: world.live_watermark_ms() > listening_ms)
+        spans = merged([span for cause in ("disk_full", "crash", "restart") for span in world.gaps(cause)])
+    last = [ack for node, ack in world.acks if ack.code in CREDITING][-2]
+    assert any(start <= refused[0].server_ms and again.server_ms <= end + 100 for start, end in spans), spans
+    assert last.server_ms <= spans[0][0]
