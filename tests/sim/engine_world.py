@@ -452,6 +452,7 @@ class EngineWorld:
             self.files.full = False
             engine.tick()
             engine.commit()
+            engine.look(engine.now_ms)  # a window may have opened while nobody could be judged
             return
         if record.cause == "crash":
             begun = engine.recovered.last_ms

@@ -142,7 +142,11 @@ def disagreements(seed: int, directory: Path) -> list[Violation]:
     return check(history, observe(history, questions, directory), tolerance_ms=TOLERANCE_MS)
 
 
-@pytest.mark.parametrize("seed", range(12))
+# Found by the long run: a window that opened while the disk was full (135), turns of a row in one ms (426).
+ONCE_DISAGREED = (135, 420, 426)
+
+
+@pytest.mark.parametrize("seed", [*range(12), *ONCE_DISAGREED])
 def test_the_engine_agrees_with_the_oracle(seed: int, tmp_path: Path):
     assert disagreements(seed, tmp_path) == []
 

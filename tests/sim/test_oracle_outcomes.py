@@ -208,3 +208,20 @@ def test_the_engine_may_use_its_tolerance_and_no_more():
     for late_ms, broken in ((TOLERANCE_MS, False), (TOLERANCE_MS + 1, True)):
         events = tuple(replace(e, at_ms=e.at_ms + late_ms) for e in observed.events or ())
         assert bool(rules_broken(history, replace(observed, events=events))) is broken
+
+
+def test_turns_of_a_row_within_one_millisecond_are_told_once():
+    story = Story(end_s=60)
+    for at_s in (0, 10, 10, 10, 10):
+        story.beat(at_s)
+    story.records[2] = replace(story.records[2], stopping=True)
+    story.records[4] = replace(story.records[4], stopping=True)
+    for number, record in enumerate(story.records):
+        story.records[number] = replace(record, seq=record.seq + number)
+    history = story.history()
+    observed = engine(history)
+    told = {event.event_id: event for event in observed.events or ()}
+    assert [event.kind for event in told.values()] == ["node.stopped", "node.up"]
+    once = replace(observed, events=tuple(told.values()))
+    assert rules_broken(history, once) == set()
+    assert "event-missing" in rules_broken(history, replace(once, events=once.events[:1]))
