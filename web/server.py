@@ -18,6 +18,7 @@ import structlog
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
+from hypercorn.events import Closed
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.task_group import TaskGroup
@@ -197,8 +198,35 @@ class _Connection(TCPServer):
 class _Http1(H11Protocol):
     """HTTP/1.1 and 1.0 as Hypercorn speaks it; an upgrade to HTTP/2 is not taken up."""
 
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.connection = _OneAtATime(
+            h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size
+        )
+
     async def _check_protocol(self, event: h11.Request) -> None:
-        """Hypercorn would change to HTTP/2 here. `PRI *` goes on as a request and is refused by its path."""
+        """Hypercorn would change to HTTP/2 here."""
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        if not request.http_version.startswith(b"1."):  # `PRI * HTTP/2.0`, too
+            await self._send_error_response(400)
+            await self.send(Closed())
+            return
+        await super()._create_stream(request)
+
+
+class _OneAtATime(h11.Connection):
+    """Looks at what follows a request that was the last (`connection: close`) only after its answer.
+
+    h11 raises at once, and Hypercorn then closes the connection under the answer that is being written:
+    whoever sent one byte too many got none half of the time.
+    """
+
+    def next_event(self) -> Any:
+        answering = self.our_state in {h11.SEND_RESPONSE, h11.SEND_BODY}
+        if answering and self.their_state is h11.MUST_CLOSE and self.trailing_data[0]:
+            return h11.PAUSED
+        return super().next_event()
 
 
 class _BoundedStream(trio.abc.HalfCloseableStream):
