@@ -21,6 +21,7 @@ from storage.pool import Connection
 from storage.postgres_registry import announce, specs_of
 
 GENERATION_MAX = 65_535  # a u16 in the frame; 0 is "no session yet"
+GENERATION_AFTER_WRAP = 2  # not 1, see next_generation
 RATE_WINDOW_MS = 60_000
 PURPOSE = "session"
 BATCH_MAX = 256  # sessions opened in one transaction
@@ -154,7 +155,11 @@ async def _open(
 
 
 def next_generation(generation: int, salt: bytes) -> tuple[int, bytes]:
-    """The generation after this one, and the salt it goes with: a wrap would repeat keys, so it renews it."""
+    """The generation after this one, and the salt it goes with: a wrap would repeat keys, so it renews it.
+
+    Odd and even take turns, also there: an engine keeps a row's two generations by their parity, and after
+    65535 a 1 would end it at once instead of 60 s later.
+    """
     if generation >= GENERATION_MAX:
-        return 1, os.urandom(SALT_BYTES)
+        return GENERATION_AFTER_WRAP, os.urandom(SALT_BYTES)
     return generation + 1, salt

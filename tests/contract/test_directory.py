@@ -13,6 +13,7 @@ from engine.core.ports import (
     RateLimitedError,
     RowFullError,
 )
+from storage import postgres_sessions
 from storage.ids import new_id
 from tests.contract.given import NOW, given_node, given_project, open_session
 
@@ -119,6 +120,17 @@ async def test_a_session_raises_the_generation_and_keeps_the_previous_one(stores
     spec, second, later = await open_session(stores, node.node_id, now_ms=NOW + 5)
     assert (spec.current, spec.previous) == (second, first)
     assert (second.generation, second.salt, later) == (2, first.salt, position + 1)
+
+
+async def test_odd_and_even_generations_take_turns_also_where_they_wrap(stores, monkeypatch):
+    """An engine keeps the two generations of a row by their parity: of one parity, the older dies at once."""
+    monkeypatch.setattr(postgres_sessions, "GENERATION_MAX", 5)
+    node = await given_node(stores)
+    opened = [await open_session(stores, node.node_id) for _ in range(7)]
+    assert [session.generation for _, session, _ in opened] == [1, 2, 3, 4, 5, 2, 3]
+    assert len({session.salt for _, session, _ in opened[:5]}) == 1
+    assert len({session.salt for _, session, _ in opened[4:6]}) == 2
+    assert [spec.previous for spec, _, _ in opened[1:]] == [session for _, session, _ in opened[:-1]]
 
 
 async def test_sessions_are_ordered_though_the_clock_ran_back(stores):

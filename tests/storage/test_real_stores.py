@@ -131,7 +131,7 @@ async def test_a_generation_that_wraps_takes_a_new_salt(stores, sql):
     assert (last.generation, last.salt) == (GENERATION_MAX, before.salt)
     spec, wrapped, _ = await open_session(stores, node.node_id)
     assert (spec.current, spec.previous) == (wrapped, last)
-    assert wrapped.generation == 1
+    assert wrapped.generation == 2
     assert wrapped.salt != last.salt
 
 
