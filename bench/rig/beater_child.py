@@ -1,7 +1,7 @@
 """A fleet that beats by UDP at its own pace, in a process of its own: every row once per period, in a fixed
 random order, until it stops. It logs when its beats left and their ACKs came.
 
-Orders: `run` (answers when the time is over, see `Fleet.run`). It ends when stdin closes.
+Orders: `run` (answers when the time is over, see `Fleet.run`), `save`. It ends when stdin closes.
 """
 
 from __future__ import annotations
@@ -120,10 +120,28 @@ class Fleet:
             "late_ms_max": self._late_s * 1_000,
             "ack_ms": percentiles(latencies),
             "ack_ms_by_second": self._by_second(),
+            **self._longest_silence(began),
             "stopped": np.stack([acked, self._server_ms[acked], self._ttl_ms[acked]], 1).tolist(),
             "stopped_unheard": len(stopped) - len(acked),
             "began_unix_ms": time.time() * 1_000 - (time.perf_counter() - began) * 1_000,
         }
+
+    def _longest_silence(self, began: float) -> dict[str, float]:
+        """The longest time in which no ACK came, and the unix second in which it ended."""
+        came = np.array([each.at_s for each in self._log])
+        if len(came) < 2:
+            return {}
+        longest = int(np.diff(came).argmax())
+        unix_s = time.time() - (time.perf_counter() - began)
+        return {
+            "silence_s": float(came[longest + 1] - came[longest]),
+            "silence_until_unix_s": unix_s + float(came[longest + 1]),
+        }
+
+    def save(self, *, path: str) -> dict[str, Any]:
+        """The time of each row's last ACK, into a .npy file."""
+        np.save(path, self._server_ms)
+        return {"saved": path}
 
     def _by_second(self) -> list[dict[str, float]]:
         seconds: dict[int, list[Array]] = {}
@@ -146,4 +164,4 @@ def percentiles(values: Array) -> dict[str, float]:
 if __name__ == "__main__":
     fleet = Fleet(**json.loads(sys.argv[1]))
     say(ready=True)
-    serve_orders({"run": fleet.run})
+    serve_orders({"run": fleet.run, "save": fleet.save})

@@ -2,7 +2,8 @@
 
 Orders: `hold` (stop reading the sockets; the whole loop waits in that reading until `go`), `go` with the
 number of beats to come (answers, once they are all applied and answered, what that took), `statistics`,
-`events` (those since the last time, see `EventLog`). It ends when stdin closes.
+`events` (those since the last time, see `EventLog`), `snapshot`, `ready` and `missing` (see
+`bench.rig.readiness`). It ends when stdin closes.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import trio
 
 from bench.rig.child import say
 from bench.rig.machine import cpu_s, rss_bytes
+from bench.rig.readiness import missing_beats, wait_ready
 from bench.rig.stores import POSITION, CountingHistory, CountingLiveView, StillRegistry
 from bench.rig.world import fill
 from engine.core.keys import MasterSecrets
@@ -57,6 +59,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     database_url: str = ""  # of real stores; empty: stores of no cost
     redis_url: str = ""
     log_events: bool = False
+    recovered: bool = False  # its table is what an earlier life left in the directory
     settings: dict[str, Any] = {}
 
 
@@ -169,15 +172,17 @@ async def _main(options: Options) -> int:
                 drops=DropCounter(udp) if udp else None,
             ),
         )
-        fill(
-            shard.table,
-            rows=options.rows,
-            workloads=options.workloads,
-            interval_ms=options.interval_ms,
-            now_ms=shard.clock.now_ms(),
-        )
-        shard.registry.position, shard.registry.loaded = POSITION, True
-        await _serve(shard, options)
+        recovered_s = time.time()
+        if not options.recovered:
+            fill(
+                shard.table,
+                rows=options.rows,
+                workloads=options.workloads,
+                interval_ms=options.interval_ms,
+                now_ms=shard.clock.now_ms(),
+            )
+            shard.registry.position, shard.registry.loaded = POSITION, True
+        await _serve(shard, options, recovered_s)
     return 0
 
 
@@ -191,14 +196,18 @@ async def _stores(options: Options) -> AsyncIterator[tuple[History, LiveView]]:
         yield stores.history, stores.live
 
 
-async def _serve(shard: Shard, options: Options) -> None:
+async def _serve(shard: Shard, options: Options, recovered_s: float) -> None:
     orders = Orders(shard, options)
-    began = time.perf_counter()
+    began, journal_end = time.perf_counter(), shard.journal.committed
 
     def listening() -> None:
         # All actors have been started, and have run until they parked themselves.
         say(
             listening=True,
+            recovered_s=recovered_s,
+            listening_s=time.time(),
+            replayed_beats=shard.recovered.beats,
+            journal_end=journal_end,
             start_s=time.perf_counter() - began,
             actors_live=shard.actors.live,
             rss_bytes=rss_bytes(),
@@ -248,9 +257,9 @@ class Orders:
             if not line:
                 self.stop.set()
                 return
-            self._obey(json.loads(line))
+            await self._obey(json.loads(line))
 
-    def _obey(self, order: dict[str, Any]) -> None:
+    async def _obey(self, order: dict[str, Any]) -> None:
         shard = self._shard
         if order["do"] == "hold":
             self._gates = self._gates or [Gate(each, shard, self._meter) for each in shard.listeners]
@@ -259,6 +268,13 @@ class Orders:
             self._meter.go(order["frames"])
         elif order["do"] == "events" and self._events is not None:
             say(events=self._events.take())
+        elif order["do"] == "snapshot":
+            await shard.parts.snapshots.take()
+            say(**shard.parts.snapshots.statistics()._asdict())
+        elif order["do"] == "ready":
+            say(**await wait_ready(shard))
+        elif order["do"] == "missing":
+            say(**missing_beats(shard, Path(order["acked"])))
         else:
             say(**figures(shard))
 

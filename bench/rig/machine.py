@@ -63,6 +63,17 @@ def rss_bytes(pid: int | str = "self") -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def disk(path: Path) -> str:
+    """The kind of filesystem that a folder lies on; a journal on `tmpfs` is synced to nowhere."""
+    kind, longest = "unknown", -1
+    mounts = Path("/proc/self/mounts")
+    for line in mounts.read_text().splitlines() if mounts.exists() else []:
+        _device, place, found, *_ = line.split()
+        if len(place) > longest and path.resolve().is_relative_to(place):
+            kind, longest = found, len(place)
+    return kind
+
+
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():
