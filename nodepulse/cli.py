@@ -71,10 +71,14 @@ class _Misconfigured(_Failed):
 
 def _operating_errors() -> tuple[type[Exception], ...]:
     """What can go wrong without a bug. Looked up when something did, so that nothing is imported before."""
-    from engine.core.ports import NodeRefusedError, RowFullError, StoreUnavailableError
+    from engine.core.ports import (
+        NodeRefusedError,
+        RowFullError,
+        StoreUnavailableError,
+        WindowRefusedError,
+    )
     from engine.sockets import PortTakenError
     from nodepulse.limits import ConfigError
-    from nodepulse.maintenance import WindowRefusedError
     from nodepulse.runfolder import InUseError, NotServingError
 
     ours = (ConfigError, InUseError, NotServingError, PortTakenError, WindowRefusedError)

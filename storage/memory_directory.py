@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 from engine.core.keys import SALT_BYTES
+from engine.core.maintenance import check_window, days_of
 from engine.core.ports import (
     NewNode,
     NodeRecord,
@@ -190,13 +191,29 @@ class MemoryDirectory:
         return self._world.node_record(node), node.capability_generation
 
     async def open_window(
-        self, node_id: str, workload_id: str | None, *, from_ms: int, to_ms: int, own: bool, now_ms: int
+        self,
+        node_id: str,
+        workload_id: str | None,
+        *,
+        from_ms: int,
+        to_ms: int,
+        own: bool,
+        now_ms: int,
+        update: bool = False,
     ) -> Window:
         await self._world.enter()
         node = self._world.living_node(node_id)
         if workload_id is not None and workload_id not in node.workload_ids:
             raise NodeRefusedError(f"no workload {workload_id} on node {node_id}")
         window = Window(new_id(), workload_id, from_ms, to_ms, own)
+        begin_ms, end_ms = days_of(window)
+        retired = {one for one in node.workload_ids if self._world.workloads[one].retired_ms is not None}
+        opened = [
+            one
+            for one in node.windows
+            if one.from_ms < end_ms and one.to_ms > begin_ms and one.workload_id not in retired
+        ]
+        check_window(window, opened=opened, update=update, now_ms=now_ms)
         node.windows.append(window)
         self._world.tell_engines(node)
         return window

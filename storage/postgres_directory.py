@@ -105,13 +105,20 @@ class PostgresDirectory:
         return await self._db.run(sql.rotate_capability, node_id, now_ms)
 
     async def open_window(
-        self, node_id: str, workload_id: str | None, *, from_ms: int, to_ms: int, own: bool, now_ms: int
+        self,
+        node_id: str,
+        workload_id: str | None,
+        *,
+        from_ms: int,
+        to_ms: int,
+        own: bool,
+        now_ms: int,
+        update: bool = False,
     ) -> Window:
-        """NodeRefusedError for a node that is gone or a workload that is not on it."""
         if not is_id(node_id) or not (workload_id is None or is_id(workload_id)):
             raise NodeRefusedError(f"no node {node_id} with a workload {workload_id}")
         window = Window(new_id(), workload_id, from_ms, to_ms, own)
-        await self._db.run(sql.open_window, node_id, window, now_ms)
+        await self._db.run(sql.open_window, node_id, window, update, now_ms)
         return window
 
     async def list_nodes(self, project_id: str | None, *, after: str | None, limit: int) -> list[NodeRecord]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.core.keys import SALT_BYTES
+from engine.core.maintenance import check_window, days_of
 from engine.core.ports import NewNode, NodeRecord, NodeRefusedError, RowFullError, WorkloadRecord
 from engine.core.records import Window
 from engine.core.timing import SLOTS_MAX
@@ -231,7 +232,9 @@ async def rotate_capability(connection: Connection, node_id: str, now_ms: int) -
     return node, generation
 
 
-async def open_window(connection: Connection, node_id: str, window: Window, now_ms: int) -> None:
+async def open_window(
+    connection: Connection, node_id: str, window: Window, update: bool, now_ms: int
+) -> None:
     async with connection.transaction():
         node = await _locked_node(connection, node_id)
         there = window.workload_id is None or await connection.fetchval(
@@ -239,6 +242,9 @@ async def open_window(connection: Connection, node_id: str, window: Window, now_
         )
         if not there:
             raise NodeRefusedError(f"no workload {window.workload_id} on node {node_id}")
+        # The node is locked: whoever opens another one at the same time comes after, and sees this one.
+        opened = await _windows_within(connection, node_id, *days_of(window))
+        check_window(window, opened=opened, update=update, now_ms=now_ms)
         await connection.execute(
             """
             insert into maintenance_window (window_id, node_id, workload_id, from_ms, to_ms, own, created_ms)
@@ -253,3 +259,18 @@ async def open_window(connection: Connection, node_id: str, window: Window, now_
             now_ms,
         )
         await _tell_engines(connection, node, now_ms)
+
+
+async def _windows_within(connection: Connection, node_id: str, from_ms: int, to_ms: int) -> list[Window]:
+    """The windows of a node and of its living workloads that touch [from_ms, to_ms)."""
+    records = await connection.fetch(
+        """
+        select m.window_id::text, m.workload_id::text, m.from_ms, m.to_ms, m.own
+        from maintenance_window m left join workload w using (workload_id)
+        where m.node_id = $1 and m.from_ms < $3 and m.to_ms > $2 and w.retired_ms is null
+        """,
+        node_id,
+        from_ms,
+        to_ms,
+    )
+    return [Window(*record) for record in records]

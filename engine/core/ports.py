@@ -235,8 +235,23 @@ class Directory(Protocol):
         ...
 
     async def open_window(
-        self, node_id: str, workload_id: str | None, *, from_ms: int, to_ms: int, own: bool, now_ms: int
-    ) -> Window: ...
+        self,
+        node_id: str,
+        workload_id: str | None,
+        *,
+        from_ms: int,
+        to_ms: int,
+        own: bool,
+        now_ms: int,
+        update: bool = False,
+    ) -> Window:
+        """Open maintenance of a whole node or of one workload on it; `update`: for an ordered update.
+
+        WindowRefusedError as engine.core.maintenance says, of which two at once cannot both pass;
+        NodeRefusedError for a node that is gone or a workload that is not on it.
+        """
+        ...
+
     async def list_nodes(
         self, project_id: str | None, *, after: str | None, limit: int
     ) -> list[NodeRecord]: ...
@@ -247,6 +262,10 @@ class Directory(Protocol):
         At most `limit` rows of each: call again until it returns 0.
         """
         ...
+
+
+class WindowRefusedError(Exception):
+    """The maintenance window may not be opened; the text says why and what may."""
 
 
 class RowFullError(Exception):

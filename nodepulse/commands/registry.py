@@ -14,7 +14,6 @@ from nodepulse.commands.options import Sources, config_options
 from nodepulse.commands.output import json_option, show, show_all
 from nodepulse.commands.stores import now_ms, on_stores, project_of
 from nodepulse.config import Config
-from nodepulse.maintenance import check_window
 from nodepulse.provision import new_node_key
 from storage.open import Stores
 
@@ -191,6 +190,7 @@ def window() -> None:
 @click.option("--from", "from_", required=True, metavar="TIME", help="RFC 3339, ahead of now.")
 @click.option("--minutes", type=click.IntRange(1, 60), required=True)
 @click.option("--own", is_flag=True, help="The operator's own: not paid.")
+@click.option("--update", is_flag=True, help="For an ordered update: at most 10 minutes.")
 @json_option
 @config_options
 def window_open(
@@ -200,31 +200,27 @@ def window_open(
     from_: str,
     minutes: int,
     own: bool,
+    update: bool,
     as_json: bool,
     sources: Sources,
 ) -> None:
     """Open a maintenance window: at most 60 minutes per workload and UTC day."""
     from_ms = _time_ms(from_)
-    to_ms = from_ms + minutes * 60_000
 
     async def work(stores: Stores, _config: Config) -> Window:
-        found = await stores.directory.node(node_id)
-        if found is None:
-            raise click.ClickException(f"there is no node {node_id}")
-        touched = [workload_id] if workload_id is not None else list(found.workload_ids)
-        for one in touched:
-            opened = await stores.history.windows(one, from_ms - _DAY_MS, to_ms + _DAY_MS)
-            check_window((from_ms, to_ms), opened=opened, now_ms=now_ms())
         return await stores.directory.open_window(
-            node_id, workload_id, from_ms=from_ms, to_ms=to_ms, own=own, now_ms=now_ms()
+            node_id,
+            workload_id,
+            from_ms=from_ms,
+            to_ms=from_ms + minutes * 60_000,
+            own=own,
+            update=update,
+            now_ms=now_ms(),
         )
 
     made = on_stores(sources, work)
     described = {"window_id": made.window_id, "from_ms": made.from_ms, "to_ms": made.to_ms, "own": made.own}
     show({"node_id": node_id, "workload_id": workload_id, **described}, as_json=as_json)
-
-
-_DAY_MS = 86_400_000
 
 
 def _time_ms(text: str) -> int:

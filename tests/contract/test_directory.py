@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+import trio
 
+from engine.core.maintenance import DAY_MS
 from engine.core.ports import (
     NewNode,
     NodeRefusedError,
     NonceSeenError,
     RateLimitedError,
     RowFullError,
+    WindowRefusedError,
 )
 from storage import postgres_sessions
 from storage.ids import new_id
@@ -241,3 +244,75 @@ async def test_a_window_is_of_a_node_or_of_a_workload_on_it(stores):
     assert (whole.workload_id, whole.own, whole.from_ms, whole.to_ms) == (None, True, NOW + 10, NOW + 20)
     spec, _, _ = await open_session(stores, node.node_id)
     assert set(spec.windows) == {whole, part}
+
+
+TOMORROW = (NOW // DAY_MS + 1) * DAY_MS
+
+
+async def open_tomorrow(
+    stores, node_id: str, begin: int, length: int, workload_id: str | None = None, **more
+):
+    """A window of so many minutes, which begins so many minutes after tomorrow's midnight."""
+    from_ms = TOMORROW + begin * 60_000
+    given = {"from_ms": from_ms, "to_ms": from_ms + length * 60_000, "own": False, "now_ms": NOW}
+    return await stores.directory.open_window(node_id, workload_id, **{**given, **more})
+
+
+async def test_sixty_minutes_of_windows_per_workload_and_day_are_opened_and_no_more(stores):
+    node = await given_node(stores, workloads=2)
+    first, second = node.workload_ids
+    await open_tomorrow(stores, node.node_id, 0, 30)
+    await open_tomorrow(
+        stores, node.node_id, 20, 30, first, own=True
+    )  # 50 minutes of the first, 30 of the second
+    for begin, length, workload_id in ((100, 11, first), (100, 31, second), (100, 11, None)):
+        with pytest.raises(WindowRefusedError, match="shorten it or choose another day"):
+            await open_tomorrow(stores, node.node_id, begin, length, workload_id)
+    await open_tomorrow(stores, node.node_id, 100, 30, second)
+    await open_tomorrow(stores, node.node_id, 100, 10, first)
+    await open_tomorrow(stores, node.node_id, 1_440, 60)  # another day
+    await open_tomorrow(stores, (await given_node(stores)).node_id, 0, 60)  # another node
+    spec, _, _ = await open_session(stores, node.node_id)
+    assert len(spec.windows) == 5
+
+
+async def test_of_windows_opened_at_once_no_more_pass_than_may(stores):
+    node = await given_node(stores)
+    outcomes: list[str] = []
+
+    async def attempt(number: int) -> None:
+        try:
+            await open_tomorrow(stores, node.node_id, number * 100, 25)
+        except WindowRefusedError:
+            outcomes.append("refused")
+        else:
+            outcomes.append("opened")
+
+    async with trio.open_nursery() as nursery:
+        for number in range(8):
+            nursery.start_soon(attempt, number)
+    assert sorted(outcomes) == ["opened"] * 2 + ["refused"] * 6
+
+
+async def test_a_late_window_an_empty_one_and_too_long_an_update_are_refused_and_leave_nothing(stores):
+    node = await given_node(stores)
+    for begin, length, more in (
+        (0, 5, {"now_ms": TOMORROW + 1}),
+        (0, 0, {}),
+        (0, 11, {"update": True}),
+        (0, 5, {"update": True, "own": True}),
+    ):
+        with pytest.raises(WindowRefusedError):
+            await open_tomorrow(stores, node.node_id, begin, length, **more)
+    kept = await open_tomorrow(stores, node.node_id, 0, 10, update=True)
+    spec, _, _ = await open_session(stores, node.node_id)
+    assert spec.windows == (kept,)
+
+
+async def test_windows_of_a_retired_workload_count_for_nobody(stores):
+    node = await given_node(stores, workloads=2)
+    await open_tomorrow(stores, node.node_id, 0, 60, node.workload_ids[0])
+    with pytest.raises(WindowRefusedError):
+        await open_tomorrow(stores, node.node_id, 100, 60)
+    await stores.directory.retire_workload(node.workload_ids[0], now_ms=NOW)
+    await open_tomorrow(stores, node.node_id, 100, 60)

@@ -57,13 +57,15 @@ async def test_a_changed_row_is_told_once_as_it_is_now(stores):
 
 async def test_windows_long_over_are_no_longer_told(stores):
     node = await given_node(stores)
-    day = 86_400_000
-    await stores.directory.open_window(
-        node.node_id, None, from_ms=NOW - 2 * day, to_ms=NOW - day, own=False, now_ms=NOW
-    )
-    later = await stores.directory.open_window(
-        node.node_id, None, from_ms=NOW + day, to_ms=NOW + 2 * day, own=False, now_ms=NOW
-    )
+    day, minute = 86_400_000, 60_000
+
+    async def window(start: int):
+        return await stores.directory.open_window(
+            node.node_id, None, from_ms=start, to_ms=start + minute, own=False, now_ms=NOW - 3 * day
+        )
+
+    await window(NOW - 2 * day)
+    later = await window(NOW + day)
     spec, _, _ = await open_session(stores, node.node_id)
     assert spec.windows == (later,)
 

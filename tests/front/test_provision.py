@@ -1,4 +1,4 @@
-"""What the commands make, on the memory twin of the directory; and how much maintenance may be opened."""
+"""What the commands make, on the memory twin of the directory."""
 
 from __future__ import annotations
 
@@ -8,18 +8,15 @@ import msgspec
 import pytest
 
 from engine.core.keys import load_secrets
-from engine.core.records import Window
 from node.identity import NodeIdentity
 from nodepulse import provision as provisioning
 from nodepulse.canary import PROJECT, ensure_canaries, read_keys
 from nodepulse.config import Config, load_config
-from nodepulse.maintenance import DAY_MS, WindowRefusedError, check_window
 from nodepulse.provision import new_api_key, provision
 from nodepulse.seed import seed
 from nodepulse.stores import ensure_secrets
 
 NOW_MS = 1_800_000_000_000
-MINUTE_MS = 60_000
 
 
 @pytest.fixture
@@ -106,48 +103,3 @@ def test_a_file_of_canaries_that_is_something_else_is_refused(tmp_path):
     file.write_text('{"a": 1}')
     with pytest.raises(msgspec.ValidationError):
         read_keys(file)
-
-
-def minutes(begin: int, length: int, day: int = 1) -> tuple[int, int]:
-    from_ms = day * DAY_MS + begin * MINUTE_MS
-    return from_ms, from_ms + length * MINUTE_MS
-
-
-def opened(*spans: tuple[int, int]) -> list[Window]:
-    return [Window(str(i), None, *span, own=bool(i % 2)) for i, span in enumerate(spans)]
-
-
-@pytest.mark.parametrize(
-    ("new", "before"),
-    [
-        (minutes(0, 60), []),
-        (minutes(0, 30), [minutes(600, 30)]),
-        (minutes(0, 60), [minutes(0, 60)]),  # the union counts once
-        (minutes(20, 40), [minutes(0, 40)]),  # overlapping by 20
-        (minutes(1410, 60), []),  # half of it tomorrow
-        (minutes(0, 60), [minutes(0, 60, day=2)]),
-    ],
-)
-def test_sixty_minutes_a_day_may_be_opened(new, before):
-    check_window(new, opened=opened(*before), now_ms=0)
-
-
-@pytest.mark.parametrize(
-    ("new", "before"),
-    [
-        (minutes(0, 61), []),
-        (minutes(0, 31), [minutes(600, 30)]),
-        (minutes(30, 40), [minutes(0, 40)]),
-        (minutes(1410, 60), [minutes(600, 31, day=2)]),
-    ],
-)
-def test_more_than_sixty_minutes_a_day_are_refused(new, before):
-    with pytest.raises(WindowRefusedError, match="minutes of maintenance on one UTC day"):
-        check_window(new, opened=opened(*before), now_ms=0)
-
-
-def test_a_window_that_began_already_or_never_ends_is_refused():
-    with pytest.raises(WindowRefusedError, match="before it begins"):
-        check_window(minutes(0, 10), opened=[], now_ms=minutes(0, 10)[0] + 1)
-    with pytest.raises(WindowRefusedError, match="ends after"):
-        check_window((DAY_MS, DAY_MS), opened=[], now_ms=0)

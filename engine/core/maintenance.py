@@ -1,0 +1,70 @@
+"""How much maintenance may be opened (LIVENESS.md 4).
+
+At most 60 minutes per workload and UTC day, the owner's and the operator's windows together (their union
+counts once); an ordered update at most 10 minutes; opened before it begins. Who keeps windows, and what they
+do to verdicts and uptime, is written elsewhere (storage, engine/windows.py, compose.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from engine.core.ports import WindowRefusedError
+from engine.core.records import Window
+
+DAY_MS = 86_400_000
+PER_DAY_MS_MAX = 60 * 60_000
+UPDATE_MS_MAX = 10 * 60_000
+
+
+def days_of(window: Window) -> tuple[int, int]:
+    """[from, to) in unix ms of the UTC days that a window touches: what else lies in them counts with it."""
+    return window.from_ms // DAY_MS * DAY_MS, -(-window.to_ms // DAY_MS) * DAY_MS
+
+
+def check_window(new: Window, *, opened: Iterable[Window], update: bool, now_ms: int) -> None:
+    """Raise WindowRefusedError for a window that is late, empty, or too much beside what is opened.
+
+    opened: the windows of the same node and its living workloads within days_of(new).
+    update: it is for an ordered update.
+    """
+    if new.from_ms < now_ms:
+        raise WindowRefusedError("a maintenance window is opened before it begins: choose a later beginning")
+    if new.to_ms <= new.from_ms:
+        raise WindowRefusedError("a maintenance window ends after it begins: choose a later end")
+    if update and new.own:
+        raise WindowRefusedError("an ordered update is not the operator's own maintenance: it is one of both")
+    if update and new.to_ms - new.from_ms > UPDATE_MS_MAX:
+        raise WindowRefusedError("a window for an ordered update may have 10 minutes: shorten it")
+    opened = list(opened)
+    # A window of the whole node is one of each workload; those without windows of their own are alike.
+    touched = (
+        {new.workload_id} if new.workload_id is not None else {one.workload_id for one in opened} | {None}
+    )
+    for workload_id in touched:
+        _check_days(new, [one for one in opened if one.workload_id in (None, workload_id)], workload_id)
+
+
+def _check_days(new: Window, others: list[Window], workload_id: str | None) -> None:
+    spans = [(one.from_ms, one.to_ms) for one in (new, *others)]
+    begin_ms, end_ms = days_of(new)
+    for day_ms in range(begin_ms, end_ms, DAY_MS):
+        used_ms = _union_ms(spans, day_ms, day_ms + DAY_MS)
+        if used_ms > PER_DAY_MS_MAX:
+            day = datetime.fromtimestamp(day_ms / 1000, UTC).date()
+            of = f" of workload {workload_id}" if workload_id else ""
+            raise WindowRefusedError(
+                f"with this window {used_ms / 60_000:g} minutes of maintenance{of} on {day} (UTC), "
+                "60 at most per workload and day: shorten it or choose another day"
+            )
+
+
+def _union_ms(spans: Iterable[tuple[int, int]], from_ms: int, to_ms: int) -> int:
+    total, reached = 0, from_ms
+    for start, end in sorted(spans):
+        start, end = max(start, reached), min(end, to_ms)
+        if end > start:
+            total += end - start
+            reached = end
+    return total
