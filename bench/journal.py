@@ -23,6 +23,7 @@ from bench.rig.chart import Axis, draw
 from bench.rig.engine_child import SECRETS
 from bench.rig.frames import GENERATION, Array, mask_of
 from bench.rig.machine import disk
+from bench.rig.plain_read import read_through
 from bench.rig.report import Report, rounded
 from bench.rig.world import fill
 from engine.core.beats import BEAT_DTYPE
@@ -201,7 +202,7 @@ def _replay(folder: Path, size: Size, per_commit: int) -> tuple[dict[str, float]
         journal.append(Kind.BEATS, int(part["t_ms"][0]), part.tobytes())
     journal.commit(journal.take())
     journal.close()
-    plain_s, count = _timed(lambda: sum(len(each.path.read_bytes()) for each in segments(folder)))
+    plain_s, count = _timed(lambda: sum(read_through(each.path) for each in segments(folder)))
     read_s, _ = _timed(lambda: sum(1 for _ in read(folder, 0)))
     table = Table(shard=0, shards=1)
     fill(table, rows=size.replay_rows, workloads=1, interval_ms=INTERVAL_MS, now_ms=NOW_MS)

@@ -9,7 +9,6 @@ plain read of the same bytes. The stores are real.
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 
 from bench.rig.child import python_child
 from bench.rig.machine import disk
+from bench.rig.plain_read import forget, read_through
 from bench.rig.report import Report, rounded
 from bench.rig.servers import postgres, valkey
 from bench.rig.stage import open_sockets
@@ -141,33 +141,11 @@ def _plain_read(folder: Path, journal_end: int) -> dict[str, float]:
     for segment in segments(folder):
         if segment.position < journal_end:
             files.append((segment.path, max(0, position - segment.position), journal_end - segment.position))
+    for path, _, _ in files:
+        forget(path)
     found: dict[str, float] = {}
-    for name, forget in (("cold", True), ("warm", False)):
-        if forget:
-            for path, _, _ in files:
-                _forget(path)
-        began, count = time.perf_counter(), 0
-        for path, start, end in files:
-            count += _read(path, start, end)
+    for name in ("cold", "warm"):
+        began = time.perf_counter()
+        count = sum(read_through(*file) for file in files)
         found |= {f"{name}_s": time.perf_counter() - began, "bytes": count}
     return found
-
-
-def _forget(path: Path) -> None:
-    """Let the kernel drop what it keeps of a file."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def _read(path: Path, start: int, end: int) -> int:
-    count, buffer = 0, bytearray(MB)
-    view = memoryview(buffer)
-    with path.open("rb", buffering=0) as file:
-        file.seek(start)
-        while start + count < end:
-            got = file.readinto(view[: min(MB, end - start - count)])
-            if not got:
-                break
-            count += got
-    return count

@@ -53,8 +53,23 @@ def cpu_s(pid: int | None = None) -> float:
     if pid is None:
         used = resource.getrusage(resource.RUSAGE_SELF)
         return used.ru_utime + used.ru_stime
+    return sum(_times(pid)[:2])
+
+
+def family_cpu_s(pid: int) -> float:
+    """Processor seconds of another process and of its children, those that have ended too (Linux)."""
+    return sum(_times(pid)) + sum(cpu_s(child) for child in _children(pid))
+
+
+def _children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def _times(pid: int) -> tuple[float, ...]:
+    """User, system, and the same of the children that were waited for."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return tuple(int(field) / os.sysconf("SC_CLK_TCK") for field in fields[11:15])
 
 
 def rss_bytes(pid: int | str = "self") -> int:
