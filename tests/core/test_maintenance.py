@@ -57,7 +57,7 @@ def test_more_than_sixty_minutes_a_day_are_refused(new: Window, before: list[Win
 
 def test_the_refusal_names_the_day_and_the_workload() -> None:
     with pytest.raises(WindowRefusedError, match=r"61 minutes .* of workload b on 1970-01-03 \(UTC\)"):
-        check(minutes(1430, 11, day=1), minutes(0, 60, day=2, of="b"), minutes(100, 5, of="a"))
+        check(minutes(1430, 11, day=1), minutes(100, 60, day=2, of="b"), minutes(100, 5, of="a"))
 
 
 def test_an_ordered_update_has_ten_minutes_and_is_not_the_operators_own() -> None:
