@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 
 from engine.http_reader import RequestReader
 from engine.http_reply import CONTINUE, TIMED_OUT, Reply, busy, render
-from engine.http_routes import Routes
+from engine.http_routes import Head, Route, Routes
 
 PIPELINE_MAX = 16  # unanswered requests of one connection; above it its socket is not read
 WRITE_BYTES_MAX = 262_144  # answers the client has not taken; above it its socket is not read
@@ -27,7 +27,6 @@ _CROWDED_RETRY_MS = 1_000
 class Home(Protocol):
     """What a connection needs of its listener."""
 
-    read_buffer: memoryview  # shared: what is read is parsed before anything else is read
     answered: Counter[tuple[str, int]]  # by (route, status)
     draining: bool
 
@@ -51,23 +50,31 @@ class Home(Protocol):
 class _Exchange:
     """A request's place in the order of answers."""
 
-    __slots__ = ("_connection", "_head_only", "answered", "keep_alive", "route", "since_s")
+    __slots__ = ("_connection", "_head_only", "_route", "answered", "keep_alive", "since_s")
 
-    def __init__(self, connection: Connection, since_s: float, *, head_only: bool, keep_alive: bool) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        since_s: float,
+        route: str = "none",
+        *,
+        keep_alive: bool,
+        head_only: bool = False,
+    ) -> None:
         self._connection = connection
         self._head_only = head_only
-        self.route = "none"
+        self._route = route
         self.keep_alive = keep_alive
         self.since_s = since_s
         self.answered: bytes | None = None
 
     def answer(self, reply: Reply) -> None:
         self.answered = render(reply, close=not self.keep_alive, head_only=self._head_only)
-        self._connection.counts[self.route, reply.status] += 1
+        self._connection.counts[self._route, reply.status] += 1
         self._connection.flush()
 
 
-class Connection(asyncio.BufferedProtocol):
+class Connection(asyncio.Protocol):
     """The protocol of one accepted socket."""
 
     def __init__(
@@ -80,6 +87,8 @@ class Connection(asyncio.BufferedProtocol):
         self._safe = allow_plaintext
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)  # until connection_made
         self._reader = RequestReader(body_max=body_max)
+        self._head: Head | None = None  # the last one, and where it led
+        self._route = Route("none", _nowhere)
         self._pending: deque[_Exchange] = deque()
         self._deaf = False  # the last answer is in the queue: what still comes in is thrown away
         self._lost = False
@@ -106,24 +115,17 @@ class Connection(asyncio.BufferedProtocol):
         self._reader.close()
         self._home.lost(self)
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._home.read_buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
+    def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
         reader = self._reader
-        reader.feed(bytes(self._home.read_buffer[:nbytes]))
+        reader.feed(data)
         if reader.complete:
             self._dispatch()
-        if reader.reading and not self._deaf and reader.wants_continue():
-            self._tell_to_continue()
-        if reader.refusal is not None:
-            self._refuse(reader.refusal)
-        if not reader.reading:
+        if reader.reading or reader.refusal is not None:
+            self._wait_for_the_rest()
+        else:
             self._reading_since_s = 0.0
-        elif not self._reading_since_s:
-            self._reading_since_s = self._home.time_s()
         if len(self._pending) >= PIPELINE_MAX:
             self._regulate()
 
@@ -144,13 +146,13 @@ class Connection(asyncio.BufferedProtocol):
         pending = self._pending
         if not pending or pending[0].answered is None or self._lost or self._transport.is_closing():
             return
-        answers: list[bytes] = []
-        last = False
+        exchange = pending.popleft()
+        answers, last = cast("bytes", exchange.answered), not exchange.keep_alive
         while pending and pending[0].answered is not None and not last:
             exchange = pending.popleft()
-            answers.append(cast("bytes", exchange.answered))
+            answers += cast("bytes", exchange.answered)
             last = not exchange.keep_alive
-        self._transport.write(answers[0] if len(answers) == 1 else b"".join(answers))
+        self._transport.write(answers)
         if last:
             self._hang_up()
         elif not pending:
@@ -187,20 +189,32 @@ class Connection(asyncio.BufferedProtocol):
             self._close()
 
     def _dispatch(self) -> None:
-        t_ms = self._home.now_ms()
-        now_s = self._home.time_s()
+        home = self._home
+        t_ms, now_s = home.now_ms(), home.time_s()
         complete, self._reader.complete = self._reader.complete, []
-        for request in complete:
-            keep_alive = request.keep_alive and not self._home.draining
-            exchange = _Exchange(self, now_s, head_only=request.method == b"HEAD", keep_alive=keep_alive)
+        for head, body in complete:
+            if head is not self._head:
+                self._head, self._route = head, self._routes.resolve(head, safe=self._safe)
+            keep_alive = head.keep_alive and not home.draining
+            exchange = _Exchange(
+                self, now_s, self._route.name, keep_alive=keep_alive, head_only=head.method == b"HEAD"
+            )
             self._deaf = not keep_alive
             self._pending.append(exchange)
-            self._routes.route(request, exchange, t_ms=t_ms, safe=self._safe)
+            self._route.ask(body, t_ms, exchange.answer)
             if self._deaf:
                 return
 
+    def _wait_for_the_rest(self) -> None:
+        reader = self._reader
+        if reader.reading and not self._deaf and reader.wants_continue():
+            self._tell_to_continue()
+        if reader.refusal is not None:
+            self._refuse(reader.refusal)
+        self._reading_since_s = (self._reading_since_s or self._home.time_s()) if reader.reading else 0.0
+
     def _tell_to_continue(self) -> None:
-        exchange = _Exchange(self, self._home.time_s(), head_only=False, keep_alive=True)
+        exchange = _Exchange(self, self._home.time_s(), keep_alive=True)
         exchange.answered = CONTINUE
         self._pending.append(exchange)
         self.flush()
@@ -209,7 +223,7 @@ class Connection(asyncio.BufferedProtocol):
         """The last answer of this connection, after those that are due before it."""
         if not self._deaf:
             self._deaf = True
-            exchange = _Exchange(self, self._home.time_s(), head_only=False, keep_alive=False)
+            exchange = _Exchange(self, self._home.time_s(), keep_alive=False)
             self._pending.append(exchange)
             exchange.answer(refusal)
 
@@ -238,6 +252,10 @@ class Connection(asyncio.BufferedProtocol):
         elif self._read_paused and not pause:
             self._read_paused = False
             self._transport.resume_reading()
+
+
+def _nowhere(_body: bytes, _t_ms: int, _answer: object) -> None:
+    raise AssertionError("no head was resolved")
 
 
 def is_local(peer: Any) -> bool:

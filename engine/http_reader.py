@@ -8,14 +8,23 @@ Answers, order and time are http_connection.py's.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import httptools
 
 from engine.http_reply import EXPECTATION_FAILED, HEAD_TOO_LARGE, TOO_LARGE, Reply, malformed
-from engine.http_routes import Request, body_bytes_max
+from engine.http_routes import Head, body_bytes_max
 
 HEAD_BYTES_MAX = 16_384  # request line, headers and trailers of one request; above it 431
 KNOWN_HEAD_BYTES_MAX = 1_024  # longer heads are parsed each time
 _LENGTH_DIGITS_MAX = 20  # of a Content-Length: 64 bits
+
+
+class Request(NamedTuple):
+    """One whole request. One with a known head has the very head that the one before it had."""
+
+    head: Head
+    body: bytes
 
 
 class RequestReader:
@@ -31,7 +40,7 @@ class RequestReader:
         self._skipped_left = 0
         self._known_head = b""
         self._known_bytes = -1  # of the known head with its body
-        self._known = Request(b"", b"", b"", False, b"", b"", True)
+        self._known = Head(b"", b"", b"", False, b"", True)
         self._begin()
 
     def _begin(self) -> None:
@@ -52,11 +61,7 @@ class RequestReader:
     def feed(self, data: bytes) -> None:
         """Take what was read."""
         if len(data) == self._known_bytes and not self.reading and data.startswith(self._known_head):
-            method, target, content_type, encoded, authorization, _, keep_alive = self._known
-            body = data[len(self._known_head) :]
-            self.complete.append(
-                Request(method, target, content_type, encoded, authorization, body, keep_alive)
-            )
+            self.complete.append(Request(self._known, data[len(self._known_head) :]))
             return
         whole = not self.reading
         self._overhead += len(data)
@@ -152,22 +157,22 @@ class RequestReader:
         """`data` was one whole request: its head, met again with as long a body, means the same again."""
         head = data[: len(data) - len(request.body)]
         cut_off = self._chunked or (self._content_length and not self._keeps_body)
-        if request.keep_alive and not cut_off and len(head) <= KNOWN_HEAD_BYTES_MAX:
+        if request.head.keep_alive and not cut_off and len(head) <= KNOWN_HEAD_BYTES_MAX:
             self._known_head = head
             self._known_bytes = len(data)
-            self._known = request._replace(body=b"")
+            self._known = request.head
 
     def _request(self) -> Request:
         parts = self._parts
-        return Request(
+        head = Head(
             self._parser.get_method(),
             self._target,
             self._content_type,
             self._encoded,
             self._authorization,
-            parts[0] if len(parts) == 1 else b"".join(parts),
             self._parser.should_keep_alive(),
         )
+        return Request(head, parts[0] if len(parts) == 1 else b"".join(parts))
 
     def _count_head(self, length: int) -> None:
         self._head_bytes += length

@@ -65,7 +65,8 @@ class _JsonBeat(msgspec.Struct):
 _REASON_CHARS_MAX = 200  # of what a refusal repeats of a body
 _decode = msgspec.json.Decoder(_JsonBeat).decode
 _WORKLOADS_MISSING = malformed('"workloads" may be missing only with "stopping": true.')
-_CODE_NAMES = {int(code): code.name.lower() for code in CREDITING}
+_CODE_NAMES = {int(code): code.name.lower().encode() for code in CREDITING}
+_SAID = b'{"code":"%b","next_ms":%d,"ttl_ms":%d,"server_ms":%d}'
 _PING_OK = Reply(200, TEXT, b"OK")
 _PUSH_OK = Reply(200, JSON, b'{"ok":true}')
 _PING_UNKNOWN = problem(404, "not_found", "Unknown, rotated or wrong capability.")
@@ -200,8 +201,7 @@ def json_reply(said: PlainAnswer) -> Reply:
     code, next_ms, ttl_ms, server_ms = said
     name = _CODE_NAMES.get(code)
     if name is not None:
-        body = f'{{"code":"{name}","next_ms":{next_ms},"ttl_ms":{ttl_ms},"server_ms":{server_ms}}}'
-        return Reply(200, JSON, body.encode())
+        return Reply(200, JSON, _SAID % (name, next_ms, ttl_ms, server_ms))
     return {GONE: UNAUTHORIZED, int(Code.MOVED): MOVED, int(Code.BUSY): busy(next_ms)}[code]
 
 

@@ -7,6 +7,7 @@ are cut out of a connection stands in ingest_http.py, what a beat means in http_
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, Protocol
 from urllib.parse import parse_qs, unquote_to_bytes
 
@@ -46,24 +47,25 @@ _BAD_EXIT = malformed("An exit status is a number from 0 to 255.")
 _ACTIONS = {b"": State.HEALTHY, b"fail": State.UNHEALTHY, b"start": State.UPDATING, b"log": State.ABSENT}
 
 
-class Request(NamedTuple):
-    """One whole HTTP request, not yet looked at."""
+Ask = Callable[[bytes, int, Answer], None]  # the body, when its last byte was read (unix ms), the answer
+
+
+class Head(NamedTuple):
+    """Request line and headers of a request, not yet looked at."""
 
     method: bytes
     target: bytes
     content_type: bytes  # as sent; empty: none
     encoded: bool  # with a Content-Encoding other than identity
     authorization: bytes
-    body: bytes
     keep_alive: bool
 
 
-class Asker(Protocol):
-    """Who asked: told once which route it took, and once the answer."""
+class Route(NamedTuple):
+    """Where a head leads, whatever body comes behind it and however often: resolved once, asked each time."""
 
-    route: str
-
-    def answer(self, reply: Reply) -> None: ...
+    name: str
+    ask: Ask
 
 
 class Forward(ForwardFrames, Protocol):
@@ -90,52 +92,39 @@ class Routes:
         self._forwarder = forwarder
         self._busy_retry_ms = busy_retry_ms
 
-    def route(self, request: Request, asker: Asker, *, t_ms: int, safe: bool) -> None:
-        """Answer a request: at once when it is refused, else when its beat is decided.
+    def resolve(self, head: Head, *, safe: bool) -> Route:
+        """Where a request with this head is judged; the answer comes at once when it is refused.
 
-        `t_ms`: when the last byte of the body was read. `safe`: it came from loopback, or plain HTTP is
-        allowed; where a credential travels, nothing else will do.
+        `safe`: it came from loopback, or plain HTTP is allowed; where a credential travels, nothing else
+        will do.
         """
-        target = request.target
-        if target == _BEATS_PATH:
-            self._beats(request, asker, t_ms, safe=safe)
-            return
-        if target[:1] != b"/":
-            target = _origin_form(target)
+        target = head.target if head.target[:1] == b"/" else _origin_form(head.target)
         path, _, query = target.partition(b"?")
         if b"%" in path:
             path = unquote_to_bytes(path)
         if path == _BEATS_PATH:
-            self._beats(request, asker, t_ms, safe=safe)
-        elif path.startswith(_PING_PREFIX):
-            asker.route = "ping"
-            self._ping(request, path[len(_PING_PREFIX) :], asker.answer, t_ms, safe=safe)
-        elif path.startswith(_PUSH_PREFIX):
-            asker.route = "push"
-            self._push(request, path[len(_PUSH_PREFIX) :], query, asker.answer, t_ms, safe=safe)
-        elif path == _LIVE_PATH:
-            asker.route = "livez"
-            asker.answer(LIVE if request.method in _READING else method_not_allowed(b"GET, HEAD"))
-        else:
-            asker.answer(NOT_FOUND)
+            return self._beats(head, safe=safe)
+        if path.startswith(_PING_PREFIX):
+            return Route("ping", self._ping(head, path[len(_PING_PREFIX) :], safe=safe))
+        if path.startswith(_PUSH_PREFIX):
+            return Route("push", self._push(head, path[len(_PUSH_PREFIX) :], query, safe=safe))
+        if path == _LIVE_PATH:
+            return Route(
+                "livez", _always(LIVE if head.method in _READING else method_not_allowed(b"GET, HEAD"))
+            )
+        return Route("none", _always(NOT_FOUND))
 
-    def _beats(self, request: Request, asker: Asker, t_ms: int, *, safe: bool) -> None:
-        asker.route = "beats"
-        media_type = request.content_type
-        if media_type not in _MEDIA_TYPES:
-            media_type = media_type.partition(b";")[0].strip().lower()
-        if request.method != b"POST":
-            asker.answer(method_not_allowed(b"POST"))
-        elif request.encoded or media_type not in _MEDIA_TYPES:
-            asker.answer(UNSUPPORTED_TYPE)
-        elif media_type == _JSON_TYPE:
-            asker.route = "json"
-            self._json(request, asker.answer, t_ms, safe=safe)
-        else:
-            asker.route = "frames"
-            self._frames(request.body, asker.answer, t_ms)
+    def _beats(self, head: Head, *, safe: bool) -> Route:
+        media_type = head.content_type.partition(b";")[0].strip().lower()
+        if head.method != b"POST":
+            return Route("beats", _always(method_not_allowed(b"POST")))
+        if head.encoded or media_type not in _MEDIA_TYPES:
+            return Route("beats", _always(UNSUPPORTED_TYPE))
+        if media_type == _JSON_TYPE:
+            return Route("json", self._json(head, safe=safe))
+        return Route("frames", self._frames)
 
-    def _frames(self, frames: bytes, answer: Answer, t_ms: int) -> None:
+    def _frames(self, frames: bytes, t_ms: int, answer: Answer) -> None:
         if not frames or len(frames) % FRAME_BYTES:
             answer(_EMPTY_FRAMES)
         elif len(frames) > FRAMES_MAX * FRAME_BYTES:
@@ -150,66 +139,63 @@ class Routes:
                 reply=lambda acks: answer(Reply(200, FRAMES, acks)),
             )
 
-    def _json(self, request: Request, answer: Answer, t_ms: int, *, safe: bool) -> None:
+    def _json(self, head: Head, *, safe: bool) -> Ask:
         if not safe:
-            answer(TLS_REQUIRED)
-            return
-        bearer = self._plain.bearer(request.authorization)
+            return _always(TLS_REQUIRED)
+        bearer = self._plain.bearer(head.authorization)
         if bearer is None:
-            answer(UNAUTHORIZED)
-        elif bearer.owned:
-            self._plain.json_beat(bearer, request.body, t_ms, answer)
-        else:
-            asked = PlainRequest(Kind.JSON, request.authorization, 0, request.body, t_ms)
-            self._forward(bearer.row, asked, answer)
+            return _always(UNAUTHORIZED)
+        if bearer.owned:
+            return partial(self._plain.json_beat, bearer)
+        row = bearer.row
 
-    def _ping(self, request: Request, rest: bytes, answer: Answer, t_ms: int, *, safe: bool) -> None:
-        if request.method not in _PINGING:
-            answer(method_not_allowed(b"GET, HEAD, POST"))
-            return
+        def forward(body: bytes, t_ms: int, answer: Answer) -> None:
+            self._forward(row, PlainRequest(Kind.JSON, head.authorization, 0, body, t_ms), answer)
+
+        return forward
+
+    def _ping(self, head: Head, rest: bytes, *, safe: bool) -> Ask:
+        if head.method not in _PINGING:
+            return _always(method_not_allowed(b"GET, HEAD, POST"))
         if not safe:
-            answer(TLS_REQUIRED)
-            return
+            return _always(TLS_REQUIRED)
         text, _, action = rest.partition(b"/")
         state = _ACTIONS.get(action)
         if state is None:
             said = _exit_state(action)
             if isinstance(said, Reply):
-                answer(said)
-                return
+                return _always(said)
             state = said
-        self._capability(Kind.PING, text, state, t_ms, answer)
+        return self._capability(Kind.PING, text, state)
 
-    def _push(
-        self, request: Request, text: bytes, query: bytes, answer: Answer, t_ms: int, *, safe: bool
-    ) -> None:
-        if request.method not in _PINGING:
-            answer(
+    def _push(self, head: Head, text: bytes, query: bytes, *, safe: bool) -> Ask:
+        if head.method not in _PINGING:
+            return _always(
                 push_error(405, "method_not_allowed", "GET or POST.", headers=b"Allow: GET, HEAD, POST\r\n")
             )
-            return
         if not safe:
-            answer(push_error(403, "tls_required", "Plain HTTP is accepted from loopback only."))
-            return
+            return _always(push_error(403, "tls_required", "Plain HTTP is accepted from loopback only."))
         try:
             fields = parse_qs(
                 query.decode("latin-1"), keep_blank_values=True, max_num_fields=QUERY_FIELDS_MAX
             )
         except ValueError:
-            answer(push_error(400, "malformed", "Too many fields."))
-            return
+            return _always(push_error(400, "malformed", "Too many fields."))
         up = all(value == "up" for value in fields.get("status", ()))
         text = text.removesuffix(b"/")
-        self._capability(Kind.PUSH, text, State.HEALTHY if up else State.UNHEALTHY, t_ms, answer)
+        return self._capability(Kind.PUSH, text, State.HEALTHY if up else State.UNHEALTHY)
 
-    def _capability(self, kind: Kind, text: bytes, state: State, t_ms: int, answer: Answer) -> None:
+    def _capability(self, kind: Kind, text: bytes, state: State) -> Ask:
         capability = self._plain.capability(text)
         if capability is None:
-            answer(unknown_capability(kind))
-        elif self._door.owns(capability[0]):
-            self._plain.capability_beat(kind, capability, state, t_ms, answer)
-        else:
-            self._forward(capability[0], PlainRequest(kind, text, state, b"", t_ms), answer)
+            return _always(unknown_capability(kind))
+        row = capability[0]
+        if self._door.owns(row):
+            beat = self._plain.capability_beat
+            return lambda _body, t_ms, answer: beat(kind, capability, state, t_ms, answer)
+        return lambda _body, t_ms, answer: self._forward(
+            row, PlainRequest(kind, text, state, b"", t_ms), answer
+        )
 
     def _forward(self, row: int, asked: PlainRequest, answer: Answer) -> None:
         def answered(reply: Reply | None) -> None:
@@ -219,6 +205,11 @@ class Routes:
             answered(None)
         else:
             self._forwarder.forward_request(row % self._door.shards(), asked, answered)
+
+
+def _always(reply: Reply) -> Ask:
+    """Answers this whatever the body says."""
+    return lambda _body, _t_ms, answer: answer(reply)
 
 
 def body_bytes_max(target: bytes, *, kept_max: int) -> tuple[int, bool]:

@@ -19,7 +19,6 @@ from engine.http_requests import PlainRequests
 from engine.http_routes import Forward, Routes
 from engine.settings import IngestSettings
 
-READ_BYTES_MAX = 65_536  # taken from a socket at once; what arrives meanwhile waits in the kernel
 BACKLOG_MAX = 1_024  # connections waiting to be accepted
 SWEEP_S = 1.0
 DRAIN_S_MAX = 10.0  # how long `close` waits for what was accepted; then it cuts
@@ -54,7 +53,6 @@ class HttpListener:
         self._server: asyncio.Server | None = None
         self._sweeping: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Future[None] | None = None
-        self.read_buffer = memoryview(bytearray(READ_BYTES_MAX))
         self.answered: Counter[tuple[str, int]] = Counter()
         self.draining = False
         self.now_ms = door.now_ms

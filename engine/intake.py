@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from engine.answers import Keys, Outcome, Waiting, tell
 from engine.core.acks import build_acks
-from engine.core.beats import ORIGIN_PLAIN, joined
+from engine.core.beats import joined
 from engine.core.siphash import Siphasher
 from engine.core.verify import BatchVerifier, Verified
 from engine.door import GONE, PlainAnswer, PlainBeat
@@ -25,7 +25,7 @@ from engine.plain_beats import PlainBeats
 from engine.rows import workload_id
 from engine.settings import IngestSettings
 from engine.table import Applied, Table
-from np1.codec import FLAG_STOPPING, FRAME_BYTES, Code
+from np1.codec import FRAME_BYTES, Code
 
 Array = npt.NDArray[Any]
 
@@ -67,8 +67,8 @@ class Intake:
             shard=table.shard, shards=table.shards, batch_max=settings.batch_frames_max
         )
         self._hasher = Siphasher(settings.batch_frames_max)
-        self._plain = PlainBeats()  # they came after all of `waiting`
-        self._waiting: list[Waiting] = []
+        self._plain = PlainBeats(table, pace)  # they came after all of `waiting`
+        self.waiting: list[Waiting] = []  # for a commit, in order of arrival
         self.waiting_beats = 0
         self._frames: list[tuple[bytes, int, Callable[[bytes], None]]] = []
         self._frames_bytes = 0
@@ -98,35 +98,13 @@ class Intake:
         self._wake()
 
     def submit_plain(self, beat: PlainBeat, reply: Callable[[PlainAnswer], None]) -> None:
-        """Take a JSON, ping or push beat."""
-        index = self._plain_row(beat)
-        if index is None:
-            reply(PlainAnswer(GONE, 0, 0, beat.t_ms))
-            return
-        rows = self.table.row
-        entry = 2 * index + (beat.generation & 1)
-        interval, slot_map, session_ttl = int(rows.interval_ms[index]), 1, 0
-        if not beat.capability:
-            slot_map = int(self.table.generation.map[entry])
-            session_ttl = int(self.table.generation.session_ttl_ms[entry])
-        ttl = self.pace.ttl(interval, session_ttl)
+        """Queue a JSON, ping or push beat; judged together with others when the loop comes round."""
         if self._full():
-            reply(PlainAnswer(Code.BUSY, self._settings.busy_retry_ms, 0, beat.t_ms))
+            gone = not self._alive(beat)
+            code, retry_ms = (GONE, 0) if gone else (int(Code.BUSY), self._settings.busy_retry_ms)
+            reply(PlainAnswer(code, retry_ms, 0, beat.t_ms))
             return
-        record = (
-            beat.row,
-            int(rows.generation[index]) if beat.capability else beat.generation,
-            beat.flags & FLAG_STOPPING,
-            ORIGIN_PLAIN,
-            0,
-            beat.plane0 & slot_map,
-            beat.plane1 & slot_map,
-            slot_map,
-            beat.t_ms,
-            ttl,
-            0,
-        )
-        self._plain.add(record, reply, unknown_ids=beat.unknown_ids)
+        self._plain.add(beat, reply)
         self.waiting_beats += 1
         self._wake()
 
@@ -154,13 +132,10 @@ class Intake:
         generations = self.table.generation
         return int(generations.live[entry]) == generation and now_ms < int(generations.until_ms[entry])
 
-    def _plain_row(self, beat: PlainBeat) -> int | None:
-        live = self.capability_live if beat.capability else None
-        if live is not None:
-            alive = live(beat.row, beat.generation)
-        else:
-            alive = self._session_live(beat.row, beat.generation, beat.t_ms)
-        return self.table.index_of(beat.row) if alive else None
+    def _alive(self, beat: PlainBeat) -> bool:
+        if beat.capability:
+            return self.capability_live(beat.row, beat.generation)
+        return self._session_live(beat.row, beat.generation, beat.t_ms)
 
     # -- datagrams ----------------------------------------------------------------------------------
 
@@ -228,7 +203,8 @@ class Intake:
     # -- frames from streams ------------------------------------------------------------------------
 
     def verify_queued(self) -> None:
-        """Verify what `submit_frames` queued, all in one batch."""
+        """Judge the plain beats and verify the frames of streams that were queued, each in one batch."""
+        self._judge_plain()
         if not self._frames:
             return
         queued, self._frames, self._frames_bytes = self._frames, [], 0
@@ -288,26 +264,33 @@ class Intake:
             self._put(waiting)
 
     def _put(self, waiting: Waiting) -> None:
+        self._judge_plain()
         self.waiting.append(waiting)
         self.waiting_beats += len(waiting.beats)
         self._wake()
 
-    @property
-    def waiting(self) -> list[Waiting]:
-        """Submissions that wait for a commit, in order of arrival."""
-        if self._plain:
-            self._waiting.append(self._plain.take())
-        return self._waiting
+    def _judge_plain(self) -> None:
+        if not self._plain:
+            return
+        self.waiting_beats -= len(self._plain)
+        judged = self._plain.judge()
+        if len(judged.beats):
+            self.waiting.append(judged)
+            self.waiting_beats += len(judged.beats)
 
     def oldest_waiting_ms(self) -> int | None:
         """Receive time of the oldest beat that is not yet with the journal. Streams come out of order."""
         oldest = [int(waiting.beats["t_ms"].min()) for waiting in self.waiting]
         oldest += [t_ms for _, t_ms, _ in self._frames]
+        plain_ms = self._plain.oldest_ms()
+        if plain_ms is not None:
+            oldest.append(plain_ms)
         return min(oldest, default=None)
 
     def take_waiting(self) -> list[Waiting]:
         """All that waits, for one commit."""
-        taken, self._waiting, self.waiting_beats = self.waiting, [], 0
+        taken, self.waiting = self.waiting, []
+        self.waiting_beats = len(self._plain)
         return taken
 
     def answer(self, group: list[Waiting], beats: Array, applied: Applied) -> None:

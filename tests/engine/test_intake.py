@@ -259,7 +259,7 @@ def test_unknown_ids_are_answered_resync_when_nothing_above_it_applies(bench: Be
     assert late.code == Code.REKEY
 
 
-def test_a_generation_that_is_gone_is_told_at_once(bench: Bench):
+def test_a_generation_that_is_gone_is_told_without_a_commit(bench: Bench):
     bench.learn(spec(1, revoked=True), spec(2, current=session(expires_ms=T0)))
     gone = [plain(1), plain(2), plain(9), plain(0, generation=7), plain(0, generation=3, capability=True)]
     assert [answer.code for answer in answered(bench, *gone)] == [GONE] * 5
