@@ -75,7 +75,7 @@ class Decisions:
             int(rows.since_ms[index]),
             int(rows.last_t_ms[index]),
             int(rows.ttl_ms[index]),
-            self._silence_from(index),
+            self.silence_from(index),
             int(rows.before_window[index]),
         )
         after, raised = step_node(before, change)
@@ -113,7 +113,7 @@ class Decisions:
 
     def _set_deadline(self, index: int) -> None:
         rows = self.table.row
-        silence_from = self._silence_from(index)
+        silence_from = self.silence_from(index)
         state, ttl = int(rows.state[index]), int(rows.ttl_ms[index])
         if state == MAINTENANCE:
             # Nobody is judged in a window, but the judge ends what the last beat vouched for.
@@ -121,7 +121,7 @@ class Decisions:
         else:
             rows.deadline_ms[index] = deadline_of(NodeState(state, 0, 0, ttl, silence_from))
 
-    def _silence_from(self, index: int) -> int:
+    def silence_from(self, index: int) -> int:
         """Silence is counted from the last beat applied, or from the end of a window after it."""
         return max(int(self.table.row.last_t_ms[index]), int(self.table.row.window_end_ms[index]))
 

@@ -95,7 +95,7 @@ class Judge:
         self.judged_ms = judged_ms
         rows, table = self._table.row, self._table
         table.close_detached(judged_ms)
-        self._actors.tell(self._windows.changes(judged_ms, rows.state), ())
+        self._actors.tell(self._windows.changes(judged_ms, rows.state, self._decisions.silence_from), ())
         due = self._overdue(np.flatnonzero(rows.deadline_ms[: table.rows] <= judged_ms), judged_ms)
         self._step_breaker(judged_ms, due)
         self._watch_canaries(judged_ms)

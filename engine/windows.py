@@ -5,13 +5,13 @@ What a window does to accounting is `compose`'s; windows of single workloads do 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy.typing as npt
 
 from engine.core.records import Window
-from engine.core.step import MAINTENANCE, NodeChange, WindowClosed, WindowOpened
+from engine.core.step import MAINTENANCE, NEW, STOPPED, NodeChange, WindowClosed, WindowOpened
 
 
 class Windows:
@@ -34,8 +34,14 @@ class Windows:
         """Take over what was held before a restart."""
         self._windows.update(held)
 
-    def changes(self, now_ms: int, states: npt.NDArray[Any]) -> list[tuple[int, NodeChange]]:
-        """Rows whose window opens or closes by now. A closed window is forgotten."""
+    def changes(
+        self, now_ms: int, states: npt.NDArray[Any], silence_from: Callable[[int], int]
+    ) -> list[tuple[int, NodeChange]]:
+        """Rows whose window opens or closes by now. A closed window is forgotten.
+
+        One that opened and closed while nobody could judge has passed all the same: deadlines start afresh,
+        unless silence is counted from a later time already (`silence_from` of a row index) or not at all.
+        """
         found: list[tuple[int, NodeChange]] = []
         for index, windows in list(self._windows.items()):
             open_now = [window for window in windows if window.from_ms <= now_ms < window.to_ms]
@@ -44,6 +50,11 @@ class Windows:
             elif not open_now and states[index] == MAINTENANCE:
                 ended = [window.to_ms for window in windows if window.to_ms <= now_ms]
                 found.append((index, WindowClosed(max(ended, default=now_ms))))
+            elif not open_now and states[index] not in (NEW, STOPPED):
+                passed = [window for window in windows if silence_from(index) < window.to_ms <= now_ms]
+                if passed:
+                    found.append((index, WindowOpened(min(window.from_ms for window in passed))))
+                    found.append((index, WindowClosed(max(window.to_ms for window in passed))))
             left = [window for window in windows if window.to_ms > now_ms]
             if left:
                 self._windows[index] = left

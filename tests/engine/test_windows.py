@@ -129,11 +129,39 @@ def test_a_window_that_is_taken_away_while_it_is_open_is_closed_at_once(bench: B
     assert bench.windows.held() == {}
 
 
-def test_a_window_that_is_over_before_anybody_looked_does_nothing(bench: Bench):
+def test_after_a_window_that_was_over_before_anybody_looked_deadlines_start_afresh(bench: Bench):
     bench.learn(spec(0, windows=(window(10_000, 20_000),)))
     bench.look(T0 + 30_000)
     assert bench.states()[0] == UP
     assert bench.windows.held() == {}
+    bench.look(T0 + 20_000 + TTL - 1)
+    assert bench.states() == [UP, SUSPECT]
+    bench.commit()
+    again = Bench(bench.directory)
+    for at, state in ((TTL - 1, UP), (TTL, SUSPECT), (3 * INTERVAL - 1, SUSPECT), (3 * INTERVAL, DOWN)):
+        again.look(T0 + 20_000 + at)
+        assert again.states()[0] == state, at
+
+
+def test_a_window_told_of_again_after_its_end_is_not_taken_twice(bench: Bench):
+    old = window(10_000, 20_000)
+    bench.learn(spec(0, windows=(old,)))
+    bench.look(T0 + 10_000)
+    bench.look(T0 + 20_000)
+    bench.commit()
+    verdicts = bench.decisions.statistics().transitions[MAINTENANCE]
+    bench.learn(spec(0, windows=(old,)))
+    bench.look(T0 + 50_000)
+    assert bench.decisions.statistics().transitions[MAINTENANCE] == verdicts == 1
+
+
+def test_a_window_that_nobody_saw_does_nothing_to_one_that_never_beat_or_stopped_or_beat_since(bench: Bench):
+    bench.learn(*(spec(row, windows=(window(10_000, 20_000),)) for row in range(3)))
+    bench.beats([0], T0 + 5_000, flags=FLAG_STOPPING)
+    bench.beats([1], T0 + 20_000)
+    bench.look(T0 + 30_000)
+    assert bench.states() == [STOPPED, UP, NEW]
+    assert MAINTENANCE not in bench.decisions.statistics().transitions
 
 
 def test_a_closed_window_is_forgotten_and_nothing_grows():
@@ -142,7 +170,7 @@ def test_a_closed_window_is_forgotten_and_nothing_grows():
     for index in range(100):
         windows.replace(index, (window(index, index + 10), window(50, 60, workload_id="w")))
     for at in range(0, 200):
-        for index, change in windows.changes(T0 + at, states):
+        for index, change in windows.changes(T0 + at, states, lambda _index: T0 + at):
             states[index] = MAINTENANCE if isinstance(change, WindowOpened) else UP
     assert (states == UP).all()
     assert windows.held() == {}
@@ -152,6 +180,6 @@ def test_each_change_names_the_edge_not_the_look():
     windows = Windows()
     windows.replace(3, (window(1_000, 2_000),))
     states = np.zeros(4, np.uint8)
-    assert windows.changes(T0 + 1_500, states) == [(3, WindowOpened(T0 + 1_000))]
+    assert windows.changes(T0 + 1_500, states, lambda _index: T0) == [(3, WindowOpened(T0 + 1_000))]
     states[3] = MAINTENANCE
-    assert windows.changes(T0 + 2_900, states) == [(3, WindowClosed(T0 + 2_000))]
+    assert windows.changes(T0 + 2_900, states, lambda _index: T0) == [(3, WindowClosed(T0 + 2_000))]
