@@ -366,6 +366,7 @@ class EngineWorld:
                 frame.unknown_ids,
             )
             engine.intake.submit_plain(beat, lambda said: self._plain_answer(frame, said))
+            engine.intake.verify_queued()  # at this frame's pace, and known to be good or gone
             return
         data = self._encode(frame)
         if frame.via == "http":

@@ -178,6 +178,16 @@ def test_a_frame_in_flight_at_a_crash_never_came_and_its_seq_is_free_again():
     assert credited(story) == [True, False, False, True]
 
 
+def test_a_seq_whose_batch_could_not_be_written_stays_reserved_until_a_restart():
+    story = Story()
+    story.beat(0)
+    story.beat(60, durable=False)
+    story.gap(59, 62, "disk_full")
+    story.beat(63, seq_s=60)
+    assert story.codes()[2] == STALE
+    assert credited(story) == [True, False, False]
+
+
 def test_where_the_seqs_were_lost_a_seq_must_lie_after_the_start():
     story = Story()
     story.beat(0)

@@ -116,6 +116,9 @@ class Acceptance:
         if self.rules.off_clock(frame.seq, t_ms):
             return CLOCK
         last_seq = memory.seqs.get(frame.generation)
+        reserved = memory.reserved.get(frame.generation)
+        if frame.durable and reserved is not None and self.rules.stale(frame.seq, reserved):
+            return STALE  # of a batch that was not written: its seqs were reserved all the same
         if last_seq is None and self._lost_seqs_at is not None and session.opened_ms <= self._lost_seqs_at:
             return STALE if (frame.seq >> 16) <= self._lost_seqs_at else None
         return STALE if self.rules.stale(frame.seq, last_seq) else None
