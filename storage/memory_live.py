@@ -72,6 +72,16 @@ class MemoryLiveView:
         offset, length = slot_range(record)
         return view.head, decode(record, bytes(view.slots[offset : offset + length]))
 
+    async def read_rows(
+        self, rows: Sequence[int], *, shards: int
+    ) -> dict[int, tuple[ShardHead, LiveNode | None]]:
+        found = {row: await self.read(row, shards=shards) for row in rows}
+        return {
+            row: (one[0], one[1] and msgspec.structs.replace(one[1], slots={}))
+            for row, one in found.items()
+            if one is not None
+        }
+
     async def announce_events(self, events: Iterable[Event]) -> None:
         await self._enter()
         fresh = list(events)

@@ -64,6 +64,18 @@ local base, count = struct.unpack('<I4I2', row, {_SLOT_BASE_AT + 1})
 if count == 0 then return {{head, row, ''}} end
 return {{head, row, redis.call('GETRANGE', KEYS[2], base * {SLOT_BYTES}, (base + count) * {SLOT_BYTES} - 1)}}
 """
+# KEYS as above. ARGV: the rows' indices. Their records one after the other; zeros for one not there.
+_READ_ROWS = f"""
+local head = redis.call('GET', KEYS[3])
+if not head then return false end
+local found = {{}}
+for index = 1, #ARGV do
+  local at = ARGV[index] * {ROW_BYTES}
+  local row = redis.call('GETRANGE', KEYS[1], at, at + {ROW_BYTES - 1})
+  found[index] = row .. string.rep(string.char(0), {ROW_BYTES} - #row)
+end
+return {{head, table.concat(found)}}
+"""
 
 
 class RedisLiveView:
@@ -92,6 +104,7 @@ class RedisLiveView:
         self._redis = redis.asyncio.Redis.from_pool(pool)
         self._write = self._redis.register_script(_WRITE)
         self._read = self._redis.register_script(_READ)
+        self._read_rows = self._redis.register_script(_READ_ROWS)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -124,6 +137,22 @@ class RedisLiveView:
             return None  # of a time when another shard had this row
         record, slots = found[1], found[2]
         return head, decode(record, slots) if record.strip(b"\0") else None
+
+    async def read_rows(
+        self, rows: Sequence[int], *, shards: int
+    ) -> dict[int, tuple[ShardHead, LiveNode | None]]:
+        of_shard: dict[int, list[int]] = {}
+        for row in rows:
+            of_shard.setdefault(row % shards, []).append(row)
+        found = await self._call(lambda: self._read_shards(of_shard, shards)) if of_shard else []
+        read: dict[int, tuple[ShardHead, LiveNode | None]] = {}
+        for wanted, answer in zip(of_shard.values(), found, strict=True):
+            if answer is None or (head := _head(answer[0])).shards != shards:
+                continue
+            for place, row in enumerate(wanted):
+                record = answer[1][place * ROW_BYTES : (place + 1) * ROW_BYTES]
+                read[row] = head, decode(record, b"") if record.strip(b"\0") else None
+        return read
 
     async def announce_events(self, events: Iterable[Event]) -> None:
         waiting = iter(events)
@@ -175,6 +204,14 @@ class RedisLiveView:
             pipe.delete(rows, slots)
             pipe.set(head_key, msgspec.json.encode(head))
             await pipe.execute()
+
+    async def _read_shards(self, of_shard: dict[int, list[int]], shards: int) -> list[Any]:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for shard, wanted in of_shard.items():
+                await self._read_rows(
+                    keys=self._keys(shard), args=[row // shards for row in wanted], client=pipe
+                )
+            return list(await pipe.execute())
 
     async def _heads(self) -> dict[int, ShardHead]:
         heads: list[ShardHead] = []

@@ -5,6 +5,7 @@ A node's own state comes from its verdicts (live view); what its workloads count
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import urlencode
 
 import msgspec
@@ -12,7 +13,7 @@ import trio
 from quart import Response, request
 
 from engine.core.ports import NodeRecord, Principal, WorkloadRecord
-from engine.core.records import NodeState
+from engine.core.records import LiveNode, NodeState
 from web.auth import must_see
 from web.backend import Backend
 from web.problems import bad_parameter, not_found, unavailable
@@ -50,12 +51,18 @@ class NodeAnswer(msgspec.Struct, frozen=True):
 
 
 class NodeItem(msgspec.Struct, frozen=True):
-    """A node in a list: what the registry knows, not how it is."""
+    """A node in a list, without its workloads' states. `state` is null while the live view is away.
+
+    `since`: of the state; `last_beat`: the newest accepted one; null when there was none.
+    """
 
     node_id: str
     project_id: str
     name: str
     kind: str
+    state: NodeState | None
+    since: str | None
+    last_beat: str | None
     interval_ms: int
     revoked: bool
     created_at: str
@@ -136,15 +143,22 @@ async def list_nodes(backend: Backend, caller: Principal) -> Response:
     if next_cursor is not None:
         query = urlencode({"after": next_cursor, "limit": limit})
         headers["link"] = f'<{request.path}?{query}>; rel="next"'
-    return reply(NodesAnswer(items=[_item(node) for node in page], next_cursor=next_cursor), headers=headers)
+    looked = await Reader(backend).look_many([node.row for node in page])
+    items = [_item(node, looked) for node in page]
+    return reply(NodesAnswer(items=items, next_cursor=next_cursor), headers=headers)
 
 
-def _item(node: NodeRecord) -> NodeItem:
+def _item(node: NodeRecord, looked: Mapping[int, LiveNode | None]) -> NodeItem:
+    live = looked.get(node.row)
+    state: NodeState | None = live.state if live is not None else "new" if node.row in looked else None
     return NodeItem(
         node_id=node.node_id,
         project_id=node.project_id,
         name=node.name,
         kind=node.kind,
+        state=state,
+        since=_time(0 if live is None else live.since_ms),
+        last_beat=_time(0 if live is None else live.last_t_ms),
         interval_ms=node.interval_ms,
         revoked=node.revoked,
         created_at=format_rfc3339(node.created_ms),
@@ -157,7 +171,7 @@ ROUTES = (
         method="GET",
         path="/v1/nodes",
         handler=list_nodes,
-        summary="Nodes, by cursor",
+        summary="Nodes and how they are now, by cursor",
         tag="nodes",
         parameters=(
             Parameter(name="after", description="The last page's next_cursor"),

@@ -18,6 +18,8 @@ the last closed row, up to which history alone is whole.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import trio
 
@@ -82,6 +84,19 @@ class Reader:
         if found is None or found[0].watermark_ms <= 0:
             return Look(shard=shard, head=None, node=None)
         return Look(shard=shard, head=found[0], node=found[1])
+
+    async def look_many(self, rows: Sequence[int]) -> dict[int, LiveNode | None]:
+        """Many rows in one read, without slots; left out: those of which the view can tell nothing now."""
+        backend = self._backend
+        for shard in sorted({row % backend.shards for row in rows}):
+            await backend.heads.wait_watermark(shard, backend.heads.now_ms(shard), timeout_s=self._left_s())
+        with trio.move_on_after(self._left_s() + 0.5):
+            try:
+                found = await backend.live.read_rows(rows, shards=backend.shards)
+            except StoreUnavailableError:
+                return {}
+            return {row: node for row, (head, node) in found.items() if head.watermark_ms > 0}
+        return {}
 
     async def uptime(self, workload: WorkloadRecord, look: Look, *, from_ms: int, to_ms: int) -> Answer:
         """What [from_ms, to_ms) was, as of the view's watermark or, failing that, earlier.

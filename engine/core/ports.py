@@ -121,6 +121,15 @@ class LiveView(Protocol):
         """One row together with the header it was written under, atomically. None: no header."""
         ...
 
+    async def read_rows(
+        self, rows: Sequence[int], *, shards: int
+    ) -> dict[int, tuple[ShardHead, LiveNode | None]]:
+        """Many rows in one read, without their slots (`slots` is empty); those without a header are left out.
+
+        Atomic for the rows of one shard.
+        """
+        ...
+
     async def announce_events(self, events: Iterable[Event]) -> None:
         """Append to the bounded event stream (fan-out only; history is the record)."""
         ...

@@ -116,6 +116,26 @@ async def test_shards_have_their_own_views(stores):
     assert await stores.live.read(4, shards=2) == (one, None)
 
 
+async def test_many_rows_are_read_at_once_without_their_slots(stores):
+    one, two = head(0, shards=2), head(1, shards=2, watermark_ms=NOW - 3)
+    await started(stores, one, two)
+    await stores.live.write(one, rows=[(ROW_BYTES, row_record(state="down"))], slots=[(0, slot_record())])
+    await stores.live.write(two, rows=[(2 * ROW_BYTES, row_record())], slots=[(0, slot_record())])
+    found = await stores.live.read_rows([0, 2, 5, 2_000_001], shards=2)
+    assert {row: where for row, (where, _) in found.items()} == {0: one, 2: one, 5: two, 2_000_001: two}
+    assert (found[0][1], found[2_000_001][1]) == (None, None)
+    for row in (2, 5):
+        alone = await stores.live.read(row, shards=2)
+        assert found[row][1] == msgspec.structs.replace(alone[1], slots={})
+    assert await stores.live.read_rows([], shards=2) == {}
+
+
+async def test_rows_of_a_shard_without_a_header_are_left_out_of_many(stores):
+    await started(stores, head(1, shards=2))
+    assert set(await stores.live.read_rows([0, 1, 2, 3], shards=2)) == {1, 3}
+    assert await stores.live.read_rows([0, 1, 2], shards=3) == {}
+
+
 async def test_a_view_of_another_epoch_is_not_written_into(stores):
     await started(stores, head())
     await stores.live.write(head(), rows=[(0, row_record())], slots=[(0, slot_record())])

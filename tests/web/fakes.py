@@ -180,7 +180,7 @@ class FakeLive:
         self.frozen_at_ms: int | None = None  # the engine is dead: headers no longer change
         self.provisional_from_ms: int | None = None
         self.announced = trio.Event()
-        self.head_reads = 0
+        self.head_reads = self.row_reads = 0
 
     def head(self, shard: int) -> ShardHead:
         now_ms = self._now_ms() if self.frozen_at_ms is None else self.frozen_at_ms
@@ -208,6 +208,11 @@ class FakeLive:
         if self.away:
             raise StoreUnavailableError("fake live view")
         return None if self.silent else (self.head(row % shards), self.nodes.get(row))
+
+    async def read_rows(self, rows: Any, *, shards: int) -> dict[int, tuple[ShardHead, LiveNode | None]]:
+        self.row_reads += 1
+        found = {row: await self.read(row, shards=shards) for row in rows}
+        return {row: one for row, one in found.items() if one is not None}
 
     async def wait_events(self, timeout_s: float) -> None:
         if self.away:

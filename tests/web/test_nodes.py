@@ -75,6 +75,38 @@ async def test_nodes_are_listed_by_cursor_and_only_the_callers(world: World) -> 
     assert len(everything["items"]) == 6
 
 
+async def test_a_listed_node_tells_how_it_is_by_one_read_for_the_page(world: World) -> None:
+    silent = world.add_node(world.project, row=1, key=None)
+    now = world.now_ms()
+    world.report(up_slot(now - 5_000, now - 1_000), state="suspect")
+    answer = await (await world.client.get("/v1/nodes", headers=bearer(PROJECT_KEY))).get_json()
+    items = {item["node_id"]: item for item in answer["items"]}
+    alone = await world.client.get(f"/v1/nodes/{world.node.node_id}", headers=bearer(PROJECT_KEY))
+    one = await alone.get_json()
+    for name in ("state", "since", "last_beat"):
+        assert one[name] is not None
+        assert items[world.node.node_id][name] == one[name]
+    assert items[world.node.node_id]["state"] == "suspect"
+    other = items[silent.node_id]
+    assert (other["state"], other["since"], other["last_beat"]) == ("new", None, None)
+    assert world.live.row_reads == 1
+
+
+async def test_a_beat_before_the_question_is_in_the_list(world: World) -> None:
+    world.live.lag_ms = 300
+    began = trio.current_time()
+    response = await world.client.get("/v1/nodes", headers=bearer(PROJECT_KEY))
+    assert response.status_code == 200
+    assert trio.current_time() - began >= 0.3, "the view had to reach the moment of asking"
+
+
+@pytest.mark.parametrize("gone", ["away", "silent"])
+async def test_nodes_are_listed_without_a_state_while_the_live_view_is_away(world: World, gone: str) -> None:
+    setattr(world.live, gone, True)
+    answer = await (await world.client.get("/v1/nodes", headers=bearer(PROJECT_KEY))).get_json()
+    assert [item["state"] for item in answer["items"]] == [None]
+
+
 @pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "limit=-1", "after=x"])
 async def test_a_page_that_cannot_be_is_refused(world: World, query: str) -> None:
     response = await world.client.get(f"/v1/nodes?{query}", headers=bearer(ADMIN_KEY))
