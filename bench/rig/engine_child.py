@@ -28,6 +28,7 @@ from bench.rig.machine import cpu_s, rss_bytes
 from bench.rig.readiness import missing_beats, wait_ready
 from bench.rig.stores import POSITION, CountingHistory, CountingLiveView, StillRegistry
 from bench.rig.world import fill
+from engine.committer import Commit
 from engine.core.keys import MasterSecrets
 from engine.core.ports import History, LiveView, RegistryFeed
 from engine.core.records import Event
@@ -110,6 +111,20 @@ class EventLog:
                     found.append((event.kind, int(event.node_id[-12:], 16), event.since_ms, at_ms))
         self._blocks.clear()
         return found
+
+
+class LargestCommit:
+    """The most beats that one commit took: they had all been verified and waited for the journal."""
+
+    def __init__(self, shard: Shard) -> None:
+        self.beats = 0
+        self._begin = shard.committer.begin
+        shard.committer.begin = self._noted  # type: ignore[method-assign]
+
+    def _noted(self) -> Commit:
+        commit = self._begin()
+        self.beats = max(self.beats, len(commit.beats))
+        return commit
 
 
 class Gate:
@@ -246,6 +261,7 @@ class Orders:
         self.stop = trio.Event()
         self._shard = shard
         self._meter = Meter(shard)
+        self._largest = LargestCommit(shard)
         self._events = EventLog(shard) if options.log_events else None
         self._gates: list[Gate] = []
 
@@ -276,7 +292,7 @@ class Orders:
         elif order["do"] == "missing":
             say(**missing_beats(shard, Path(order["acked"])))
         else:
-            say(**figures(shard))
+            say(**figures(shard), commit_beats_max=self._largest.beats)
 
 
 def _report(error: BaseException, **_tags: Any) -> None:

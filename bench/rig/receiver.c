@@ -1,7 +1,9 @@
-/* The peer of `bench ingest`: takes datagrams by recvmmsg and only counts them, or answers each by sendmmsg.
+/* The peer of `bench ingest` and `bench burst`: takes datagrams by recvmmsg and only counts them, or answers
+ * each by sendmmsg.
  *
- * receiver FD answer|count. It takes a number of datagrams per line of stdin and answers what that took;
- * it verifies, records and remembers nothing. It ends when stdin closes.
+ * receiver FD answer|count. It takes a number of datagrams per line of stdin and answers what that took; when
+ * none came for a second after the first, the rest was lost. It verifies, records and remembers nothing. It
+ * ends when stdin closes.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -14,7 +16,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
-enum { CALL_MAX = 1024, SLOT = 64, FRAME = 48 };
+enum { CALL_MAX = 1024, SLOT = 64, FRAME = 48, NOTHING_CAME = -1 };
 
 static struct mmsghdr in[CALL_MAX], out[CALL_MAX];
 static struct iovec in_iov[CALL_MAX], out_iov[CALL_MAX];
@@ -47,8 +49,7 @@ static int take(int fd) {
     int count = recvmmsg(fd, in, CALL_MAX, MSG_DONTWAIT, NULL);
     if (count < 0 && errno == EAGAIN) {
         struct pollfd ready = {.fd = fd, .events = POLLIN};
-        poll(&ready, 1, 1000);
-        return 0;
+        return poll(&ready, 1, 1000) == 0 ? NOTHING_CAME : 0;
     }
     if (count < 0) {
         perror("recvmmsg");
@@ -73,13 +74,16 @@ int main(int argc, char **argv) {
     while (fgets(line, sizeof line, stdin)) {
         char *digits = strpbrk(line, "0123456789");
         long want = digits ? atol(digits) : 0, have = 0;
-        double wall = wall_s(), cpu = cpu_s();
+        double wall = wall_s(), cpu = cpu_s(), last = wall;
         while (have < want) {
             int count = take(fd);
+            if (count == NOTHING_CAME && have) break;
+            if (count <= 0) continue;
             if (answers) answer(fd, count);
             have += count;
+            last = wall_s();
         }
-        printf("{\"wall_s\": %.6f, \"cpu_s\": %.6f, \"taken\": %ld}\n", wall_s() - wall, cpu_s() - cpu, have);
+        printf("{\"wall_s\": %.6f, \"cpu_s\": %.6f, \"taken\": %ld}\n", last - wall, cpu_s() - cpu, have);
         fflush(stdout);
     }
     return 0;
