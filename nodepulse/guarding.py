@@ -14,8 +14,8 @@ from pathlib import Path
 
 import trio
 
-from nodepulse.process import describe_end, ended_in_order
-from nodepulse.supervise import StartFailedError
+from nodepulse.process import death_of, ended_in_order
+from nodepulse.supervise import Death, StartFailedError
 
 SCRIPT = Path(__file__).with_name("guard.py")
 
@@ -63,9 +63,9 @@ class Guard:
         for line in self._told.values():
             self._write(line)
 
-    async def wait(self) -> str:
+    async def wait(self) -> Death:
         assert self.process is not None, "not started"
-        return describe_end(await self.process.wait())
+        return death_of(await self.process.wait())
 
     async def stop(self, *, within_s: float) -> bool:
         if self.process is None:

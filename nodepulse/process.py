@@ -20,7 +20,7 @@ import msgspec
 import structlog
 import trio
 
-from nodepulse.supervise import StartFailedError
+from nodepulse.supervise import Death, StartFailedError
 from nodepulse.systemd import environment_of_children
 
 log = structlog.get_logger()
@@ -98,11 +98,11 @@ class ProcessServant:
             record = Record(self.name, process.pid, ticks, boot_id())
             write_private(self._record, msgspec.json.encode(record))
 
-    async def wait(self) -> str:
+    async def wait(self) -> Death:
         assert self.process is not None, "not started"
         code = await self.process.wait()
         self._forget(self.process.pid)
-        return describe_end(code)
+        return death_of(code)
 
     @property
     def has_listened(self) -> bool:
@@ -210,9 +210,10 @@ def _send(pidfd: int, number: signal.Signals) -> None:
         return  # ended meanwhile: what was wanted
 
 
-def describe_end(code: int) -> str:
-    """How a process ended, in words."""
-    return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+def death_of(code: int) -> Death:
+    """How a process ended, by its return code."""
+    how = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+    return Death(how, by_force=code == -signal.SIGKILL)
 
 
 def ended_in_order(code: int) -> bool:

@@ -15,8 +15,8 @@ import trio
 
 from engine.core.keys import SECRET_BYTES
 from nodepulse.guarding import Guard
-from nodepulse.process import describe_end, write_private
-from nodepulse.supervise import StartFailedError
+from nodepulse.process import death_of, write_private
+from nodepulse.supervise import Death, StartFailedError
 from storage.binaries import EmbeddedServerError
 from storage.embedded import EmbeddedServer
 
@@ -43,12 +43,12 @@ class StoreServant:
         assert self.server.process is not None
         self._guard.watch_store(self.server.process.pid, self.server.stop_steps)
 
-    async def wait(self) -> str:
+    async def wait(self) -> Death:
         assert self.server.process is not None, "not started"
         pid = self.server.process.pid
         code = await self.server.wait()
         self._guard.forget(pid)
-        return describe_end(code)
+        return death_of(code)
 
     @property
     def has_listened(self) -> bool:

@@ -24,6 +24,14 @@ class StartFailedError(Exception):
     """A servant could not be started; the text says why."""
 
 
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a servant ended. `by_force`: by SIGKILL, which is somebody else's doing."""
+
+    how: str
+    by_force: bool
+
+
 class Servant(Protocol):
     """Something that runs, ends, and can be started again."""
 
@@ -33,8 +41,8 @@ class Servant(Protocol):
         """Start it. StartFailedError."""
         ...
 
-    async def wait(self) -> str:
-        """Return when it has ended by itself: how."""
+    async def wait(self) -> Death:
+        """Return when it has ended without being asked to."""
         ...
 
     @property
@@ -49,7 +57,12 @@ class Servant(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How often a servant may die: `intensity` times in `period_s`, `attempts_max` in a row unserved."""
+    """How often a servant may die: `intensity` times in `period_s`, `attempts_max` in a row unserved.
+
+    And `intensity` times in a row each within `period_s` of its start, by itself: one that dies every few
+    seconds would else be started for ever. Deaths by force are not among these: what is killed every few
+    seconds must come back each time.
+    """
 
     intensity: int
     period_s: float
@@ -62,6 +75,8 @@ class _Kept:
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     deaths: deque[float] = field(default_factory=deque)  # bounded: older than the period are dropped
     unserved: int = 0
+    short_lives: int = 0  # in a row
+    started_at: float = field(default_factory=trio.current_time)
     restarts: int = 0
 
 
@@ -117,21 +132,30 @@ class Supervisor:
     async def _keep(self, kept: _Kept) -> None:
         with kept.scope:
             while True:
-                how = await kept.servant.wait()
-                if not self._may_restart(kept, how) or not await self._start_again(kept):
+                death = await kept.servant.wait()
+                if not self._may_restart(kept, death) or not await self._start_again(kept):
                     return
 
-    def _may_restart(self, kept: _Kept, how: str) -> bool:
-        now = trio.current_time()
+    def _may_restart(self, kept: _Kept, death: Death) -> bool:
+        now, period_s = trio.current_time(), self._patience.period_s
         kept.deaths.append(now)
-        while kept.deaths[0] <= now - self._patience.period_s:
+        while kept.deaths[0] <= now - period_s:
             kept.deaths.popleft()
         kept.unserved = 0 if kept.servant.has_listened else kept.unserved + 1
-        log.error("child.died", child=kept.servant.name, how=how, deaths=len(kept.deaths))
+        if now - kept.started_at >= period_s:
+            kept.short_lives = 0
+        elif not death.by_force:
+            kept.short_lives += 1
+        log.error("child.died", child=kept.servant.name, how=death.how, deaths=len(kept.deaths))
         if len(kept.deaths) > self._patience.intensity:
-            self._give_up(kept, f"died {len(kept.deaths)} times in {self._patience.period_s:g} s")
+            self._give_up(kept, f"died {len(kept.deaths)} times in {period_s:g} s, lastly: {death.how}")
         elif kept.unserved >= self._patience.attempts_max:
-            self._give_up(kept, f"died {kept.unserved} times in a row before it listened, lastly: {how}")
+            self._give_up(
+                kept, f"died {kept.unserved} times in a row before it listened, lastly: {death.how}"
+            )
+        elif kept.short_lives > self._patience.intensity:
+            often = f"died {kept.short_lives} times in a row, each within {period_s:g} s of its start"
+            self._give_up(kept, f"{often}, lastly: {death.how}")
         return not self.gave_up.is_set()
 
     def _give_up(self, kept: _Kept, why: str) -> None:
@@ -144,10 +168,11 @@ class Supervisor:
             if kept.unserved:
                 await trio.sleep(min(PAUSE_S_MAX, PAUSE_S_MIN * 2**kept.unserved))
             kept.restarts += 1
+            kept.started_at = trio.current_time()
             try:
                 await kept.servant.start()
             except StartFailedError as error:
-                if not self._may_restart(kept, str(error)):
+                if not self._may_restart(kept, Death(str(error), by_force=False)):
                     return False
             else:
                 log.info("child.restarted", child=kept.servant.name, restarts=kept.restarts)

@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from nodepulse.guarding import SCRIPT, Guard
+from nodepulse.supervise import Death
 
 SLEEP = "import time; time.sleep(600)"
 STUBBORN = (
@@ -91,7 +92,7 @@ async def test_a_guard_that_died_is_told_everything_anew(sleeper):
     gone.wait()
     held.forget(gone.pid)
     held.process.kill()
-    assert await held.wait() == "killed by SIGKILL"
+    assert await held.wait() == Death("killed by SIGKILL", by_force=True)
     await held.start()
     second = held.process
     os.close(held._input)  # as if this process had died

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from nodepulse.process import ProcessServant, Record, boot_id, clear_remains, started_ticks
-from nodepulse.supervise import StartFailedError
+from nodepulse.supervise import Death, StartFailedError
 
 OBEDIENT = """
 import argparse, os, select, signal, sys
@@ -86,12 +86,12 @@ async def test_a_child_that_fails_while_it_stops_did_not_stop_in_order(tmp_path,
 async def test_how_a_child_ended_is_told_in_words(tmp_path, pipe):
     child = servant(tmp_path, pipe[0], program="raise SystemExit(7)")
     await child.start()
-    assert await child.wait() == "exit code 7"
+    assert await child.wait() == Death("exit code 7", by_force=False)
     assert not child.has_listened
     killed = servant(tmp_path, pipe[0])
     await killed.start()
     killed.process.kill()
-    assert await killed.wait() == "killed by SIGKILL"
+    assert await killed.wait() == Death("killed by SIGKILL", by_force=True)
 
 
 async def test_a_program_that_does_not_exist_is_a_failed_start(tmp_path, pipe):
@@ -108,7 +108,7 @@ async def test_a_child_ends_by_itself_when_the_other_end_of_its_pipe_is_gone(tmp
     os.close(write)
     ends.remove(write)
     with trio.fail_after(10):
-        assert await child.wait() == "exit code 0"
+        assert await child.wait() == Death("exit code 0", by_force=False)
 
 
 @pytest.fixture

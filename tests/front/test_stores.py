@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from nodepulse.stores import StoreServant
-from nodepulse.supervise import StartFailedError
+from nodepulse.supervise import Death, StartFailedError
 from storage.binaries import EmbeddedServerError
 
 STUBBORN = (
@@ -83,7 +83,7 @@ async def test_a_server_whose_own_patience_is_longer_than_ours_is_forced():
 async def test_one_that_died_is_told_in_words_and_forgotten_by_the_guard():
     servant, guard = await started(OBEDIENT)
     servant.server.process.kill()
-    assert await servant.wait() == "killed by SIGKILL"
+    assert await servant.wait() == Death("killed by SIGKILL", by_force=True)
     assert guard.watched == set()
     await servant.server.process.stdout.aclose()
 

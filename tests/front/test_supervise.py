@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from nodepulse.supervise import Patience, StartFailedError, Supervisor
+from nodepulse.supervise import Death, Patience, StartFailedError, Supervisor
 
 PATIENCE = Patience(intensity=3, period_s=10.0, attempts_max=5)
 
@@ -33,11 +33,19 @@ class Fake:
         self.has_listened = self._listens
         self._ended = trio.Event()
 
-    async def wait(self) -> str:
+    async def wait(self) -> Death:
         await self._ended.wait()
-        return "killed by SIGKILL"
+        return self._death
 
     def die(self) -> None:
+        """By somebody else's force."""
+        self._die(Death("killed by SIGKILL", by_force=True))
+
+    def crash(self) -> None:
+        self._die(Death("exit code 1", by_force=False))
+
+    def _die(self, death: Death) -> None:
+        self._death = death
         self._ended.set()
 
     async def stop(self, *, within_s: float) -> bool:
@@ -92,9 +100,57 @@ async def test_more_deaths_in_the_period_than_the_intensity_make_it_give_up(told
         one.die()
         await trio.sleep(1)
     assert supervisor.gave_up.is_set()
-    assert supervisor.reason == "one died 4 times in 10 s"
+    assert supervisor.reason == "one died 4 times in 10 s, lastly: killed by SIGKILL"
     assert told.count("start one") == 4
     assert await supervisor.stop()
+
+
+async def test_a_servant_that_listens_and_crashes_every_few_seconds_is_given_up(
+    told, nursery, autojump_clock
+):
+    """Never more than two deaths in a period, and yet it serves nobody."""
+    one = Fake("one", told)
+    supervisor = Supervisor(nursery, PATIENCE)
+    await supervisor.start([one], stop_s=1)
+    for crashes in range(1, 5):
+        assert not supervisor.gave_up.is_set(), f"before crash {crashes}"
+        await trio.sleep(6)
+        one.crash()
+        await trio.testing.wait_all_tasks_blocked()
+    assert supervisor.gave_up.is_set()
+    assert supervisor.reason == (
+        "one died 4 times in a row, each within 10 s of its start, lastly: exit code 1"
+    )
+    assert await supervisor.stop()
+
+
+async def test_a_life_longer_than_the_period_forgives_the_crashes_before_it(told, nursery, autojump_clock):
+    one = Fake("one", told)
+    supervisor = Supervisor(nursery, PATIENCE)
+    await supervisor.start([one], stop_s=1)
+    for _ in range(10):
+        for life_s in (6, 6, 6, 10):
+            await trio.sleep(life_s)
+            one.crash()
+            await trio.testing.wait_all_tasks_blocked()
+    assert not supervisor.gave_up.is_set()
+    await supervisor.stop()
+
+
+async def test_kills_by_force_neither_count_as_crashes_nor_forgive_them(told, nursery, autojump_clock):
+    one = Fake("one", told)
+    supervisor = Supervisor(nursery, PATIENCE)
+    await supervisor.start([one], stop_s=1)
+    for end in (one.crash, one.die) * 3:
+        await trio.sleep(6)
+        end()
+        await trio.testing.wait_all_tasks_blocked()
+    assert not supervisor.gave_up.is_set()
+    await trio.sleep(6)
+    one.crash()
+    with trio.fail_after(1):
+        await supervisor.gave_up.wait()
+    await supervisor.stop()
 
 
 async def test_deaths_spread_over_more_than_the_period_are_forgiven(told, nursery, autojump_clock):
