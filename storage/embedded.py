@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -39,7 +40,7 @@ _DEAD_PID = 2**22 + 1  # above any pid_max of Linux: no process ever has it
 _HAS_PROC = Path("/proc/self/cwd").exists()
 
 
-class EmbeddedServer:
+class EmbeddedServer(ABC):
     """One embedded server: `start`, then `wait` for its end or `stop` it; it may be started again.
 
     `process` is the running child (a `trio.Process`, a direct child of ours) or None.
@@ -57,9 +58,9 @@ class EmbeddedServer:
         self._sockets: Path | None = None
 
     @property
+    @abstractmethod
     def url(self) -> str:
         """The address for clients; known once started."""
-        raise NotImplementedError
 
     async def start(self) -> None:
         """Start the server and return when it takes connections. EmbeddedServerError with the reason."""
@@ -94,13 +95,15 @@ class EmbeddedServer:
                 os.close(self._lock)
                 self._lock = None
 
+    @abstractmethod
     async def _prepare(self, account: Account) -> list[str]:
         """Make the folder ready and return the command to run in it."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _is_ready(self, pid: int) -> bool:
-        raise NotImplementedError
+        """Whether the server with this pid takes connections."""
 
+    @abstractmethod
     def _forget_dead(self, pid: int) -> None:
         """Make what a dead server left behind no obstacle to a new one."""
 

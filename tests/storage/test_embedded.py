@@ -22,7 +22,14 @@ import pytest
 import trio
 
 from storage import binaries
-from storage.embedded import EmbeddedServerError, PostgresServer, ValkeyServer, open_postgres, open_valkey
+from storage.embedded import (
+    EmbeddedServer,
+    EmbeddedServerError,
+    PostgresServer,
+    ValkeyServer,
+    open_postgres,
+    open_valkey,
+)
 
 ROOT = Path(__file__).parents[2]
 SERVERS = [PostgresServer, ValkeyServer]
@@ -284,3 +291,15 @@ async def test_a_server_that_cannot_start_says_why(tmp_path):
     server.options = (*PostgresServer.options, "no_such_option=1")
     with pytest.raises(EmbeddedServerError, match="no_such_option"):
         await server.start()
+
+
+def test_a_server_that_lacks_a_step_is_refused_when_it_is_made_and_not_when_it_runs(tmp_path):
+    class Half(EmbeddedServer):
+        name, pid_file, stop_steps = "half", "half.pid", ()
+
+        @property
+        def url(self) -> str:
+            return "half://"
+
+    with pytest.raises(TypeError, match="_forget_dead"):
+        Half(tmp_path)
