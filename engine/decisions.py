@@ -18,6 +18,7 @@ from engine.core.beats import VERDICT_DTYPE
 from engine.core.records import Event, event_id
 from engine.core.step import (
     DOWN,
+    FALLEN,
     LOST,
     MAINTENANCE,
     NEW,
@@ -31,6 +32,7 @@ from engine.core.step import (
     Said,
     SlotState,
     WindowClosed,
+    before_window,
     deadline_of,
     step_node,
     step_workload,
@@ -139,7 +141,8 @@ class Decisions:
         rows = self.table.row
         base, count = int(rows.slot_base[index]), int(rows.slot_count[index])
         rows.counting[index] = self.table.slot.turning_ms[base : base + count].any()
-        rows.hot[index] = rows.state[index] != UP
+        # Not UP; or people wait to be told that it is back.
+        rows.hot[index] = rows.state[index] != UP or int(rows.before_window[index]) in FALLEN
 
     def _raise_node(self, index: int, raised: Raised) -> None:
         if self.table.row.check[index] == _CANARY:
@@ -245,11 +248,9 @@ class Decisions:
                 continue
             if current == MAINTENANCE and state in (NEW, STOPPED) and rows.before_window[index] == UP:
                 # The window closed while a first beat was being committed: that came after it.
-                if state == STOPPED:
-                    self._raise_node(index, Raised("node.up", int(rows.last_t_ms[index])))
                 state, since_ms = UP, int(rows.last_t_ms[index])
             if state == MAINTENANCE and current != MAINTENANCE:
-                rows.before_window[index] = current
+                rows.before_window[index] = before_window(current, int(rows.before_window[index]))
             rows.window_end_ms[index] = max(int(record["window_end_ms"]), int(rows.window_end_ms[index]))
             self._enter(index, NodeState(state, since_ms, 0, 0, 0))
             self._set_deadline(index)

@@ -12,12 +12,17 @@ from engine.core.records import BASE_UP, BASE_UPDATING, NODE_STATES, Gap
 from engine.core.timing import down_after_ms, flip_apart_ms, lost_after_ms
 
 NEW, UP, SUSPECT, DOWN, LOST, STOPPED, MAINTENANCE = range(len(NODE_STATES))
+FALLEN = (DOWN, LOST, STOPPED)  # people were told
 UNKNOWN, WELL, ILL = range(3)  # a workload's confirmed health
 NO_DEADLINE = 2**62
 
 
 class NodeState(NamedTuple):
-    """What is known of a row. `silence_from_ms` is its last beat, or the end of a window after it."""
+    """What is known of a row. `silence_from_ms` is its last beat, or the end of a window after it.
+
+    `before_window`: the state when the present or last window opened, UP once it has beaten since. While it
+    is one of FALLEN, people were told that the row fell and not yet that it returned.
+    """
 
     state: int
     since_ms: int
@@ -102,9 +107,18 @@ def step_node(node: NodeState, change: NodeChange) -> tuple[NodeState, tuple[Rai
         case WindowOpened(at_ms):
             if node.state == MAINTENANCE:
                 return node, ()
-            return node._replace(state=MAINTENANCE, since_ms=at_ms, before_window=node.state), ()
+            before = before_window(node.state, node.before_window)
+            return node._replace(state=MAINTENANCE, since_ms=at_ms, before_window=before), ()
         case WindowClosed(at_ms):
             return _window_closed(node, at_ms), ()
+
+
+def before_window(state: int, last: int) -> int:
+    """What to remember of a row whose window opens; `last`: what was remembered of the window before.
+
+    One that fell, and was taken for UP after that window without having beaten, is still one that fell.
+    """
+    return last if state in (UP, SUSPECT) and last in FALLEN else state
 
 
 def _heard(node: NodeState, beat: Heard) -> tuple[NodeState, tuple[Raised, ...]]:
@@ -112,17 +126,17 @@ def _heard(node: NodeState, beat: Heard) -> tuple[NodeState, tuple[Raised, ...]]
         last_t_ms=beat.t_ms, ttl_ms=beat.ttl_ms, silence_from_ms=max(beat.t_ms, node.silence_from_ms)
     )
     if beat.stopping:
-        if node.state == STOPPED:
-            return heard, ()
+        if STOPPED in (node.state, node.before_window if node.state == MAINTENANCE else UP):
+            return heard, ()  # told already
+        heard = heard._replace(before_window=UP)
         return heard._replace(state=STOPPED, since_ms=beat.t_ms), (Raised("node.stopped", beat.t_ms),)
-    if node.state == UP:
-        return heard, ()
-    if node.state == MAINTENANCE:
-        return heard._replace(before_window=UP), ()
-    up = heard._replace(state=UP, since_ms=beat.t_ms, silence_from_ms=beat.t_ms)
-    if node.state in (DOWN, LOST, STOPPED):
-        return up, (Raised("node.up", beat.t_ms),)
-    return up, ()
+    # A window hides a fall from nobody who was told of it: they are told of the return, in it or after it.
+    fallen = node.state in FALLEN or node.before_window in FALLEN
+    raised = (Raised("node.up", beat.t_ms),) if fallen else ()
+    heard = heard._replace(before_window=UP)
+    if node.state not in (UP, MAINTENANCE):
+        heard = heard._replace(state=UP, since_ms=beat.t_ms, silence_from_ms=beat.t_ms)
+    return heard, raised
 
 
 def _silent(node: NodeState, silence: Silent) -> tuple[NodeState, tuple[Raised, ...]]:

@@ -106,6 +106,46 @@ def test_a_window_opens_over_any_state_and_deadlines_start_afresh_after_it():
         assert deadline_of(closed) == T + 10**7 + TTL
 
 
+@pytest.mark.parametrize("before", [DOWN, LOST, STOPPED])
+def test_who_fell_before_a_window_and_beats_in_it_is_told_up_then_and_only_then(before: int):
+    opened, _ = step_node(node(before), WindowOpened(T + 20))
+    heard, raised = step_node(opened, Heard(T + 30, TTL, False))
+    assert (heard.state, raised) == (MAINTENANCE, (Raised("node.up", T + 30),))
+    heard, raised = step_node(heard, Heard(T + 40, TTL, False))
+    assert raised == ()
+    closed, raised = step_node(heard, WindowClosed(T + 50))
+    assert (closed.state, raised) == (UP, ())
+    assert step_node(closed, Heard(T + 60, TTL, False))[1] == ()
+
+
+@pytest.mark.parametrize("before", [DOWN, LOST])
+def test_who_fell_before_a_window_and_beats_after_it_is_told_up_then(before: int):
+    now, _ = step_node(node(before), WindowOpened(T + 20))
+    now, _ = step_node(now, WindowClosed(T + 30))
+    now, _ = step_node(now, WindowOpened(T + 40))
+    now, _ = step_node(now, WindowClosed(T + 50))
+    assert now.state == UP
+    now, raised = step_node(now, Heard(T + 60, TTL, False))
+    assert (now.state, raised) == (UP, (Raised("node.up", T + 60),))
+    assert step_node(now, Heard(T + 70, TTL, False))[1] == ()
+
+
+def test_who_fell_again_after_a_window_is_told_up_once():
+    now, _ = step_node(node(DOWN), WindowOpened(T + 20))
+    now, _ = step_node(now, WindowClosed(T + 30))
+    now, raised = step_node(now, silent(T + 10**6))
+    assert (now.state, raised) == (LOST, (Raised("node.down", T + TTL),)), "told once: it has the same id"
+    now, raised = step_node(now, Heard(T + 10**6, TTL, False))
+    assert raised == (Raised("node.up", T + 10**6),)
+    assert step_node(now, Heard(T + 10**6 + 1, TTL, False))[1] == ()
+
+
+def test_a_second_stop_inside_a_window_is_not_told():
+    opened, _ = step_node(node(STOPPED), WindowOpened(T + 20))
+    again, raised = step_node(opened, Heard(T + 30, TTL, True))
+    assert (again.state, again.before_window, raised) == (MAINTENANCE, STOPPED, ())
+
+
 @pytest.mark.parametrize("before", [NEW, STOPPED])
 def test_who_never_beat_or_had_stopped_is_that_again_after_a_window(before: int):
     opened, _ = step_node(node(before), WindowOpened(T))

@@ -13,7 +13,7 @@ import pytest
 
 from engine import snapshot
 from engine.core.records import BASE_NONE, BASE_STOPPED, Event, Gap, Window
-from engine.core.step import DOWN, MAINTENANCE, NEW, STOPPED, SUSPECT, UP
+from engine.core.step import DOWN, FALLEN, MAINTENANCE, NEW, STOPPED, SUSPECT, UP
 from engine.journal_blocks import Kind, encode, read, segments
 from engine.rows import node_id
 from engine.settings import LivenessSettings
@@ -51,7 +51,7 @@ def picture(bench: Bench) -> dict[str, list[Any]]:
     table = bench.table
     found = {name: table.row.arrays[name][: table.rows].tolist() for name in _ROW_COLUMNS}
     found["before_window"] = [
-        int(before) if state == MAINTENANCE else -1
+        int(before) if state == MAINTENANCE or before in FALLEN else -1
         for state, before in zip(found["state"], table.row.before_window[: table.rows], strict=True)
     ]
     generations = table.generation

@@ -143,6 +143,30 @@ def test_after_a_window_that_was_over_before_anybody_looked_deadlines_start_afre
         assert again.states()[0] == state, at
 
 
+@pytest.mark.parametrize(("returns_at", "up"), [(650_000, MAINTENANCE), (950_000, UP)])
+def test_who_was_told_down_hears_of_the_return_in_a_window_or_after_it(
+    bench: Bench, tmp_path: Path, returns_at: int, up: int
+):
+    bench.learn(spec(0, windows=(window(600_000, 900_000),)))
+    bench.beats([1], T0 + 60_000)
+    for at in (TTL, 3 * INTERVAL, 600_000):
+        bench.look(T0 + at)
+    assert told(bench)[0] == ("node.down", TTL)
+    if returns_at > 900_000:
+        bench.look(T0 + 900_000)
+        assert bench.states()[0] == UP, "deadlines began afresh"
+    bench.beats([0], T0 + returns_at)
+    bench.beats([0], T0 + returns_at + 1_000)
+    assert bench.states()[0] == up
+    bench.look(T0 + 960_000)
+    expected = {("node.down", TTL), ("node.up", returns_at)}
+    assert set(told(bench)) - {("node.down", 60_000 + TTL)} == expected
+    again = Bench(bench.directory)
+    again.decisions.drain(again.journal, T0 + 960_000)
+    again.beats([0], T0 + 970_000)
+    assert set(told(again)) - {("node.down", 60_000 + TTL)} == expected
+
+
 def test_a_window_told_of_again_after_its_end_is_not_taken_twice(bench: Bench):
     old = window(10_000, 20_000)
     bench.learn(spec(0, windows=(old,)))
@@ -170,7 +194,7 @@ def test_a_closed_window_is_forgotten_and_nothing_grows():
     for index in range(100):
         windows.replace(index, (window(index, index + 10), window(50, 60, workload_id="w")))
     for at in range(0, 200):
-        for index, change in windows.changes(T0 + at, states, lambda _index: T0 + at):
+        for index, change in windows.changes(T0 + at, states, lambda _index: T0 + 1_000):
             states[index] = MAINTENANCE if isinstance(change, WindowOpened) else UP
     assert (states == UP).all()
     assert windows.held() == {}

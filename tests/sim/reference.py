@@ -126,23 +126,22 @@ def _events(oracle: Oracle, row: Row) -> list[Event]:
     events = []
     windows = windows_of_node(row)
     silences = {silence.beat.frame_id: silence for silence in oracle.silences(row)}
-    fallen_ms: int | None = None  # since when the row has been DOWN or STOPPED
+    fallen = False  # people were told that the row is DOWN or STOPPED
     for beat in oracle.beats(row):
-        windowed = fallen_ms is not None and any(a <= beat.t_ms and fallen_ms < b for a, b in windows)
         in_window = any(a <= beat.t_ms < b for a, b in windows)
         silence = silences.get(beat.frame_id)
         if silence is None:
             before = [b for b in oracle.beats(row) if b.index < beat.index]
             if not in_window and not (before and oracle.rules.stops(before[-1])):
                 events.append(raised("node.stopped", beat.t_ms, beat.t_ms))
-            fallen_ms = beat.t_ms
+                fallen = True
             continue
-        if fallen_ms is not None and not windowed:
+        if fallen:
             events.append(raised("node.up", beat.t_ms, beat.t_ms))
-        fallen_ms = None
-        if silence.down_by is not None:
-            fallen_ms = silence.down_may[0][0]
-            events.append(raised("node.down", oracle.since(row, beat, fallen_ms)[0], fallen_ms))
+        fallen = silence.down_by is not None
+        if fallen:
+            at_ms = silence.down_may[0][0]
+            events.append(raised("node.down", oracle.since(row, beat, at_ms)[0], at_ms))
     for slot in row.slots:
         _, retired_ms, _ = oracle.life(slot.workload_id)
         for flip in (f for f in oracle.flips(slot.workload_id) if f.confirmed_ms < retired_ms):

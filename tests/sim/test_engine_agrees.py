@@ -142,8 +142,8 @@ def disagreements(seed: int, directory: Path) -> list[Violation]:
     return check(history, observe(history, questions, directory), tolerance_ms=TOLERANCE_MS)
 
 
-# Found by the long run: a window inside a crash (93) or begun while the disk was full (135), a copy of a frame
-# whose batch could not be written (326), turns of a row within one millisecond (426).
+# Found by the long run: a window inside a crash (93), one that begins while the disk is full (135), a copy of
+# a frame whose batch could not be written (326), turns of a row within one millisecond (426).
 ONCE_DISAGREED = (93, 135, 326, 420, 426)
 
 

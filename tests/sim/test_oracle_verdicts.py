@@ -1,11 +1,14 @@
 """Verdicts, flips, events by hand (LIVENESS.md 3 and 4): SUSPECT 90 s, DOWN 180 s, LOST 600 s of silence."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.sim.hand import Story, ms, seconds
 from tests.sim.history import Degraded
 from tests.sim.oracle.verdicts import allowed_states
 from tests.sim.reference import run_reference
+from tests.sim.stories import engine, rules_broken
 
 
 def course(story: Story) -> str:
@@ -123,6 +126,20 @@ def test_after_a_window_of_the_node_deadlines_start_afresh():
     story.window(100, 101, of="w0")
     assert course(story) == "up@0 suspect@150 maintenance@200 up@300 suspect@390 down@480"
     assert events(story) == ["node.down node since 150 at 480"]
+
+
+@pytest.mark.parametrize("back_s", [650, 950])
+def test_who_was_told_down_hears_of_the_return_in_a_window_or_after_it(back_s: int):
+    story = Story(end_s=1000)
+    story.beats(0, 60)
+    story.window(600, 900)
+    story.beat(back_s)
+    told = ["node.down node since 150 at 240", f"node.up node since {back_s} at {back_s}"]
+    assert events(story) == told
+    history = story.history()
+    observed = engine(history)
+    assert rules_broken(history, observed) == set()
+    assert rules_broken(history, replace(observed, events=(observed.events or ())[:1])) == {"event-missing"}
 
 
 def test_a_row_that_never_beat_stays_new():

@@ -110,6 +110,7 @@ class _Row:
     def __init__(self, oracle: Oracle, row: Row, left: list[Event]) -> None:
         self.oracle, self.row, self.left = oracle, row, left
         self.told: set[str] = set()  # ids of events that were matched
+        self._told_stopped = False  # of the last stop
         self.about = oracle.circumstances(row)
         self.windows = windows_of_node(row)
 
@@ -122,18 +123,14 @@ class _Row:
                 yield from self._stopped(beat, before)
                 continue
             if before is not None and self.about.rules.stops(before):
-                yield from self._up(beat, required=not self._windowed(before.t_ms, beat.t_ms))
+                yield from self._up(beat, required=self._told_stopped)
             silence = silences[beat.frame_id]
             down: list[Event] = []
             yield from self._down(silence, down)
             follower = silence.follower
             if down and follower is not None and not self.about.rules.stops(follower):
-                yield from self._up(follower, required=not self._windowed(down[0].at_ms, follower.t_ms))
+                yield from self._up(follower, required=True)  # a window hides no return from who was told
         yield from self._flips()
-
-    def _windowed(self, from_ms: int, to_ms: int) -> bool:
-        """Did a window of the node touch [from, to]?"""
-        return any(a <= to_ms and from_ms < b for a, b in self.windows)
 
     # --- of the node
     def _down(self, silence: Silence, down: list[Event]) -> Iterator[Violation]:
@@ -178,15 +175,14 @@ class _Row:
         yield from self._match(self._after("node.up", self.row.node_id, beat.t_ms, [beat.t_ms], required))
 
     def _stopped(self, beat: Beat, before: Beat | None) -> Iterator[Violation]:
-        """Once: a STOPPING beat of a row that is stopped raises nothing, unless a window lay between."""
-        again = before is not None and self.about.rules.stops(before)
-        windowed = self._windowed(before.t_ms if before is not None else beat.t_ms, beat.t_ms)
-        if again and not windowed:
+        """Once: a STOPPING beat of a row that is stopped raises nothing."""
+        if before is not None and self.about.rules.stops(before):
             return
-        required = not again and not self._windowed(beat.t_ms, beat.t_ms)
+        required = not any(a <= beat.t_ms < b for a, b in self.windows)
         yield from self._match(
             self._after("node.stopped", self.row.node_id, beat.t_ms, [beat.t_ms], required)
         )
+        self._told_stopped = event_id("node.stopped", self.row.node_id, beat.t_ms) in self.told
 
     # --- of workloads
     def _flips(self) -> Iterator[Violation]:
