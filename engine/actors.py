@@ -18,6 +18,7 @@ import trio
 
 from engine.core.step import Heard, NodeChange, Said
 from engine.core.timing import SLOTS_MAX
+from engine.pulse import Pulse
 from engine.settings import LivenessSettings
 from engine.table import Table
 
@@ -98,7 +99,7 @@ class Actors:
         self._pending: dict[int, int] = {}  # row index -> changes told and not yet decided
         self._passivate = settings.passivate
         self._nursery: trio.Nursery | None = None
-        self._work = trio.Event()
+        self._work = Pulse()
         self.live = self._started = self._passivated = self._crashes = self._folded = 0
         self._watched: set[Actor] = set()  # those that crashed lately or are set aside
 
@@ -119,7 +120,7 @@ class Actors:
                     actor = self._new_node(index) if counts[index] == 1 else self._new_workload(index, slot)
                 self._put(actor, index, spoken)
         if self._waking:
-            self._work.set()
+            self._work.give()
 
     def _new_node(self, index: int) -> Actor:
         actor = self._nodes[index] = Actor(index, -1)
@@ -171,9 +172,8 @@ class Actors:
             self._nursery = nursery
             task_status.started()
             while True:
-                if not self._waking:
+                while not self._waking:
                     await self._work.wait()
-                    self._work = trio.Event()
                 self._wake_slice()
                 # All the woken have run once two turns have passed: trio shuffles the tasks of a turn.
                 await trio.lowlevel.checkpoint()

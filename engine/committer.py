@@ -3,13 +3,18 @@
 A commit starts as soon as none is in flight (WIRE.md, rule 3 of the server). When the disk refuses, the beats
 of that batch are answered BUSY, nothing more is taken, and the loop tries again each `retry_s`; the time
 until it can write again is a gap of ours.
+
+Commits follow each other by callbacks on the loop's thread, not in a trio task: waking one for each commit
+and its worker thread costs three times as much as the commit itself (docs/decisions/0018).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from errno import ENOSPC
-from typing import Any, NamedTuple
+from functools import partial
+from time import monotonic
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +29,7 @@ from engine.gaps import Gaps
 from engine.intake import Intake
 from engine.journal import Journal
 from engine.journal_blocks import Kind
+from engine.pulse import Pulse
 from engine.settings import JournalSettings
 
 Array = npt.NDArray[Any]
@@ -37,6 +43,18 @@ class CommitterStatistics(NamedTuple):
     in_flight_beats: int
     commit_ms_last: float
     commit_ms_max: float
+
+
+class Background(Protocol):
+    """A thread for what blocks. All is asked and answered on the one thread of the loops."""
+
+    def run(self, work: Callable[[], None], done: Callable[[BaseException | None], None]) -> None:
+        """Do the work, one after the other, then say `done`, with what it raised."""
+        ...
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Call back in the loop's next turn."""
+        ...
 
 
 class Commit(NamedTuple):
@@ -59,6 +77,7 @@ class Committer:
         actors: Actors,
         gaps: Gaps,
         settings: JournalSettings,
+        background: Background,
         *,
         failed: Callable[[OSError], None],
     ) -> None:
@@ -68,9 +87,14 @@ class Committer:
         self._actors = actors
         self._gaps = gaps
         self._settings = settings
+        self._background = background
         self._failed = failed
-        self._work = trio.Event()
-        self._settled = trio.Condition()
+        self._running = False  # commits begin by themselves
+        self._asked = False  # and the next is about to
+        self._flying = False  # one is with the background
+        self._crash: BaseException | None = None  # ends the shard
+        self._trouble = Pulse()  # the last commit failed
+        self._landed = Pulse()
         self._in_flight: list[Waiting] = []
         self._in_flight_ms: int | None = None  # the earliest receive time among them: streams come late
         self.applied_position = journal.committed  # everything before it is applied to the table
@@ -80,46 +104,87 @@ class Committer:
         self._last_ms = self._max_ms = 0.0
 
     def wake(self) -> None:
-        """There is something to commit. From trio; from the host loop through the token."""
-        self._work.set()
+        """There is something to commit. From either loop; what else comes in this turn goes with it."""
+        if self._running and not self._asked:
+            self._asked = True
+            self._background.soon(self._woken)
 
     async def run(self) -> None:
-        """Commit until cancelled; `finish` commits the rest."""
-        while True:
-            await self._work.wait()
-            self._work = trio.Event()
-            await self._commit_all()
+        """Commit until cancelled, but bring to its end what has begun; `finish` commits the rest."""
+        self._running = True
+        self.wake()
+        try:
+            while self._crash is None:
+                if self.failing_since_ms is None:
+                    await self._trouble.wait()
+                else:
+                    await trio.sleep(self._settings.retry_s)
+                    self._next(again=True)
+                    await self._wait_landed()
+            raise self._crash
+        finally:
+            self._running = False
+            with trio.CancelScope(shield=True):
+                await self._wait_landed()
 
     async def finish(self) -> None:
         """Commit and apply what is left, for an orderly stop. A disk that refuses is asked once."""
-        self._intake.verify_queued()
-        while self._intake.waiting or self._journal.pending_bytes:
-            if not await self._commit():
-                return
-            self._intake.verify_queued()
-
-    async def _commit_all(self) -> None:
         while True:
-            self._intake.verify_queued()
-            if not self._intake.waiting and not self._journal.pending_bytes:
+            self._next(again=True)
+            if not self._flying:
                 return
-            if not await self._commit():
-                await trio.sleep(self._settings.retry_s)
+            await self._wait_landed()
+            if self._crash is not None:
+                raise self._crash
+            if self.failing_since_ms is not None:
+                return
 
-    async def _commit(self) -> bool:
-        """One commit, shielded: once begun its outcome must be known."""
-        commit = self.begin()
-        started = trio.current_time()
+    async def _wait_landed(self) -> None:
+        while self._flying:
+            await self._landed.wait()
+
+    def _woken(self) -> None:
+        self._asked = False
+        if self._running:
+            self._next()
+
+    def _next(self, *, again: bool = False) -> None:
+        """Begin a commit if none is in flight and anything is there for one; `again`: also after a failure."""
+        if self._flying or self._crash is not None:
+            return
         try:
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._journal.commit, commit.blocks)
-        except OSError as error:
-            self.failed(commit, error)
-        else:
-            self._time(trio.current_time() - started)
-            self.written(commit)
-        await self._tell_settled()
-        return self.failing_since_ms is None
+            self._intake.verify_queued()
+            if (again or self.failing_since_ms is None) and (
+                self._intake.waiting or self._journal.pending_bytes
+            ):
+                commit = self.begin()
+                self._flying = True
+                done = partial(self._land, commit, monotonic())
+                self._background.run(partial(self._journal.commit, commit.blocks), done)
+        except BaseException as error:  # noqa: BLE001 - raised by `run`: here it would end a callback only
+            self._crashed(error)
+
+    def _land(self, commit: Commit, began_s: float, error: BaseException | None) -> None:
+        """Once begun, the outcome of a commit is always known, and told."""
+        self._flying = False
+        try:
+            if error is None:
+                self._time(monotonic() - began_s)
+                self.written(commit)
+            elif isinstance(error, OSError):
+                self.failed(commit, error)
+                self._trouble.give()
+            else:
+                raise error
+        except BaseException as crash:  # noqa: BLE001 - as above
+            self._crashed(crash)
+        self._landed.give()
+        if self._running and self.failing_since_ms is None:
+            self._next()
+
+    def _crashed(self, error: BaseException) -> None:
+        self._crash = error
+        self._trouble.give()
 
     def begin(self) -> Commit:
         """Take all that waits for one commit."""
@@ -199,15 +264,10 @@ class Committer:
         self._last_ms = seconds * 1_000
         self._max_ms = max(self._max_ms, self._last_ms)
 
-    async def _tell_settled(self) -> None:
-        async with self._settled:
-            self._settled.notify_all()
-
     async def wait_settled(self, appended: int) -> None:
         """Return once the first `appended` blocks of the journal are committed (or given back)."""
-        async with self._settled:
-            while self._journal.settled < appended:
-                await self._settled.wait()
+        while self._journal.settled < appended:
+            await self._landed.wait()
 
     def oldest_unapplied_ms(self) -> int | None:
         """Receive time of the oldest beat that is received and not yet applied."""

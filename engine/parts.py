@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from engine.actors import Actor, Actors
 from engine.clock import Clock
-from engine.committer import Committer
+from engine.committer import Background, Committer
 from engine.core.keys import MasterSecrets
 from engine.core.ports import History, LiveView, RegistryFeed
 from engine.decisions import Decisions
@@ -55,6 +55,7 @@ class Surroundings(NamedTuple):
     secrets: MasterSecrets
     log: Log
     report: Callable[..., None]  # a crash, with tags
+    background: Background  # where the journal waits for the disk
     udp: tuple[socket.socket, ...] = ()
     drops: Drops | None = None
     files: Files | None = None  # the journal's system calls; faults in tests
@@ -64,7 +65,6 @@ class Hooks(NamedTuple):
     """What the parts ask of the shard that runs them."""
 
     complete_ms: Callable[[], int]  # everything received up to here is applied
-    wake: Callable[[], None]  # the committer has work; from either loop
     crashed: Callable[[Actor, BaseException, bool], None]
 
 
@@ -93,16 +93,22 @@ class Parts:
             now_ms=self.clock.now_ms(),
             files=around.files,
         )
-        self._join_beats(hooks)
+        self._join_beats(hooks, around.background)
         self._join_judge()
         self._join_stores(around, hooks)
         self._join_snapshots()
 
-    def _join_beats(self, hooks: Hooks) -> None:
+    def _join_beats(self, hooks: Hooks, background: Background) -> None:
         """From the doors to the journal, the table and the actors."""
         ingest, now_ms = self._settings.ingest, self.clock.now_ms
         self.pace = Pace(rate_max=ingest.next_ms_rate_max, jitter=ingest.next_ms_jitter)
-        self.intake = Intake(self.table, self.pace, ingest, now_ms=now_ms, wake=hooks.wake)
+        self.intake = Intake(
+            self.table,
+            self.pace,
+            ingest,
+            now_ms=now_ms,
+            wake=lambda: self.committer.wake(),
+        )
         self.actors = Actors(
             self.table, self.decisions, self._settings.liveness, now_ms=now_ms, crashed=hooks.crashed
         )
@@ -113,6 +119,7 @@ class Parts:
             self.actors,
             self.gaps,
             self._settings.journal,
+            background,
             failed=lambda error: self._log.error("journal.failed", error=str(error), shard=self.table.shard),
         )
 

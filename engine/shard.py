@@ -42,13 +42,11 @@ class Shard:
         self.settings, self.number, self.directory = settings, shard, directory
         self._around = around
         self._log = around.log
-        self._token: trio.lowlevel.TrioToken | None = None
-        self._asked = False
         self.listeners: list[UdpListener] = []
         self.foreign: Foreign = self._drop_foreign
         self._drops_seen_ms = 0
         self.listening = False
-        hooks = Hooks(self.complete_ms, self._wake, self._crashed)
+        hooks = Hooks(self.complete_ms, self._crashed)
         self.parts = parts = Parts(
             settings=settings, shard=shard, directory=directory, around=around, hooks=hooks
         )
@@ -66,17 +64,6 @@ class Shard:
         now = drained_ms(self.listeners) if self.listeners else self.clock.now_ms()
         oldest = self.committer.oldest_unapplied_ms()
         return now if oldest is None else min(now, oldest - 1)
-
-    def _wake(self) -> None:
-        """Wake the committer, from trio or from the host loop; once is enough until it runs."""
-        if self._asked or self._token is None:
-            return
-        self._asked = True
-        self._token.run_sync_soon(self._woken)
-
-    def _woken(self) -> None:
-        self._asked = False
-        self.committer.wake()
 
     def _crashed(self, actor: Actor, error: BaseException, aside: bool) -> None:
         self._log.error("actor.crashed", actor=repr(actor), error=repr(error), quarantined=aside)
@@ -109,7 +96,6 @@ class Shard:
 
         Rows and sessions are known before the first datagram is read; without Postgres those of the journal.
         """
-        self._token = trio.lowlevel.current_trio_token()
         await self._learn_rows()
         async with trio.open_nursery() as nursery:
             await nursery.start(self.actors.run, self._after_slice)

@@ -130,6 +130,7 @@ class Bench:
             actors,
             self.gaps,
             journal or JournalSettings(),
+            TrioBackground(),
             failed=self.failures.append,
         )
         self.phases: list[str] = []
@@ -342,6 +343,7 @@ class Life:
             secrets=SECRETS,
             log=self.log,
             report=lambda error, **_tags: self.reported.append(error),
+            background=TrioBackground(),
             files=self.files,
         )
         return Shard(
@@ -368,6 +370,24 @@ class Life:
 
     def events(self, *kinds: str) -> list[Event]:
         return [event for event in self.world.events if not kinds or event.kind in kinds]
+
+
+class TrioBackground:
+    """`storage.bridge.HostThread` on plain trio, in trio's own worker threads."""
+
+    def run(self, work: Callable[[], None], done: Callable[[BaseException | None], None]) -> None:
+        trio.lowlevel.spawn_system_task(self._run, work, done)
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        trio.lowlevel.current_trio_token().run_sync_soon(callback)
+
+    async def _run(self, work: Callable[[], None], done: Callable[[BaseException | None], None]) -> None:
+        error: BaseException | None = None
+        try:
+            await trio.to_thread.run_sync(work)
+        except Exception as raised:  # noqa: BLE001 - `done` is told
+            error = raised
+        done(error)
 
 
 def run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,6 +209,44 @@ async def test_a_commit_once_begun_is_brought_to_its_end_although_the_shard_is_c
     assert bench.committer.oldest_unapplied_ms() is None
 
 
+async def test_a_fault_of_ours_behind_a_commit_ends_the_shard_and_no_callback_keeps_it_to_itself(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*_args: Any) -> Any:
+        raise AssertionError("planted")
+
+    monkeypatch.setattr(bench.table, "apply", broken)
+    bench.beat(0, T0)
+    with trio.fail_after(5), pytest.raises(AssertionError, match="planted"):
+        await bench.committer.run()
+    assert bench.codes() == [], "what is in doubt is not answered"
+
+
+async def test_what_comes_while_a_commit_is_in_flight_is_committed_without_a_call(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    gate = trio.Event()
+
+    async def gated(function: Any, *args: Any) -> Any:
+        await gate.wait()
+        return function(*args)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", gated)
+    commits = bench.journal.statistics().commits
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.committer.run)
+        bench.beat(0, T0)
+        await wait_all_tasks_blocked()
+        bench.beat(1, T0 + 1)
+        await wait_all_tasks_blocked()
+        assert bench.codes() == []
+        gate.set()
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert bench.codes() == [Code.OK, Code.OK]
+    assert bench.journal.statistics().commits == commits + 2
+
+
 async def test_whoever_waits_until_it_is_settled_is_woken_also_when_beats_are_given_back(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ):

@@ -14,13 +14,21 @@ import sys
 import textwrap
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 import uvloop
 
-from storage.bridge import HostCancelledError, await_host, end_tasks, is_closed_transport, run_on_uvloop
+from storage.bridge import (
+    HostCancelledError,
+    HostThread,
+    await_host,
+    end_tasks,
+    is_closed_transport,
+    run_on_uvloop,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,6 +54,39 @@ def test_a_loop_set_before_is_not_used():
     finally:
         asyncio.set_event_loop(None)
         stock.close()
+
+
+def test_a_host_thread_works_in_order_elsewhere_and_answers_here_with_what_was_raised():
+    worked: list[int] = []
+    told: list[tuple[int, str | None]] = []
+
+    async def main() -> int:
+        background, over = HostThread("test"), trio.Event()
+        token = trio.lowlevel.current_trio_token()
+
+        def work(number: int) -> None:
+            assert threading.get_ident() != here
+            worked.append(number)
+            if number == 1:
+                raise OSError("planted")
+
+        def done(number: int, error: BaseException | None) -> None:
+            assert threading.get_ident() == here
+            told.append((number, None if error is None else str(error)))
+            if number == 2:
+                token.run_sync_soon(over.set)
+
+        for number in range(3):
+            background.run(partial(work, number), partial(done, number))
+        assert worked == [] or told == [], "answers come in a later turn"
+        await over.wait()
+        background.close()
+        return 0
+
+    here = threading.get_ident()
+    assert run_on_uvloop(main) == 0
+    assert worked == [0, 1, 2]
+    assert told == [(0, None), (1, "planted"), (2, None)]
 
 
 def test_everything_runs_in_the_calling_thread():
