@@ -11,7 +11,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from queue import SimpleQueue
+from queue import Queue
 from typing import Any, TypeVar
 
 import outcome
@@ -21,6 +21,7 @@ import uvloop
 T = TypeVar("T")
 
 CANCEL_AGAIN_S = 1.0
+ASKED_MAX = 16  # calls that wait for a `HostThread`; more is a fault of the caller
 
 
 class HostCancelledError(Exception):
@@ -99,14 +100,14 @@ class HostThread:
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.get_running_loop()
-        self._asked: SimpleQueue[tuple[Callable[[], None], Callable[[BaseException | None], None]] | None]
-        self._asked = SimpleQueue()
+        self._asked: Queue[tuple[Callable[[], None], Callable[[BaseException | None], None]] | None]
+        self._asked = Queue(ASKED_MAX)
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
     def run(self, work: Callable[[], None], done: Callable[[BaseException | None], None]) -> None:
-        """Do the work, one after the other, then say `done` on the loop, with what it raised."""
-        self._asked.put((work, done))
+        """Do the work, one after the other, then say `done` on the loop, with what it raised. queue.Full."""
+        self._asked.put_nowait((work, done))
 
     def soon(self, callback: Callable[[], None]) -> None:
         """Call back in the loop's next turn."""
