@@ -149,7 +149,7 @@ class Committer:
             self._next()
 
     def _next(self, *, again: bool = False) -> None:
-        """Begin a commit if none is in flight and there is something for it; `again`: after a failure, too."""
+        """Begin a commit if none is in flight and there is work for it; `again`: after a failure, too."""
         if self._flying or self._crash is not None:
             return
         try:
