@@ -36,10 +36,11 @@ _CANARY = 2
 
 
 class BreakerBlock(msgspec.Struct, frozen=True):
-    """The breaker's phase, as journaled at each change."""
+    """The breaker, as journaled when its phase changes or verdicts are let through."""
 
     phase: Phase
     since_ms: int
+    released: int = 0
 
 
 class JudgeStatistics(NamedTuple):
@@ -149,7 +150,9 @@ class Judge:
             rows.deadline_ms[due[later]] = judged_ms + _LOOK_AGAIN_MS
             keep[later] = False
             released = int((rows.state[due[chosen]] == SUSPECT).sum())
-            self.breaker = self.breaker._replace(released=self.breaker.released + released)
+            if released:
+                self.breaker = self.breaker._replace(released=self.breaker.released + released)
+                self._journal_breaker(judged_ms)
         held = graced | (self.breaker.phase != "normal") & ~fallen
         return due[keep], held[keep]
 
@@ -197,8 +200,7 @@ class Judge:
             self._change_phase(before, judged_ms)
 
     def _change_phase(self, before: Breaker, judged_ms: int) -> None:
-        block = BreakerBlock(self.breaker.phase, self.breaker.since_ms)
-        self._journal.append(Kind.BREAKER, judged_ms, msgspec.msgpack.encode(block))
+        self._journal_breaker(judged_ms)
         self._phase_changed(self.breaker.phase)
         if self.breaker.phase == "degraded":
             detail = f"{self.silence.suspect} of {self.silence.watched} rows fell silent at once"
@@ -206,6 +208,10 @@ class Judge:
         elif before.phase == "degraded":
             detail = f"verdicts are given again; {self.silence.suspect} rows are silent"
             self._decisions.installation_event("shard.recovered", self.breaker.since_ms, detail)
+
+    def _journal_breaker(self, judged_ms: int) -> None:
+        block = BreakerBlock(*self.breaker)
+        self._journal.append(Kind.BREAKER, judged_ms, msgspec.msgpack.encode(block))
 
     def _watch_canaries(self, judged_ms: int) -> None:
         """While DEGRADED: from the first canary missed to the first one returned is a gap of ours."""

@@ -86,8 +86,8 @@ class _Replay:
                 self.windows.replace(index, spec.windows)
             self.registry_position = max(self.registry_position, change.position)
         elif block.kind == Kind.BREAKER:
-            phase = msgspec.msgpack.decode(block.payload, type=BreakerBlock)
-            self.breaker = Breaker(phase.phase, phase.since_ms)
+            breaker = msgspec.msgpack.decode(block.payload, type=BreakerBlock)
+            self.breaker = Breaker(breaker.phase, breaker.since_ms, breaker.released)
 
     def _heard_at(self, t_ms: int) -> None:
         self.orderly = False
@@ -141,7 +141,7 @@ def recover(
         for gap in header.gaps:
             gaps.take(gap)
         replay.registry_position = header.registry_position
-        replay.breaker = Breaker(header.phase, header.phase_since_ms)
+        replay.breaker = Breaker(header.phase, header.phase_since_ms, header.released)
         windows.restore(header.windows)
         replay.tick, replay.orderly = header.tick, header.tick.last
         replay.last_ms = header.tick.wall_ms if header.listened_ms is None else header.listened_ms

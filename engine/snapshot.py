@@ -54,6 +54,7 @@ class SnapshotHeader(msgspec.Struct, frozen=True):
     columns: list[ColumnHeader] = []
     windows: dict[int, list[Window]] = {}  # by row index; the registry tells only of what changes
     listened_ms: int | None = None  # until when it listened, where that is before the tick
+    released: int = 0  # verdicts let through in the present phase of the breaker
 
 
 class Snapshot(NamedTuple):

@@ -124,6 +124,7 @@ class Snapshots:
             tick=tick,
             windows=self._windows.held(),
             listened_ms=self._committer.listened_ms if self._committer.short_of_disk else None,
+            released=breaker.released,
         )
         columns = {
             "row": table.row.copy(table.rows),

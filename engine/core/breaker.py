@@ -13,7 +13,10 @@ DECIDED_AFTER_INTERVALS = 10
 
 
 class Breaker(NamedTuple):
-    """`since_ms`: when the phase began. `released`: DOWN verdicts let through in the present phase."""
+    """`since_ms`: when the phase began. `released`: DOWN verdicts let through in it.
+
+    While verdicts are released both begin anew when an interval's worth was not made use of.
+    """
 
     phase: Phase = "normal"
     since_ms: int = 0
@@ -46,6 +49,8 @@ def step_breaker(breaker: Breaker, silence: Silence, now_ms: int, *, rows_min: i
     decided_ms = breaker.since_ms + DECIDED_AFTER_INTERVALS * silence.longest_interval_ms
     if breaker.phase == "degraded" and now_ms >= decided_ms:
         return Breaker("releasing", now_ms)
+    if breaker.phase == "releasing" and _unspent(breaker, silence, now_ms, share=share):
+        return Breaker("releasing", now_ms)
     return breaker
 
 
@@ -55,6 +60,20 @@ def allowance(breaker: Breaker, silence: Silence, now_ms: int, *, share: float) 
         return None
     if breaker.phase == "degraded":
         return 0
-    per_interval = share * (silence.watched + breaker.released)
+    return max(0, int(_credit(breaker, silence, now_ms, share=share)))
+
+
+def _credit(breaker: Breaker, silence: Silence, now_ms: int, *, share: float) -> float:
+    """How many verdicts time has made room for, those let through left out."""
     intervals = (now_ms - breaker.since_ms) / max(1, silence.longest_interval_ms)
-    return max(0, int(per_interval * intervals) - breaker.released)
+    return _per_interval(breaker, silence, share=share) * intervals - breaker.released
+
+
+def _per_interval(breaker: Breaker, silence: Silence, *, share: float) -> float:
+    return share * (silence.watched + breaker.released)
+
+
+def _unspent(breaker: Breaker, silence: Silence, now_ms: int, *, share: float) -> bool:
+    """An interval's worth was saved up, as in a grace when nobody may be judged: not all at once after it."""
+    room = _per_interval(breaker, silence, share=share)
+    return _credit(breaker, silence, now_ms, share=share) > max(1.0, room)

@@ -50,3 +50,22 @@ def test_nothing_is_allowed_while_degraded_and_everything_when_not():
     silence = Silence(500, 1000, INTERVAL)
     assert allowance(Breaker("degraded", 0), silence, 10**9, share=SHARE) == 0
     assert allowance(Breaker(), silence, 0, share=SHARE) is None
+
+
+def test_what_was_not_released_in_an_interval_is_not_saved_up():
+    releasing = Breaker("releasing", 0, released=30)
+    assert step(releasing, 400, 970, INTERVAL) == releasing
+    grace_over = step(releasing, 400, 970, 6 * INTERVAL)
+    assert grace_over == Breaker("releasing", 6 * INTERVAL)
+    silence = Silence(400, 970, INTERVAL)
+    assert allowance(grace_over, silence, 6 * INTERVAL, share=SHARE) == 0
+    assert allowance(grace_over, silence, 7 * INTERVAL, share=SHARE) == int(0.15 * 970)
+
+
+def test_a_handful_of_rows_is_released_one_by_one_however_long_one_takes():
+    few, now = Silence(2, 4, INTERVAL), 0
+    breaker = Breaker("releasing", 0)
+    while allowance(breaker, few, now, share=SHARE) == 0:
+        now += 250
+        breaker = step_breaker(breaker, few, now, rows_min=1, share=SHARE)
+    assert now <= 2 * INTERVAL

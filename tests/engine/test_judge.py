@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
+from engine import snapshot
 from engine.core.records import BASE_UP, Gap
 from engine.core.step import DOWN, LOST, STOPPED, SUSPECT, UP
+from engine.judge import BreakerBlock
 from engine.settings import LivenessSettings
 from np1.codec import FLAG_STOPPING
 from tests.engine.rows_world import T0, session, spec
-from tests.engine.shard_world import Bench, events_in, intervals_in
+from tests.engine.shard_world import Bench, events_in, intervals_in, snapshot_of
 
 TTL, INTERVAL = 90_000, 60_000
 GRACE = 300_000
@@ -238,6 +241,45 @@ def test_after_ten_intervals_verdicts_are_released_at_most_a_share_per_interval_
         "shard.degraded",
         "shard.recovered",
     ]
+
+
+def released_until(bench: Bench, rows: int, silent: int, until: int) -> None:
+    """The others beat on; `silent` rows do not, up to `until`."""
+    for at in range(bench.now_ms - T0 + 5_000, until + 1, 5_000):
+        if at % INTERVAL == 0:
+            bench.beats(range(silent, rows), T0 + at, plane0=1)
+        look(bench, at)
+
+
+def test_a_grace_in_the_midst_of_the_release_saves_up_nothing(tmp_path: Path):
+    bench = bench_of(tmp_path, 200, degraded_rows_min=20)
+    released_until(bench, 200, 100, TTL + 11 * INTERVAL)
+    assert bench.phases == ["degraded", "releasing"]
+    down = fallen(bench, DOWN, LOST)
+    assert 20 <= down <= 31
+    now = bench.now_ms - T0
+    bench.gaps.record(Gap(0, T0 + now, T0 + now + 2_000, "stall"), bench.journal)
+    released_until(bench, 200, 100, now + 2_000 + GRACE + 5_000)
+    assert fallen(bench, DOWN, LOST) <= down + 31, "at most a share in the interval after the grace"
+    released_until(bench, 200, 100, now + GRACE + 2 * INTERVAL)
+    assert fallen(bench, DOWN, LOST) > down + 15
+
+
+@pytest.mark.parametrize("from_snapshot", [True, False])
+def test_a_restart_in_the_midst_of_the_release_goes_on_counting(tmp_path: Path, from_snapshot: bool):
+    bench = bench_of(tmp_path, 200, degraded_rows_min=20)
+    released_until(bench, 200, 100, TTL + 10 * INTERVAL + 45_000)
+    assert bench.judge.breaker.phase == "releasing"
+    assert bench.judge.breaker.released == fallen(bench, DOWN, LOST) > 10
+    if from_snapshot:
+        snapshot.write(tmp_path, snapshot_of(bench))
+    again = Bench(tmp_path)
+    assert again.judge.breaker == bench.judge.breaker
+
+
+def test_what_was_journaled_before_releases_were_counted_is_still_read():
+    block = msgspec.msgpack.encode({"phase": "releasing", "since_ms": 7})
+    assert msgspec.msgpack.decode(block, type=BreakerBlock) == BreakerBlock("releasing", 7, 0)
 
 
 def canary_gap(bench: Bench) -> list[Gap]:
