@@ -31,7 +31,7 @@ class Size(NamedTuple):
 
 
 FULL = Size((10_000, 100_000, 1_000_000), 100_000, 100_000)
-QUICK = Size((1_000, 5_000), 1_000, 500)
+QUICK = Size((1_000,), 500, 500)
 WORKLOADS = 10
 
 

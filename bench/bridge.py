@@ -56,11 +56,11 @@ def main(*, as_json: bool, quick: bool, svg: str | None = None) -> int:
 
 
 def run(*, quick: bool) -> dict[str, dict[str, Any]]:
-    """Figures of guest mode, of its two peers, and their ratios; about 10 s, or a minute when not quick.
+    """Figures of guest mode, of its two peers, and their ratios; minutes, or some seconds when quick.
 
     The three take turns, so that whatever else the machine does meanwhile falls on all alike.
     """
-    rounds, flushes = (2, 10) if quick else (6, 40)
+    rounds, flushes = (1, 3) if quick else (6, 40)
     ways: dict[str, Callable[[str, int], dict[str, list[float]]]] = {
         "guest": _guest,
         "portal": partial(_threaded, bridge=_portal),

@@ -32,11 +32,12 @@ class Size(NamedTuple):
 
     rows: int
     minute_s: float
+    quiet_s: float  # without an ACK after the end: no more will come
     buffers: tuple[int, ...]
 
 
-FULL = Size(1_000_000, 60.0, BUFFERS)
-QUICK = Size(6_000, 2.0, BUFFERS[:2])
+FULL = Size(1_000_000, 60.0, 2.0, BUFFERS)
+QUICK = Size(6_000, 2.0, 0.5, BUFFERS[1:2])
 
 
 class Case(NamedTuple):
@@ -84,7 +85,8 @@ def _burst(case: Case, size: Size, folder: Path, program: Path | None) -> dict[s
         before = receiver.ask("statistics")["process_cpu_s"] if case.who == "ours" else 0.0
         if case.who == "c":
             receiver.tell("go", frames=size.rows)
-        said = sender.ask("run", rate=case.factor * size.rows / size.minute_s)
+        rate = case.factor * size.rows / size.minute_s
+        said = sender.ask("run", rate=rate, quiet_s=size.quiet_s)
         told = receiver.ask("statistics") if case.who == "ours" else receiver.answer()
         cpu_s = told["process_cpu_s"] - before if case.who == "ours" else told["cpu_s"]
         return {

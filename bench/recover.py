@@ -49,7 +49,7 @@ FULL = (
     World(1_000_000, 1, 60.0, 60.0),
     World(100_000, 10, 6.0, 60.0),
 )
-QUICK = (World(2_000, 2, 2.0, 1.0, after_s=3.0),)
+QUICK = (World(2_000, 2, 2.0, 1.0, after_s=2.0),)
 
 
 def main(*, as_json: bool, quick: bool, svg: str | None = None) -> int:

@@ -24,7 +24,6 @@ from np1.codec import FRAME_BYTES
 
 _WAIT_S = 0.000_5
 _FRAMES_PER_TURN = 16 * SEGMENTS  # then ACKs are taken, however late the sending is
-_QUIET_S = 2.0  # without an ACK: no more will come
 _SLICE_S = 0.05  # of the curves
 
 
@@ -46,8 +45,8 @@ class Burst:
         self._frames = make_frames(self._order, seq=seq, workloads=1, no_ack=False).tobytes()
         return {"made": len(self._order)}
 
-    def run(self, *, rate: float) -> dict[str, Any]:
-        """Send them at this rate (frames/s), then wait for the last ACKs; what happened."""
+    def run(self, *, rate: float, quiet_s: float) -> dict[str, Any]:
+        """Send them at this rate (frames/s), then until no ACK came for `quiet_s`; what happened."""
         total, done, sent_s = len(self._order), 0, np.zeros(len(self._order))
         late_s, ended_s, acked_s = 0.0, 0.0, 0.0
         dropped = drops(self._queue)
@@ -63,7 +62,7 @@ class Burst:
             self._depths.append((now_s, used(self._queue)))
             if self._take(began):
                 acked_s = now_s
-            elif done == total and now_s > max(ended_s, acked_s) + _QUIET_S:
+            elif done == total and now_s > max(ended_s, acked_s) + quiet_s:
                 break
             elif done == due:
                 select.select([self._socket], [], [], _WAIT_S)
