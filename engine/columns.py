@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.core.liveview import ROW_DTYPE
+
 Array = npt.NDArray[Any]
 
 NEVER = np.int64(2**62)  # a deadline that does not come
@@ -20,6 +22,8 @@ REVOKED, RETIRED = 1, 2  # values of `refused`; of a retired row nothing is expe
 
 # name: (dtype, value of an unused entry). PACKED columns lie together, one cache line per entry: a beat of a
 # random row among a million costs one miss, not one per column. The others are scanned whole by the judge.
+# A row's line is laid out like its record in the live view, which is so copied as it stands; what only we
+# know lies where the view has fields that come from elsewhere (ROW_PLACES).
 ROW_PACKED: dict[str, tuple[str, int]] = {
     # what the last accepted beat said
     "last_t_ms": ("i8", 0),
@@ -57,13 +61,13 @@ GENERATION_PACKED: dict[str, tuple[str, int]] = {
     "live": ("i4", -1),  # the generation in this entry, -1 for none
     "key0": ("u8", 0),
     "key1": ("u8", 0),
-    "from_ms": ("i8", 0),
     "until_ms": ("i8", 0),
     "rekey_ms": ("i8", int(NEVER)),
     "map": ("u8", 0),
     "session_ttl_ms": ("u4", 0),
     "last_seq": ("u8", 0),
     "heard": ("u1", 0),  # a beat of this generation was credited
+    "newest": ("u1", 0),  # 1: the current generation of its row, 0: the one before it
 }
 SLOT_COLUMNS: dict[str, tuple[str, int]] = {
     "workload_hi": ("u8", 0),
@@ -79,6 +83,20 @@ SLOT_COLUMNS: dict[str, tuple[str, int]] = {
 }
 
 
+_VIEW = {name: offset for name, (_, offset, *_) in (ROW_DTYPE.fields or {}).items()}
+ROW_PLACES = {
+    **{name: _VIEW[name] for name in ROW_PACKED if name in _VIEW},
+    "slots_now": _VIEW["seen"],
+    "interval_ms": _VIEW["since_ms"],
+    "stopped": _VIEW["since_ms"] + 4,
+    "hot": _VIEW["since_ms"] + 5,
+    "counting": _VIEW["since_ms"] + 6,
+    "check": _VIEW["since_ms"] + 7,
+    "known": _VIEW["state"],
+    "refused": _VIEW["flags"],
+}
+
+
 class Columns:
     """A growing set of equally long arrays, reached as attributes: ``columns.last_t_ms[index]``."""
 
@@ -86,15 +104,17 @@ class Columns:
         self,
         *,
         packed: dict[str, tuple[str, int]] | None = None,
+        places: dict[str, int] | None = None,
         plain: dict[str, tuple[str, int]] | None = None,
         capacity: int,
         per_entry: int = 1,
     ) -> None:
         self._packed, self._plain = packed or {}, plain or {}
-        self._dtype = _cache_line(self._packed)
+        self._dtype = _cache_line(self._packed, places or _one_behind_the_other(self._packed))
         self._per_entry = per_entry
         self.capacity = capacity
         self.arrays: dict[str, Array] = {}
+        self.lines: Array  # the packed columns of all entries, one record each
         self._allocate(capacity)
 
     def __getattr__(self, name: str) -> Array:
@@ -102,7 +122,7 @@ class Columns:
 
     def _allocate(self, capacity: int) -> None:
         entries = capacity * self._per_entry
-        lines = np.zeros(entries, self._dtype)
+        self.lines = lines = np.zeros(entries, self._dtype)
         for name, (_, unused) in self._packed.items():
             if unused:
                 lines[name] = unused
@@ -127,7 +147,10 @@ class Columns:
 
     def copy(self, used: int) -> dict[str, Array]:
         """Copies of the first `used` entries of every column."""
-        return {name: array[: used * self._per_entry].copy() for name, array in self.arrays.items()}
+        entries = used * self._per_entry
+        lines = self.lines[:entries].view(_bytes(self._dtype)).copy().view(self._dtype)
+        plain = {name: self.arrays[name][:entries].copy() for name in self._plain}
+        return {name: lines[name] for name in self._packed} | plain
 
     def restore(self, stored: dict[str, Array]) -> None:
         """Take over stored columns; a column that was not stored keeps its unused value."""
@@ -141,18 +164,28 @@ class Columns:
         return lines + sum(self.arrays[name].nbytes for name in self._plain)
 
 
-def _cache_line(packed: dict[str, tuple[str, int]]) -> np.dtype[Any]:
-    """The packed columns as one record, widest first, padded to whole cache lines."""
-    ordered = sorted(packed.items(), key=lambda item: -np.dtype(item[1][0]).itemsize)
-    offsets, at = [], 0
-    for _, (dtype, _) in ordered:
-        offsets.append(at)
+def _one_behind_the_other(packed: dict[str, tuple[str, int]]) -> dict[str, int]:
+    """Places of packed columns, widest first."""
+    places, at = {}, 0
+    for name, (dtype, _) in sorted(packed.items(), key=lambda item: -np.dtype(item[1][0]).itemsize):
+        places[name] = at
         at += np.dtype(dtype).itemsize
+    return places
+
+
+def _cache_line(packed: dict[str, tuple[str, int]], places: dict[str, int]) -> np.dtype[Any]:
+    """The packed columns as one record at these places (bytes), padded to whole cache lines."""
+    end = max((places[name] + np.dtype(dtype).itemsize for name, (dtype, _) in packed.items()), default=0)
     return np.dtype(
         {
-            "names": [name for name, _ in ordered],
-            "formats": [dtype for _, (dtype, _) in ordered],
-            "offsets": offsets,
-            "itemsize": -(-at // _LINE_BYTES) * _LINE_BYTES if at else 1,
+            "names": list(packed),
+            "formats": [dtype for dtype, _ in packed.values()],
+            "offsets": [places[name] for name in packed],
+            "itemsize": -(-end // _LINE_BYTES) * _LINE_BYTES or 1,
         }
     )
+
+
+def _bytes(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Records of this size without fields: numpy copies those at the speed of memory."""
+    return np.dtype((np.void, dtype.itemsize))

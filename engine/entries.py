@@ -10,7 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from engine.columns import GENERATION_PACKED, ROW_COLUMNS, ROW_PACKED, SLOT_COLUMNS, Columns
+from engine.columns import (
+    GENERATION_PACKED,
+    ROW_COLUMNS,
+    ROW_PACKED,
+    ROW_PLACES,
+    SLOT_COLUMNS,
+    Columns,
+)
 
 Array = npt.NDArray[Any]
 
@@ -29,7 +36,7 @@ class Entries:
 
     def __init__(self, *, shard: int, shards: int, rows: int, slots: int) -> None:
         self.shard, self.shards = shard, shards
-        self.row = Columns(packed=ROW_PACKED, plain=ROW_COLUMNS, capacity=rows)
+        self.row = Columns(packed=ROW_PACKED, places=ROW_PLACES, plain=ROW_COLUMNS, capacity=rows)
         self.generation = Columns(packed=GENERATION_PACKED, capacity=rows, per_entry=2)
         self.slot = Columns(plain=SLOT_COLUMNS, capacity=slots)
         self.rows = 0

@@ -32,6 +32,9 @@ _PAGES_PER_WRITE = 4_000
 _BYTES_PER_WRITE = 8 * 1024 * 1024
 _WATERMARK_EVERY_MS = 1_000  # history's watermark moves at least this often, with nothing else to write
 _RETRY_MS_MIN = 100
+# When very many rows beat the live view gets a fifth of the time: beats come first. Readers wait 2 s at most.
+_REST = 4
+_REST_MS_MAX = 500
 _NOTHING = Captured([], [], np.empty(0, bool), np.empty(0, bool))
 
 
@@ -94,7 +97,7 @@ class Flusher:
         self._watermark_ms = 0
         self._away = {"history": False, "live": False}
         self._intervals = self._events = self._pages = 0
-        self._cycle_ms = 0.0
+        self._cycle_ms = self._live_ms = 0.0
         self._history_retry_at = 0.0
         self._retry_ms = _RETRY_MS_MIN
 
@@ -107,7 +110,8 @@ class Flusher:
             except Exception as error:  # noqa: BLE001 - told and tried again: beats must not end with a flush
                 self._fail(error)
             self._cycle_ms = (trio.current_time() - started) * 1_000
-            await trio.sleep(max(0.0, (self._settings.live_interval_ms - self._cycle_ms) / 1_000))
+            left_ms = self._settings.live_interval_ms - self._cycle_ms
+            await trio.sleep(max(left_ms, min(_REST * self._live_ms, _REST_MS_MAX), 0.0) / 1_000)
 
     def _fail(self, error: Exception) -> None:
         """A store answered what nobody expected (a missing migration): nothing is lost, it waits on disk."""
@@ -126,13 +130,17 @@ class Flusher:
             return
         watermark = self._source.watermark_ms()
         head = self._head(watermark)
+        began = trio.current_time()
         captured = capture(self._table)
+        captured_ms = (trio.current_time() - began) * 1_000
         try:
             if self._journal.pending_bytes:
                 self._committer.wake()
             await self._committer.wait_settled(self._journal.appended)
             if await self._flush_history(self._journal.committed, watermark):
+                began = trio.current_time()
                 await self._write_live(head, captured)
+                self._live_ms = captured_ms + (trio.current_time() - began) * 1_000
                 return
         except trio.Cancelled:
             give_back(self._table, captured)  # the last flush of an orderly stop brings them

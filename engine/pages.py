@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from engine.columns import Columns
 from engine.core.liveview import ROW_DTYPE, SLOT_DTYPE
 from engine.entries import DIRTY_ROWS, DIRTY_SLOTS, Entries
 
@@ -16,18 +19,6 @@ Pages = list[tuple[int, bytes]]  # (byte offset, bytes)
 # A page costs what some kilobytes cost: so many clean marks between two dirty ones go along.
 _CLEAN_MARKS_MAX = 3
 
-_ROW_FIELDS = {
-    "state": "state",
-    "generation": "generation",
-    "ttl_ms": "ttl_ms",
-    "last_t_ms": "last_t_ms",
-    "plane0": "plane0",
-    "plane1": "plane1",
-    "slots": "slots",
-    "since_ms": "since_ms",
-    "slot_base": "slot_base",
-    "slot_count": "slot_count",
-}
 _SLOT_FIELDS = {
     "kind": "kind",
     "ttl_ms": "open_ttl_ms",
@@ -51,8 +42,8 @@ def capture(table: Entries) -> Captured:
     row_marks, slot_marks = table.dirty_rows, table.dirty_slots
     table.dirty_rows, table.dirty_slots = np.zeros_like(row_marks), np.zeros_like(slot_marks)
     return Captured(
-        _pages(row_marks, DIRTY_ROWS, table.rows, table.row.arrays, _ROW_FIELDS, ROW_DTYPE),
-        _pages(slot_marks, DIRTY_SLOTS, table.slots, table.slot.arrays, _SLOT_FIELDS, SLOT_DTYPE),
+        _pages(row_marks, DIRTY_ROWS, table.rows, partial(_row_records, table.row)),
+        _pages(slot_marks, DIRTY_SLOTS, table.slots, partial(_slot_records, table.slot)),
         row_marks,
         slot_marks,
     )
@@ -64,9 +55,22 @@ def give_back(table: Entries, captured: Captured) -> None:
     table.dirty_slots[: len(captured.slot_marks)] |= captured.slot_marks[: len(table.dirty_slots)]
 
 
-def _pages(
-    marks: Array, per_mark: int, used: int, columns: dict[str, Array], fields: dict[str, str], dtype: Any
-) -> Pages:
+def _row_records(rows: Columns, entries: Array) -> Array:
+    """A row's line is laid out like its record (`engine.columns`), but for what only one of them has."""
+    records = rows.lines.take(entries).view(ROW_DTYPE)
+    records["state"], records["since_ms"] = rows.state.take(entries), rows.since_ms.take(entries)
+    records["flags"] = records["seen"] = records["pad"] = 0
+    return records
+
+
+def _slot_records(slots: Columns, entries: Array) -> Array:
+    records = np.zeros(len(entries), SLOT_DTYPE)
+    for field, column in _SLOT_FIELDS.items():
+        records[field] = slots.arrays[column].take(entries)
+    return records
+
+
+def _pages(marks: Array, per_mark: int, used: int, records_of: Callable[[Array], Array]) -> Pages:
     marked = np.flatnonzero(marks[: (used + per_mark - 1) // per_mark])
     if not len(marked):
         return []
@@ -76,11 +80,8 @@ def _pages(
     ends = np.minimum((marked[np.concatenate((breaks, [len(marked) - 1]))] + 1) * per_mark, used)
     lengths = ends - starts
     cuts = np.concatenate(([0], np.cumsum(lengths)))
-    entries = np.arange(cuts[-1]) + np.repeat(starts - cuts[:-1], lengths)
-    records = np.zeros(len(entries), dtype)
-    for field, column in fields.items():
-        records[field] = columns[column].take(entries)
-    size = dtype.itemsize
+    records = records_of(np.arange(cuts[-1]) + np.repeat(starts - cuts[:-1], lengths))
+    size = records.dtype.itemsize
     data = records.tobytes()
     cuts *= size
     return [

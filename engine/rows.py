@@ -106,7 +106,7 @@ def _apply_generation(
     life = session.expires_ms - session.opened_ms
     columns.key0[entry], columns.key1[entry] = low, high
     columns.live[entry] = session.generation
-    columns.from_ms[entry] = session.opened_ms
+    columns.newest[entry] = session is spec.current
     columns.until_ms[entry] = until
     columns.rekey_ms[entry] = session.expires_ms - life // 10
     columns.map[entry] = np.uint64(session.slots)

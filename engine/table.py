@@ -148,8 +148,8 @@ class Table(Entries):
     def _superseded(self, entry: Array) -> Array:
         """Whether a beat of a newer generation has come: the client has the new slot map then."""
         generations, other = self.generation, entry ^ 1
-        newer = generations.from_ms[other] > generations.from_ms[entry]
-        superseded: Array = (generations.live[other] >= 0) & newer & (generations.heard[other] != 0)
+        newer = (generations.live[other] >= 0) & (generations.newest[other] != 0)
+        superseded: Array = newer & (generations.heard[other] != 0)
         return superseded
 
     def _store_changed(
