@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from engine.damaged import torn
+
 _MAGIC = 0x314A504E  # "NPJ1"
 _HEADER = struct.Struct("<IBBHIIq")
 HEADER_BYTES = _HEADER.size
@@ -34,6 +36,7 @@ class Kind(IntEnum):
     REGISTRY = 5  # msgpack RegistryBlock
     BREAKER = 6  # msgpack BreakerBlock
     GAP = 7  # msgpack Gap; both groups
+    HEIR = 8  # empty; the journal goes on from others' folders: without its first snapshot it tells nothing
     INTERVALS = 16  # INTERVAL_DTYPE
     EVENTS = 17  # msgpack list[Event]
     FIRST_REPORTS = 18  # FIRST_REPORT_DTYPE
@@ -90,6 +93,8 @@ def segments(directory: Path) -> list[Segment]:
 def read(directory: Path, start: int, *, kinds: frozenset[int] | None = None) -> Iterator[Block]:
     """The blocks from `start` (0, or where a block begins), in order, up to the first torn or missing one.
 
+    In the last segment that is where a crash cut it. DamagedError when it is in another one.
+
     `kinds`: only these; the others are passed over unread. A segment that was cut (a later one begins
     before its end) is read up to the cut. FileNotFoundError when `start` lies before the oldest segment.
     """
@@ -104,7 +109,7 @@ def read(directory: Path, start: int, *, kinds: frozenset[int] | None = None) ->
             continue
         end = yield from _read_segment(segment, start, limit, kinds)
         if limit is not None and end != limit:
-            return  # torn in the middle: nothing after it can be trusted to follow
+            raise torn(segment.path, end - segment.position)
 
 
 def _read_segment(

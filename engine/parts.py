@@ -69,7 +69,7 @@ class Hooks(NamedTuple):
 
 
 class Parts:
-    """One shard's parts. Recovers the shard from its folder: takes as long as the replay; OSError."""
+    """One shard's parts. Recovers the shard from its folder: as long as the replay; OSError, DamagedError."""
 
     def __init__(
         self, *, settings: EngineSettings, shard: int, directory: Path, around: Surroundings, hooks: Hooks

@@ -14,17 +14,19 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from engine import snapshot
+from engine import damaged, snapshot
 from engine.core.beats import BEAT_DTYPE, ORIGIN_FRAME, VERDICT_DTYPE, joined
 from engine.core.breaker import Breaker
 from engine.core.keys import MasterSecrets
 from engine.core.records import Gap
 from engine.decisions import Decisions
 from engine.gaps import Gaps
-from engine.journal_blocks import INPUT_KINDS, Block, Kind, Tick, end_of, read
+from engine.journal import POSITION_PER_MS
+from engine.journal_blocks import INPUT_KINDS, Block, Kind, Tick, end_of, read, segments
 from engine.judge import BreakerBlock
 from engine.registry_follow import RegistryBlock
 from engine.rows import apply_spec
+from engine.snapshot import Snapshot
 from engine.table import Table
 from engine.windows import Windows
 
@@ -122,6 +124,40 @@ class _Replay:
         np.maximum.at(self.table.generation.last_seq, entry[live], framed["seq"][live])
 
 
+def _check_whole(directory: Path, found: Snapshot | None, end: int) -> int:
+    """Where the journal begins; 0 when there is none.
+
+    DamagedError unless it goes on from the snapshot or, without one, begins at its start.
+    """
+    journal = segments(directory)
+    first = journal[0].position if journal else 0
+    if found is None:
+        snapshots = snapshot.count(directory)
+        if (snapshots or journal) and not _from_its_start(directory):
+            raise damaged.unreadable(directory, snapshots, journal=bool(journal))
+    elif journal and found.header.position < first:
+        # One that was begun after the snapshot goes on from it: the older one was given up.
+        if not _from_its_start(directory):
+            raise damaged.starts_late(directory, snapshot=found.header.position, first=first)
+    elif journal and end < found.header.position:
+        last = journal[-1].path
+        raise damaged.ends_early(directory, snapshot=found.header.position, end=end, last=last)
+    return first
+
+
+def _from_its_start(directory: Path) -> bool:
+    """Whether the journal is there from its first block, and began with nothing known before.
+
+    A journal begins at a whole millisecond's position (engine.journal); a segment that others were trimmed
+    before does so once in a million times.
+    """
+    journal = segments(directory)
+    if not journal or journal[0].position % POSITION_PER_MS:
+        return False
+    first = next((block for block in read(directory, 0) if block.kind != Kind.OPENING), None)
+    return first is None or first.kind != Kind.HEIR
+
+
 def recover(
     directory: Path,
     table: Table,
@@ -130,9 +166,14 @@ def recover(
     windows: Windows,
     secrets: MasterSecrets,
 ) -> Recovered:
-    """Bring the table up to the last committed block. Runs before anything listens."""
+    """Bring the table up to the last committed block. Runs before anything listens.
+
+    DamagedError when snapshots and journal together do not hold all that was committed.
+    """
     replay = _Replay(table, decisions, gaps, windows, secrets)
     found = snapshot.load(directory)
+    end = end_of(directory)
+    first = _check_whole(directory, found, end)
     start = 0
     if found is not None:
         header = found.header
@@ -145,8 +186,7 @@ def recover(
         windows.restore(header.windows)
         replay.tick, replay.orderly = header.tick, header.tick.last
         replay.last_ms = header.tick.wall_ms if header.listened_ms is None else header.listened_ms
-    end = end_of(directory)
-    for block in read(directory, start, kinds=INPUT_KINDS):
+    for block in read(directory, max(start, first), kinds=INPUT_KINDS):
         if block.position >= end:
             break  # behind a torn block of another kind: never committed
         replay.block(block)

@@ -62,7 +62,7 @@ def settle_folder(
 
     To be called at every start, when no engine of another count runs any more. Takes as long as the replay
     of every old folder that shares rows with this shard. The last of the shards to get here removes the
-    old folders. OSError; KeyError when a session names a secret we do not have.
+    old folders. OSError; DamagedError; KeyError when a session names a secret we do not have.
     """
     place = place_of(root, shards=shards, shard=shard)
     put_in_place(place)
@@ -94,7 +94,7 @@ def _begin_journal(
     """A journal above the end of every other: what Postgres remembers of those lies below it."""
     end = max(max(end_of(folder.path), folder.newest) for folder in found)
     clock = Clock()
-    return Journal(
+    journal = Journal(
         directory,
         shard=shard,
         shards=shards,
@@ -102,6 +102,8 @@ def _begin_journal(
         segment_bytes=segment_bytes,
         now_ms=max(clock.now_ms(), end // POSITION_PER_MS + 1),
     )
+    journal.append(Kind.HEIR, clock.now_ms(), b"")
+    return journal
 
 
 class _Heir:

@@ -105,6 +105,11 @@ def _files(directory: Path) -> list[Path]:
     return sorted(directory.glob(f"*{SUFFIX}"))
 
 
+def count(directory: Path) -> int:
+    """How many there are, whole or not."""
+    return len(_files(directory))
+
+
 def oldest_position(directory: Path) -> int:
     """The position of the oldest snapshot that is kept; 0 when there is none."""
     found = _files(directory)

@@ -114,7 +114,7 @@ class Bench:
             shards=shards,
             boot_id="boot",
             segment_bytes=segment_bytes,
-            now_ms=T0,
+            now_ms=now_ms,
             files=self.files,
         )
         self.woken = 0

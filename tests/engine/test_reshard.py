@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.core.records import Window
+from engine.damaged import DamagedError
 from engine.folders import place_of
 from engine.journal import POSITION_PER_MS, Journal
 from engine.journal_blocks import Kind
@@ -217,6 +218,18 @@ def test_an_old_shard_that_left_nothing_makes_its_rows_come_from_the_registry(li
     assert [made is not None and not made.complete for made in fleet.made] == [True] * 3
     assert [bench.recovered.registry_position for bench in fleet.shard] == [0, 0, 0]
     assert set(known(fleet)) == {row for row in known(two) if row % 2 == 0}
+
+
+def test_an_heir_whose_only_snapshot_is_damaged_refuses(lived):
+    """Its journal begins at its start, but what it took over is in the snapshot alone."""
+    two = lived.restarted(shards=2, now_ms=lived.now_ms + 1)
+    two.die()
+    (kept,) = (two.root / "2" / "1").glob("*.snapshot")
+    kept.write_bytes(kept.read_bytes()[:-1])
+    with pytest.raises(DamagedError, match="none of the 1 snapshots can be read"):
+        Fleet(two.root, shards=2)
+    with pytest.raises(DamagedError, match="none of the 1 snapshots can be read"):
+        Fleet(two.root, shards=3)
 
 
 def test_old_folders_stay_until_the_last_shard_has_its_own(lived):
