@@ -34,6 +34,10 @@ class PostgresDirectory:
         self._sessions: Gather[Request, Opened | Exception] = Gather(
             partial(db.run, open_sessions), key=lambda request: request.node_id, size_max=BATCH_MAX
         )
+        # After an outage a whole fleet asks at once: one by one they would wait for a connection in vain.
+        self._nodes: Gather[str, NodeRecord | None] = Gather(
+            partial(db.run, sql.read_nodes), key=lambda _node_id: object(), size_max=BATCH_MAX
+        )
 
     async def principal(self, key_sha256: bytes) -> Principal | None:
         return await self._db.run(_principal, key_sha256)
@@ -42,7 +46,7 @@ class PostgresDirectory:
         return await self._db.run(_project, slug)
 
     async def node(self, node_id: str) -> NodeRecord | None:
-        return await self._db.run(sql.read_node, node_id) if is_id(node_id) else None
+        return await self._nodes.ask(node_id) if is_id(node_id) else None
 
     async def workload(self, workload_id: str) -> WorkloadRecord | None:
         return await self._db.run(sql.read_workload, workload_id) if is_id(workload_id) else None

@@ -40,9 +40,11 @@ def _node_record(record: Any) -> NodeRecord:
     return NodeRecord(*[*fields, tuple(workload_ids)])
 
 
-async def read_node(connection: Connection, node_id: str) -> NodeRecord | None:
-    record = await connection.fetchrow(f"{_NODES} where n.node_id = $1", node_id)
-    return _node_record(record) if record else None
+async def read_nodes(connection: Connection, node_ids: Sequence[str]) -> list[NodeRecord | None]:
+    """One for each id, in their order."""
+    records = await connection.fetch(f"{_NODES} where n.node_id = any($1::uuid[])", node_ids)
+    found = {record["node_id"]: _node_record(record) for record in records}
+    return [found.get(node_id) for node_id in node_ids]
 
 
 async def list_nodes(
@@ -226,7 +228,7 @@ async def rotate_capability(connection: Connection, node_id: str, now_ms: int) -
         await connection.execute(
             "update node set capability_generation = $2 where node_id = $1", node_id, generation
         )
-        node = await read_node(connection, node_id)
+        (node,) = await read_nodes(connection, [node_id])
         await announce(connection, [locked["row"]], now_ms)
     assert node is not None
     return node, generation

@@ -307,3 +307,21 @@ async def test_more_calls_than_connections_wait_for_their_turn(on_uvloop, postgr
     async with open_stores(settings, RedisSettings(url=valkey_url)) as stores, trio.open_nursery() as nursery:
         for number in range(50):
             nursery.start_soon(partial(stores.directory.create_project, f"p{number}", now_ms=NOW))
+
+
+async def test_a_whole_fleet_that_looks_its_nodes_up_at_once_does_not_wait_for_connections_in_vain(
+    postgres_url, valkey_url, on_uvloop
+):
+    settings = DatabaseSettings(url=postgres_url, pool_connections_max=1, connect_timeout_s=1.0)
+    found = []
+    async with open_stores(settings, RedisSettings(url=valkey_url)) as stores, trio.open_nursery() as nursery:
+        nodes = [await given_node(stores) for _ in range(3)]
+
+        async def look_up(node) -> None:
+            found.append((node, await stores.directory.node(node.node_id)))
+
+        for _ in range(2_000):
+            for node in nodes:
+                nursery.start_soon(look_up, node)
+    assert len(found) == 6_000
+    assert all(node == answer for node, answer in found)
