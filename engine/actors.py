@@ -35,7 +35,10 @@ class Decider(Protocol):
 
 
 class Actor:
-    """One node's (slot -1) or workload's mailbox and, while it lives, its parked task."""
+    """One node's (slot -1) or workload's mailbox and, while it lives, its parked task.
+
+    `slot` is the number in the row: where the table keeps it may change when the row gets a further workload.
+    """
 
     __slots__ = (
         "crashes",
@@ -111,14 +114,10 @@ class Actors:
             self._put(self._nodes.get(index) or self._new_node(index), index, change)
         if said:
             owners = self._table.slot.row_index
-            counts = self._table.row.slot_count
-            for slot, spoken in said:
-                index = int(owners[slot])
-                # A node of one workload is one task.
-                actor = self._nodes.get(index) if counts[index] == 1 else self._workloads.get(slot)
-                if actor is None:
-                    actor = self._new_node(index) if counts[index] == 1 else self._new_workload(index, slot)
-                self._put(actor, index, spoken)
+            bases = self._table.row.slot_base
+            for place, spoken in said:
+                index = int(owners[place])
+                self._put(self._of_workload(index, place - int(bases[index])), index, spoken)
         if self._waking:
             self._work.give()
 
@@ -127,8 +126,15 @@ class Actors:
         return actor
 
     def _new_workload(self, index: int, slot: int) -> Actor:
-        actor = self._workloads[slot] = Actor(index, slot)
+        actor = self._workloads[index * SLOTS_MAX + slot] = Actor(index, slot)
         return actor
+
+    def _of_workload(self, index: int, slot: int) -> Actor:
+        """A node of one workload is one task; what that still has to decide of it comes first."""
+        node = self._nodes.get(index)
+        if self._table.row.slot_count[index] == 1 or (slot == 0 and node is not None and _has_said(node)):
+            return node or self._new_node(index)
+        return self._workloads.get(index * SLOTS_MAX + slot) or self._new_workload(index, slot)
 
     def _put(self, actor: Actor, index: int, change: Change) -> None:
         if actor.quarantined_until_ms:
@@ -209,9 +215,10 @@ class Actors:
         try:
             for index in np.flatnonzero(rows.known[: self._table.rows]).tolist():
                 self.start(self._nodes.get(index) or self._new_node(index))
-                count, base = int(rows.slot_count[index]), int(rows.slot_base[index])
-                for slot in range(base, base + count if count > 1 else base):
-                    self.start(self._workloads.get(slot) or self._new_workload(index, slot))
+                count = int(rows.slot_count[index])
+                for slot in range(count if count > 1 else 0):
+                    actor = self._workloads.get(index * SLOTS_MAX + slot)
+                    self.start(actor or self._new_workload(index, slot))
                 if self._started % _STARTED_AT_ONCE < SLOTS_MAX:
                     await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()
@@ -272,8 +279,8 @@ class Actors:
             change = inbox.popleft()
             try:
                 if isinstance(change, Said):
-                    slot = actor.slot if actor.slot >= 0 else int(self._table.row.slot_base[actor.index])
-                    self._decider.workload(slot, change)
+                    place = int(self._table.row.slot_base[actor.index]) + max(actor.slot, 0)
+                    self._decider.workload(place, change)
                 else:
                     self._decider.node(actor.index, change)
             finally:
@@ -293,7 +300,7 @@ class Actors:
         if actor.slot < 0:
             self._nodes.pop(actor.index, None)
         else:
-            self._workloads.pop(actor.slot, None)
+            self._workloads.pop(actor.index * SLOTS_MAX + actor.slot, None)
 
     # -- supervision --------------------------------------------------------------------------------
 
@@ -358,6 +365,10 @@ class Actors:
             quarantined=sum(1 for actor in self._watched if actor.quarantined_until_ms),
             folded=self._folded,
         )
+
+
+def _has_said(actor: Actor) -> bool:
+    return any(isinstance(change, Said) for change in actor.inbox or ())
 
 
 def _alike(one: Change, other: Change) -> bool:

@@ -387,6 +387,32 @@ async def test_changes_of_one_actor_are_decided_in_the_order_in_which_they_were_
         assert scene.actors.settled()
 
 
+@pytest.mark.parametrize("workloads", [1, 2])
+async def test_what_waits_to_be_decided_follows_a_row_whose_slots_move(workloads: int):
+    rows = table(2, workloads=workloads)
+    decisions = Decisions(rows)
+    slots = (1 << workloads) - 1
+    async with running(rows, decisions, begin=False) as scene:
+        for minute in range(2):
+            told = rows.apply(beat(0, T0 + minute * 60_000, plane0=0, plane1=slots, slots=slots))
+            scene.actors.tell(told.heard, told.said)
+        before = int(rows.row.slot_base[0])
+        apply_spec(rows, spec(0, workloads=workloads + 3), SECRETS)
+        base = int(rows.row.slot_base[0])
+        assert base != before
+        told = rows.apply(beat(0, T0 + 120_000, plane0=slots, plane1=0, slots=slots))
+        scene.actors.tell(told.heard, told.said)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(scene.actors.run, scene.count_slice)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert not scene.crashes
+        assert scene.actors.settled()
+        assert rows.slot.health[base : base + workloads + 3].tolist() == [2] * workloads + [0] * 3
+        assert rows.slot.turning_ms[base : base + workloads].tolist() == [T0 + 120_000] * workloads
+        assert decisions.raised["workload.down"] == workloads
+
+
 async def test_a_mass_of_rows_neither_grows_anything_nor_is_forgotten():
     rows = table(2_000, workloads=1)
     decisions = Decisions(rows)
