@@ -9,7 +9,8 @@ never from memory, so an outage of Postgres costs disk only; pages of a cycle th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -92,6 +93,7 @@ class Flusher:
         self._tell_failed = failed
         self.failures = 0
         self._first_write = True
+        self._applied = trio.Event()  # registry changes wait to be told
         self.flushed: int | None = None  # journal position up to which history has everything; None: unknown
         self.history_watermark_ms = 0
         self._watermark_ms = 0
@@ -105,13 +107,34 @@ class Flusher:
         """Flush each `live_interval_ms` until cancelled."""
         while True:
             started = trio.current_time()
-            try:
-                await self.cycle()
-            except Exception as error:  # noqa: BLE001 - told and tried again: beats must not end with a flush
-                self._fail(error)
+            await self._try(self.cycle)
             self._cycle_ms = (trio.current_time() - started) * 1_000
             left_ms = self._settings.live_interval_ms - self._cycle_ms
-            await trio.sleep(max(left_ms, min(_REST * self._live_ms, _REST_MS_MAX), 0.0) / 1_000)
+            rest_ms = max(left_ms, min(_REST * self._live_ms, _REST_MS_MAX), 0.0)
+            until = trio.current_time() + rest_ms / 1_000
+            while trio.current_time() < until:
+                await self._try(partial(self._rest, until))
+
+    def tell_registry(self) -> None:
+        """Registry changes were applied: their position is told at once, for the reply to a session waits."""
+        self._applied.set()
+
+    async def _rest(self, until: float) -> None:
+        """Wait for the next cycle, or until registry changes were applied and told by a header alone."""
+        with trio.CancelScope(deadline=until) as resting:
+            await self._applied.wait()
+            self._applied = trio.Event()
+            head = self._head(self._watermark_ms)
+            # As in a cycle: what is told a restart must know of.
+            await self._committer.wait_settled(self._journal.appended)
+        if not resting.cancelled_caught and not self._first_write:
+            await self._write_live(head, _NOTHING)
+
+    async def _try(self, step: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await step()
+        except Exception as error:  # noqa: BLE001 - told and tried again: beats must not end with a flush
+            self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         """A store answered what nobody expected (a missing migration): nothing is lost, it waits on disk."""

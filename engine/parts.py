@@ -14,12 +14,13 @@ from typing import Any, NamedTuple, Protocol
 
 from engine.actors import Actor, Actors
 from engine.clock import Clock
-from engine.committer import Background, Committer
+from engine.committer import Committer
 from engine.core.keys import MasterSecrets
 from engine.core.ports import History, LiveView, RegistryFeed
 from engine.decisions import Decisions
 from engine.flusher import Flusher, HeadSource
 from engine.gaps import Gaps
+from engine.host import Host
 from engine.intake import Intake
 from engine.journal import Files, Journal
 from engine.judge import Judge
@@ -55,7 +56,7 @@ class Surroundings(NamedTuple):
     secrets: MasterSecrets
     log: Log
     report: Callable[..., None]  # a crash, with tags
-    background: Background  # where the journal waits for the disk
+    host: Host
     udp: tuple[socket.socket, ...] = ()
     drops: Drops | None = None
     files: Files | None = None  # the journal's system calls; faults in tests
@@ -93,12 +94,12 @@ class Parts:
             now_ms=self.clock.now_ms(),
             files=around.files,
         )
-        self._join_beats(hooks, around.background)
+        self._join_beats(hooks, around.host)
         self._join_judge()
         self._join_stores(around, hooks)
         self._join_snapshots()
 
-    def _join_beats(self, hooks: Hooks, background: Background) -> None:
+    def _join_beats(self, hooks: Hooks, host: Host) -> None:
         """From the doors to the journal, the table and the actors."""
         ingest, now_ms = self._settings.ingest, self.clock.now_ms
         self.pace = Pace(rate_max=ingest.next_ms_rate_max, jitter=ingest.next_ms_jitter)
@@ -119,7 +120,7 @@ class Parts:
             self.actors,
             self.gaps,
             self._settings.journal,
-            background,
+            host,
             failed=lambda error: self._log.error("journal.failed", error=str(error), shard=self.table.shard),
         )
 
@@ -149,7 +150,7 @@ class Parts:
             self._settings.flush,
             position=self.recovered.registry_position,
             now_ms=self.clock.now_ms,
-            appended=self.committer.wake,
+            appended=self._registry_applied,
             away=lambda away: self._tell_away("registry", away),
         )
         self.flusher = Flusher(
@@ -189,6 +190,10 @@ class Parts:
             settled=self.actors.settled,
             failed=lambda error: self._log.error("snapshot.failed", error=str(error), shard=self.table.shard),
         )
+
+    def _registry_applied(self) -> None:
+        self.committer.wake()
+        self.flusher.tell_registry()
 
     def _flush_failed(self, error: BaseException) -> None:
         self._log.error("flush.failed", error=repr(error), shard=self.table.shard)

@@ -15,6 +15,7 @@ import engine.flusher
 from engine.core.ports import StoreUnavailableError
 from engine.core.records import BASE_NONE, BaseInterval, Gap
 from engine.flusher import Flusher, HeadSource
+from engine.journal_blocks import Kind
 from engine.settings import FlushSettings
 from storage.memory import MemoryWorld, memory_stores_of
 from tests.engine.rows_world import T0, spec, workload
@@ -59,6 +60,7 @@ class Flushing:
         self.plan: dict[str, Any] = {}
         self.away: list[tuple[str, bool]] = []
         self.failures: list[BaseException] = []
+        self.registry_position = 7
         self.flusher = Flusher(
             bench.table,
             bench.journal,
@@ -70,7 +72,7 @@ class Flushing:
             epoch="first",
             source=HeadSource(
                 lambda: bench.now_ms,
-                lambda: 7,
+                lambda: self.registry_position,
                 lambda: False,
                 lambda: bench.committer.undecided_from_ms,
                 lambda: bench.now_ms,
@@ -78,6 +80,11 @@ class Flushing:
             away=lambda store, away: self.away.append((store, away)),
             failed=self.failures.append,
         )
+
+    async def told(self) -> tuple[int, int]:
+        """(registry position, watermark) as the live view has them."""
+        head = (await self.live.heads())[0]
+        return head.registry_position, head.watermark_ms
 
     async def cycles(self, number: int = 1, *, apart_s: float = 10.0) -> None:
         for _ in range(number):
@@ -154,6 +161,63 @@ async def test_history_is_written_before_the_live_view_says_that_it_is_over(
         bench.beats([1], T0 + 1_000, plane0=0)
         await flush.cycles()
         assert flush.calls == ["flush", "write"]
+
+
+async def test_registry_changes_are_told_at_once_by_a_header_alone_and_not_with_the_next_cycle(
+    bench: Bench, autojump_clock: MockClock
+):
+    async with flushing(bench, live_interval_ms=10_000) as flush, trio.open_nursery() as nursery:
+        nursery.start_soon(flush.flusher.run)
+        await trio.sleep(15)
+        watermark_ms = bench.now_ms
+        assert await flush.told() == (7, watermark_ms)
+        bench.beats([1], T0 + 1_000)
+        flush.calls.clear()
+        for position in (8, 9):
+            flush.registry_position = position
+            flush.flusher.tell_registry()
+            await trio.sleep(0.01)
+            assert await flush.told() == (position, watermark_ms), "of the beat nothing is told yet"
+        assert flush.calls == ["write", "write"]
+        await trio.sleep(10)
+        assert await flush.told() == (9, T0 + 1_000)
+        nursery.cancel_scope.cancel()
+
+
+async def test_registry_changes_that_the_journal_does_not_have_yet_are_not_told(
+    bench: Bench, autojump_clock: MockClock
+):
+    async with trio.open_nursery() as nursery:
+        async with flushing(bench, live_interval_ms=10_000) as flush:  # the committer ends with this block
+            nursery.start_soon(flush.flusher.run)
+            await trio.sleep(15)
+        bench.journal.append(Kind.REGISTRY, T0, b"change")
+        flush.registry_position = 8
+        flush.flusher.tell_registry()
+        await trio.sleep(1)
+        assert (await flush.told())[0] == 7
+        nursery.start_soon(bench.committer.run)
+        bench.committer.wake()
+        await trio.sleep(1)
+        assert (await flush.told())[0] == 8
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_odd_answer_to_such_a_header_does_not_end_the_flusher(
+    bench: Bench, autojump_clock: MockClock
+):
+    async with flushing(bench, live_interval_ms=10_000) as flush, trio.open_nursery() as nursery:
+        nursery.start_soon(flush.flusher.run)
+        await trio.sleep(15)
+        flush.plan["write"] = LookupError("a script that nobody knows")
+        flush.flusher.tell_registry()
+        await trio.sleep(1)
+        assert [type(error) for error in flush.failures] == [LookupError]
+        del flush.plan["write"]
+        flush.registry_position = 8
+        await trio.sleep(30)
+        assert (await flush.told())[0] == 8
+        nursery.cancel_scope.cancel()
 
 
 async def test_in_no_order_of_reading_is_a_closed_row_missed(bench: Bench, autojump_clock: MockClock):
