@@ -14,7 +14,7 @@ from collections.abc import Callable
 from errno import ENOSPC
 from functools import partial
 from time import monotonic
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from engine.core.beats import BEAT_DTYPE, joined
 from engine.core.records import Gap
 from engine.decisions import Decisions
 from engine.gaps import Gaps
+from engine.host import Host
 from engine.intake import Intake
 from engine.journal import Journal
 from engine.journal_blocks import Kind
@@ -43,18 +44,6 @@ class CommitterStatistics(NamedTuple):
     in_flight_beats: int
     commit_ms_last: float
     commit_ms_max: float
-
-
-class Background(Protocol):
-    """A thread for what blocks. All is asked and answered on the one thread of the loops."""
-
-    def run(self, work: Callable[[], None], done: Callable[[BaseException | None], None]) -> None:
-        """Do the work, one after the other, then say `done`, with what it raised."""
-        ...
-
-    def soon(self, callback: Callable[[], None]) -> None:
-        """Call back in the loop's next turn."""
-        ...
 
 
 class Commit(NamedTuple):
@@ -77,7 +66,7 @@ class Committer:
         actors: Actors,
         gaps: Gaps,
         settings: JournalSettings,
-        background: Background,
+        host: Host,
         *,
         failed: Callable[[OSError], None],
     ) -> None:
@@ -87,11 +76,11 @@ class Committer:
         self._actors = actors
         self._gaps = gaps
         self._settings = settings
-        self._background = background
+        self._host = host
         self._failed = failed
         self._running = False  # commits begin by themselves
         self._asked = False  # and the next is about to
-        self._flying = False  # one is with the background
+        self._flying = False  # one is on its way to the disk
         self._crash: BaseException | None = None  # ends the shard
         self._trouble = Pulse()  # the last commit failed
         self._landed = Pulse()
@@ -107,7 +96,7 @@ class Committer:
         """There is something to commit. From either loop; what else comes in this turn goes with it."""
         if self._running and not self._asked:
             self._asked = True
-            self._background.soon(self._woken)
+            self._host.soon(self._woken)
 
     async def run(self) -> None:
         """Commit until cancelled, but bring to its end what has begun; `finish` commits the rest."""
@@ -160,7 +149,7 @@ class Committer:
                 commit = self.begin()
                 self._flying = True
                 done = partial(self._land, commit, monotonic())
-                self._background.run(partial(self._journal.commit, commit.blocks), done)
+                self._host.in_thread(partial(self._journal.commit, commit.blocks), done)
         except BaseException as error:  # noqa: BLE001 - raised by `run`: here it would end a callback only
             self._crashed(error)
 

@@ -15,8 +15,10 @@ import trio
 
 from engine import mmsg
 from engine.core.timing import STALL_MS
+from engine.host import Host
 from engine.intake import Foreign, Intake
 from engine.mmsg import DatagramBatches
+from engine.pulse import Pulse
 
 _READ_EVERY_S = 0.2  # an idle socket is read this often, so that a stall is told from silence
 
@@ -38,12 +40,14 @@ class UdpListener:
         sock: socket.socket,
         intake: Intake,
         *,
+        host: Host,
         now_ms: Callable[[], int],
         foreign: Foreign,
         stalled: Callable[[int, int], None],
         batch_max: int,
     ) -> None:
         self._socket = sock
+        self._host = host
         self._batches: DatagramBatches = mmsg.batches(sock, batch_max=batch_max)
         self._intake = intake
         self._now_ms = now_ms
@@ -52,6 +56,8 @@ class UdpListener:
         self._batch_max = batch_max
         self.read_ms = 0  # the last reading
         self.drained_ms = 0  # the last reading that left the queue empty
+        self._crash: BaseException | None = None  # ends the shard
+        self._trouble = Pulse()
         self._datagrams = self._readings = self._largest = self._sent = self._lost = 0
 
     def begin(self, now_ms: int) -> None:
@@ -59,12 +65,24 @@ class UdpListener:
         self.read_ms = now_ms
 
     async def run(self) -> None:
-        """Read until cancelled."""
-        while True:
-            with trio.move_on_after(_READ_EVERY_S):
-                await trio.lowlevel.wait_readable(self._socket)
-            while not self.read():
-                await trio.lowlevel.checkpoint()
+        """Read until cancelled: on the host loop whenever something came, and now and then all the same."""
+        forget = self._host.when_readable(self._socket, self._readable)
+        try:
+            while self._crash is None:
+                with trio.move_on_after(_READ_EVERY_S):
+                    await self._trouble.wait()
+                self._readable()
+            raise self._crash
+        finally:
+            forget()
+
+    def _readable(self) -> None:
+        if self._crash is None:
+            try:
+                self.read()  # what it leaves brings us here again in the next turn
+            except BaseException as error:  # noqa: BLE001 - raised by `run`: here it would end a callback only
+                self._crash = error
+                self._trouble.give()
 
     def read(self) -> bool:
         """Take what is queued, up to one batch; whether that emptied the queue."""

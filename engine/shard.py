@@ -151,6 +151,7 @@ class Shard:
             listener = UdpListener(
                 sock,
                 self.intake,
+                host=self._around.host,
                 now_ms=self.clock.now_ms,
                 foreign=self._take_foreign,
                 stalled=self._stalled if not self.listeners else lambda _from, _to: None,

@@ -25,7 +25,7 @@ from engine.settings import EngineSettings
 from engine.shard import Shard
 from engine.sockets import DropCounter
 from np1.codec import FRAME_BYTES
-from storage.bridge import HostThread, await_host
+from storage.bridge import Host, await_host
 from storage.metrics_http import new_registry, serve_metrics
 from storage.observe import capture
 from storage.open import open_stores
@@ -56,7 +56,7 @@ async def serve(
     journals = data_dir / "journal"
     await _take_over_other_count(journals, settings, shard, secrets)
     async with open_stores(database, redis) as stores, trio.open_nursery() as nursery:
-        background = HostThread("journal")
+        host_loop = Host("journal")
         around = Surroundings(
             registry=stores.registry,
             history=stores.history,
@@ -64,7 +64,7 @@ async def serve(
             secrets=secrets,
             log=structlog.get_logger(),
             report=capture,
-            background=background,
+            host=host_loop,
             udp=udp,
             drops=DropCounter(udp) if udp else None,
         )
@@ -86,7 +86,7 @@ async def serve(
             listening=lambda: listening(f"shard {shard}: metrics on http://{host}:{port}/metrics"),
             stop=stop,
         )
-        background.close()
+        host_loop.close()
         nursery.cancel_scope.cancel()
 
 

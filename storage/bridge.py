@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from queue import Queue
@@ -21,7 +22,7 @@ import uvloop
 T = TypeVar("T")
 
 CANCEL_AGAIN_S = 1.0
-ASKED_MAX = 16  # calls that wait for a `HostThread`; more is a fault of the caller
+ASKED_MAX = 16  # calls that wait for a `Host`; more is a fault of the caller
 
 
 class HostCancelledError(Exception):
@@ -90,8 +91,8 @@ async def await_host(async_fn: Callable[..., Coroutine[Any, Any, T]], *args: obj
     raise HostCancelledError(f"{getattr(async_fn, '__qualname__', async_fn)} was cancelled by the host loop")
 
 
-class HostThread:
-    """One thread for what blocks, asked and answered on the host loop (`engine.committer.Background`).
+class Host:
+    """The host loop for the engine (`engine.host.Host`), with one thread for what blocks.
 
     For what happens hundreds of times a second: handing over costs a third of what it does with
     `trio.to_thread` here, because nothing of trio is woken. Make it on the loop's thread; `close` it once
@@ -105,13 +106,21 @@ class HostThread:
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
-    def run(self, work: Callable[[], None], done: Callable[[BaseException | None], None]) -> None:
+    def in_thread(self, work: Callable[[], None], done: Callable[[BaseException | None], None]) -> None:
         """Do the work, one after the other, then say `done` on the loop, with what it raised. queue.Full."""
         self._asked.put_nowait((work, done))
 
     def soon(self, callback: Callable[[], None]) -> None:
         """Call back in the loop's next turn."""
         self._loop.call_soon(callback)
+
+    def when_readable(self, sock: socket.socket, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back whenever something lies in the socket, until the returned function is called."""
+        self._loop.add_reader(sock, callback)
+        return lambda: self._forget(sock)
+
+    def _forget(self, sock: socket.socket) -> None:
+        self._loop.remove_reader(sock)
 
     def close(self) -> None:
         """End the thread once everything asked is done."""

@@ -40,7 +40,7 @@ from engine.parts import Surroundings
 from engine.settings import EngineSettings
 from engine.shard import Shard
 from engine.sockets import DropCounter
-from storage.bridge import HostThread, await_host, run_on_uvloop
+from storage.bridge import Host, await_host, run_on_uvloop
 from storage.open import open_stores
 from storage.settings import DatabaseSettings, RedisSettings
 
@@ -183,7 +183,7 @@ async def _main(options: Options) -> int:
                 secrets=SECRETS,
                 log=structlog.get_logger(),
                 report=_report,
-                background=HostThread("journal"),
+                host=Host("journal"),
                 udp=udp,
                 drops=DropCounter(udp) if udp else None,
             ),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -130,7 +131,7 @@ class Bench:
             actors,
             self.gaps,
             journal or JournalSettings(),
-            TrioBackground(),
+            TrioHost(),
             failed=self.failures.append,
         )
         self.phases: list[str] = []
@@ -343,7 +344,7 @@ class Life:
             secrets=SECRETS,
             log=self.log,
             report=lambda error, **_tags: self.reported.append(error),
-            background=TrioBackground(),
+            host=TrioHost(),
             files=self.files,
         )
         return Shard(
@@ -372,10 +373,10 @@ class Life:
         return [event for event in self.world.events if not kinds or event.kind in kinds]
 
 
-class TrioBackground:
-    """`storage.bridge.HostThread` on plain trio, in trio's own worker threads."""
+class TrioHost:
+    """`storage.bridge.Host` on plain trio, in trio's own worker threads."""
 
-    def run(self, work: Callable[[], None], done: Callable[[BaseException | None], None]) -> None:
+    def in_thread(self, work: Callable[[], None], done: Callable[[BaseException | None], None]) -> None:
         trio.lowlevel.spawn_system_task(self._run, work, done)
 
     def soon(self, callback: Callable[[], None]) -> None:
@@ -388,6 +389,19 @@ class TrioBackground:
         except Exception as raised:  # noqa: BLE001 - `done` is told
             error = raised
         done(error)
+
+    def when_readable(self, sock: socket.socket, callback: Callable[[], None]) -> Callable[[], None]:
+        watching = trio.CancelScope()
+        trio.lowlevel.spawn_system_task(self._watch, watching, sock, callback)
+        return watching.cancel
+
+    async def _watch(
+        self, watching: trio.CancelScope, sock: socket.socket, callback: Callable[[], None]
+    ) -> None:
+        with watching:
+            while True:
+                await trio.lowlevel.wait_readable(sock)
+                callback()
 
 
 def run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

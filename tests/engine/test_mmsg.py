@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import trio
 
 from engine import mmsg
 from engine.listener_udp import UdpListener, drained_ms
 from engine.mmsg import PlainSocketBatches, SystemBatches
+from tests.engine.shard_world import TrioHost
 
 WAYS = [
     pytest.param(
@@ -188,6 +190,7 @@ class Door:
         self.listener = UdpListener(
             sock,
             intake,
+            host=TrioHost(),
             now_ms=lambda: self.now_ms,
             foreign=lambda _frames, _names, _t_ms: None,
             stalled=lambda from_ms, to_ms: self.stalls.append((from_ms, to_ms)),
@@ -225,3 +228,34 @@ def test_of_several_sockets_the_one_emptied_longest_ago_counts(opened: Any):
         door.listener.begin(at)
         door.listener.read()
     assert drained_ms([door.listener for door in doors]) == 5_000
+
+
+async def test_what_comes_is_read_at_once_and_an_idle_socket_now_and_then(opened: Any):
+    sock, client = opened(), opened()
+    door = Door(sock)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(door.listener.run)
+        for number in range(3):
+            client.sendto(bytes(48), sock.getsockname())
+            with trio.fail_after(5):
+                while sum(count for count, _ in door.taken.batches) <= number:  # noqa: ASYNC110
+                    await trio.sleep(0.001)
+        door.now_ms = 5_000
+        with trio.fail_after(5):
+            while door.listener.read_ms < 5_000:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert door.stalls == [(1_000, 5_000)]
+
+
+async def test_a_fault_of_ours_in_a_reading_ends_the_listener_and_no_callback_keeps_it_to_itself(opened: Any):
+    sock, client = opened(), opened()
+    door = Door(sock)
+
+    def broken(*_args: Any, **_options: Any) -> None:
+        raise AssertionError("planted")
+
+    door.taken.take_datagrams = broken  # type: ignore[method-assign]
+    client.sendto(bytes(48), sock.getsockname())
+    with trio.fail_after(5), pytest.raises(AssertionError, match="planted"):
+        await door.listener.run()

@@ -28,7 +28,7 @@ from engine.shard import Shard
 from np1.codec import CREDITING, FRAME_BYTES, Ack, Beat, decode_ack, encode_beat
 from storage.memory import MemoryWorld, memory_stores_of
 from tests.e2e.api import now_ms
-from tests.engine.shard_world import TrioBackground
+from tests.engine.shard_world import TrioHost
 
 INTERVAL_MS = 1_000
 TTL_MS = 1_500
@@ -141,7 +141,7 @@ class ShardWorld:
                 secrets=SECRETS,
                 log=structlog.get_logger(),
                 report=lambda error, **_: None,
-                background=TrioBackground(),
+                host=TrioHost(),
                 udp=(self._server,),
                 files=self.files,
             ),

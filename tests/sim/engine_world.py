@@ -34,7 +34,7 @@ from engine.settings import IngestSettings, JournalSettings, LivenessSettings
 from engine.table import Table
 from engine.windows import Windows
 from np1.codec import FLAG_NO_ACK, FLAG_STOPPING, Beat, Code, encode_beat
-from tests.engine.shard_world import TrioBackground
+from tests.engine.shard_world import TrioHost
 from tests.sim import history as told
 from tests.sim.observed import Ack, BaseRow, OpenRow, Verdict
 from tests.sim.registry_world import RegistryWorld
@@ -157,7 +157,7 @@ class Engine:
             actors,
             self.gaps,
             JournalSettings(),
-            TrioBackground(),
+            TrioHost(),
             failed=lambda _error: None,
         )
         self.judge = Judge(

@@ -22,8 +22,8 @@ import trio
 import uvloop
 
 from storage.bridge import (
+    Host,
     HostCancelledError,
-    HostThread,
     await_host,
     end_tasks,
     is_closed_transport,
@@ -56,12 +56,12 @@ def test_a_loop_set_before_is_not_used():
         stock.close()
 
 
-def test_a_host_thread_works_in_order_elsewhere_and_answers_here_with_what_was_raised():
+def test_the_hosts_thread_works_in_order_elsewhere_and_answers_here_with_what_was_raised():
     worked: list[int] = []
     told: list[tuple[int, str | None]] = []
 
     async def main() -> int:
-        background, over = HostThread("test"), trio.Event()
+        background, over = Host("test"), trio.Event()
         token = trio.lowlevel.current_trio_token()
 
         def work(number: int) -> None:
@@ -77,7 +77,7 @@ def test_a_host_thread_works_in_order_elsewhere_and_answers_here_with_what_was_r
                 token.run_sync_soon(over.set)
 
         for number in range(3):
-            background.run(partial(work, number), partial(done, number))
+            background.in_thread(partial(work, number), partial(done, number))
         assert worked == [] or told == [], "answers come in a later turn"
         await over.wait()
         background.close()
