@@ -184,10 +184,10 @@ class Decisions:
             )
         )
 
-    def installation_event(self, kind: str, since_ms: int, detail: str) -> None:
-        """An event of the shard itself, for the operator of the installation."""
+    def installation_event(self, kind: str, since_ms: int, detail: str, *, about: str = "") -> None:
+        """An event for the operator of the installation: of the shard, unless `about` names another id."""
         self.raised[kind] += 1
-        subject = f"shard-{self.table.shard}"
+        subject = about or f"shard-{self.table.shard}"
         self._events.append(
             Event(
                 event_id=event_id(kind, subject, since_ms),

@@ -23,6 +23,7 @@ from engine.journal_blocks import Kind, Tick
 from engine.listener_udp import UdpListener, drained_ms
 from engine.parts import Drops, Hooks, Parts, Surroundings
 from engine.recovery import Recovered
+from engine.rows import node_id, workload_id
 from engine.settings import EngineSettings
 
 _TICK_S = 1.0
@@ -69,9 +70,16 @@ class Shard:
         self._log.error("actor.crashed", actor=repr(actor), error=repr(error), quarantined=aside)
         self._around.report(error, shard=str(self.number), actor=repr(actor))
         if aside:
-            detail = f"{actor!r} kept crashing: {error!r}"
-            self.decisions.installation_event("actor.quarantined", self.clock.now_ms(), detail)
+            whom = self._id_of(actor)
+            detail = f"{actor!r}, {whom}, kept crashing: {error!r}"
+            self.decisions.installation_event("actor.quarantined", self.clock.now_ms(), detail, about=whom)
         self.judge.look_again(actor.index)
+
+    def _id_of(self, actor: Actor) -> str:
+        """The node's or the workload's."""
+        if actor.slot < 0:
+            return node_id(self.table, actor.index)
+        return workload_id(self.table, int(self.table.row.slot_base[actor.index]) + actor.slot)
 
     def _drop_foreign(self, frames: Any, names: Any, t_ms: int) -> None:
         self.intake.rejected["row"] += len(frames)

@@ -11,7 +11,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from engine.core.records import event_id
 from engine.journal_blocks import Kind, read
+from engine.rows import node_id
 from engine.settings import (
     EngineSettings,
     FlushSettings,
@@ -346,6 +348,26 @@ async def test_an_actor_that_keeps_crashing_is_reported_once_and_let_out_after_i
         assert (await states(life, 3))[1] == "up"
         assert shard.actors.statistics().quarantined == 0
         assert not shard.actors._nodes
+
+
+async def test_two_actors_set_aside_in_one_millisecond_are_two_events(life: Life, autojump_clock: MockClock):
+    def node(_index: int, _change: Any) -> int:
+        raise ValueError("poisoned")
+
+    await life.add_nodes(3)
+    settings = msgspec.structs.replace(FAST, liveness=LivenessSettings(restart_intensity=0))
+    async with life.serving(settings) as shard:
+        shard.decisions.node = node
+        await life.tell(shard, 0, 1, 2)
+        await trio.sleep(5)
+        nodes = {node_id(shard.table, index) for index in range(3)}
+    told = life.events("actor.quarantined")
+    assert len(told) == 3
+    (at_ms,) = {event.since_ms for event in told}
+    assert {event.event_id for event in told} == {
+        event_id("actor.quarantined", node, at_ms) for node in nodes
+    }
+    assert {event.detail.split(", ")[1] for event in told} == nodes
 
 
 async def test_kernel_drops_become_a_gap_that_holds_back_no_verdict(life: Life, autojump_clock: MockClock):
