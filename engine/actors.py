@@ -344,10 +344,9 @@ class Actors:
                 self._forget(actor)  # one that is queued forgets itself when it has run
         return released
 
-    def quarantined(self, index: int) -> bool:
-        """Whether the row's node actor is set aside: the row is not judged then."""
-        actor = self._nodes.get(index)
-        return actor is not None and actor.quarantined_until_ms > 0
+    def set_aside(self) -> list[int]:
+        """Rows whose node's actor is set aside: they are not judged; their beats are still credited."""
+        return [each.index for each in self._watched if each.slot < 0 and each.quarantined_until_ms]
 
     def settled(self) -> bool:
         """Whether every change that was told has been decided."""

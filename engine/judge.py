@@ -19,7 +19,7 @@ from engine.columns import NEVER, RETIRED
 from engine.core.breaker import Breaker, Phase, Silence, allowance, step_breaker
 from engine.core.compose import down_since
 from engine.core.records import Gap
-from engine.core.step import DOWN, MAINTENANCE, SUSPECT, UP, Silent
+from engine.core.step import DOWN, MAINTENANCE, SUSPECT, UP, Heard, Silent
 from engine.core.timing import interval_of_ttl
 from engine.decisions import Decisions
 from engine.gaps import Gaps
@@ -32,6 +32,7 @@ from engine.windows import Windows
 Array = npt.NDArray[Any]
 
 _LOOK_AGAIN_MS = 250  # a row held back by the breaker is looked at again after this
+_ASIDE_AGAIN_MS = 1_000  # and one whose actor is set aside after this
 _CANARY = 2
 
 
@@ -120,12 +121,16 @@ class Judge:
         )
         deadline = np.where(allowed != 0, silence_from + allowed, NEVER)
         late = deadline <= judged_ms
-        # Of a retired row, or inside a window, nobody is judged; what the last beat vouched for still ends.
-        unjudged = (rows.refused[found] == RETIRED) | (state == MAINTENANCE)
+        # Of a retired row, inside a window, or while its actor is set aside nobody is judged; what the last
+        # beat vouched for still ends.
+        aside = np.isin(found, self._actors.set_aside())
+        unjudged = (rows.refused[found] == RETIRED) | (state == MAINTENANCE) | aside
         lapsed = unjudged & (rows.last_t_ms[found] + ttl <= judged_ms)
         if lapsed.any():
             self._table.close_silent(found[lapsed])
-        deadline[unjudged] = np.where(lapsed, NEVER, rows.last_t_ms[found] + ttl)[unjudged]
+        # No beat moves the deadline of one that is set aside: its next silence is looked for.
+        then = np.where(aside, judged_ms + _ASIDE_AGAIN_MS, NEVER)
+        deadline[unjudged] = np.where(lapsed, then, rows.last_t_ms[found] + ttl)[unjudged]
         late &= ~unjudged
         rows.deadline_ms[found[~late]] = deadline[~late]
         overdue: Array = found[late]
@@ -172,6 +177,15 @@ class Judge:
         """A row's change was lost with its actor: let the next pass see the row afresh."""
         self._table.row.deadline_ms[index] = self.judged_ms
         self._table.row.hot[index] = 1
+
+    def let_in(self, index: int) -> None:
+        """The row's actor is no longer set aside: tell it of what it missed, and judge it again."""
+        rows = self._table.row
+        last_t = int(rows.last_t_ms[index])
+        if last_t > rows.since_ms[index]:
+            missed = Heard(last_t, int(rows.ttl_ms[index]), bool(rows.stopped[index]))
+            self._actors.tell([(index, missed)], ())
+        self.look_again(index)
 
     def _step_breaker(self, judged_ms: int, due: Array) -> None:
         rows, count = self._table.row, self._table.rows

@@ -202,7 +202,7 @@ class Shard:
             if not self.committer.short_of_disk:  # a tick says that beats could be taken
                 self._journal_tick(last=False)
             for index in self.actors.forgive(now_ms):
-                self.judge.look_again(index)
+                self.judge.let_in(index)
             rows = self.table.row.state[: self.table.rows]
             self.pace.follow(int(((rows == UP) | (rows == SUSPECT)).sum()))
             self._check_disk()

@@ -75,12 +75,17 @@ class AtOnce:
 
     def __init__(self, table: Table, decisions: Decisions) -> None:
         self._table, self._decisions = table, decisions
+        self.aside: list[int] = []  # rows whose changes are lost
+
+    def set_aside(self) -> list[int]:
+        return self.aside
 
     def tell(self, heard: Iterable[tuple[int, Any]], said: Iterable[tuple[int, Any]]) -> None:
         touched = set()
         for index, change in heard:
-            self._decisions.node(index, change)
-            touched.add(index)
+            if index not in self.aside:
+                self._decisions.node(index, change)
+                touched.add(index)
         for slot, spoken in said:
             self._decisions.workload(slot, spoken)
             touched.add(int(self._table.slot.row_index[slot]))
@@ -123,6 +128,7 @@ class Bench:
         self.ingest = ingest or IngestSettings()
         self.intake = Intake(self.table, self.pace, self.ingest, now_ms=self._now, wake=self._wake)
         actors: Any = AtOnce(self.table, self.decisions)
+        self.actors = actors
         self.failures: list[OSError] = []
         self.committer = Committer(
             self.intake,

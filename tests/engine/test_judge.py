@@ -325,6 +325,57 @@ def test_of_a_canary_nobody_is_told(tmp_path: Path):
     assert told(bench) == [("node.down", TTL)]
 
 
+def test_a_row_whose_actor_is_set_aside_is_not_judged_but_what_it_vouched_for_ends(tmp_path: Path):
+    bench = bench_of(tmp_path, 2)
+    bench.actors.aside = [0]
+    bench.table.row.hot[0] = 1  # as a crash leaves it
+    look(bench, TTL)
+    look(bench, TTL + 1_000)
+    assert len(intervals_in(tmp_path)) == 2
+    bench.beats([0], T0 + 200_000, plane0=1)
+    for at in range(201_000, 200_000 + 20 * INTERVAL, 500):
+        bench.look(T0 + at)
+    bench.commit()
+    assert bench.states() == [UP, LOST]
+    vouched = {(row[3] - T0, row[4] - T0) for row in intervals_in(tmp_path)}
+    assert vouched == {(0, TTL), (200_000, 200_000 + TTL)}, "all is in history before its hour is over"
+    assert told(bench) == [("node.down", TTL)]
+    bench.actors.aside = []
+    bench.judge.let_in(0)
+    assert look(bench, 200_000 + 20 * INTERVAL) == [LOST, LOST]
+    assert told(bench) == [("node.down", TTL), ("node.down", 200_000 + TTL)]
+
+
+@pytest.mark.parametrize(
+    ("before", "stopping", "after", "expected"),
+    [
+        (DOWN, False, UP, "node.up"),
+        (UP, True, STOPPED, "node.stopped"),
+        (UP, False, UP, None),
+        (DOWN, None, DOWN, None),
+    ],
+)
+def test_one_that_is_let_in_again_hears_of_the_beats_it_missed(
+    tmp_path: Path, before: int, stopping: bool | None, after: int, expected: str | None
+):
+    bench = bench_of(tmp_path, 1)
+    at = 30_000
+    if before == DOWN:
+        at = 3 * INTERVAL + 1_000
+        look(bench, TTL)
+        look(bench, 3 * INTERVAL)
+    bench.actors.aside = [0]
+    bench.table.row.hot[0] = 1
+    if stopping is not None:
+        bench.beats([0], T0 + at, plane0=1, flags=FLAG_STOPPING if stopping else 0)
+    assert bench.states() == [before]
+    bench.actors.aside = []
+    bench.judge.let_in(0)
+    assert look(bench, at + 1_000) == [after]
+    down = [("node.down", TTL)] if before == DOWN else []
+    assert told(bench) == down + ([(expected, at)] if expected else [])
+
+
 def test_a_row_whose_change_was_lost_is_looked_at_again(tmp_path: Path):
     bench = bench_of(tmp_path, 2)
     look(bench, TTL)

@@ -86,6 +86,9 @@ class ActorsAtOnce:
     def __init__(self, table: Table, decisions: Decisions) -> None:
         self._table, self._decisions = table, decisions
 
+    def set_aside(self) -> list[int]:
+        return []
+
     def tell(self, heard: Iterable[tuple[int, Any]], said: Iterable[tuple[int, Any]]) -> None:
         touched = set()
         for index, change in heard:
