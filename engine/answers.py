@@ -48,6 +48,12 @@ class Waiting(NamedTuple):
     datagrams: bool = False  # NO_ACK is heeded
 
 
+def nobody_asks(group: list[Waiting], beats: Array, codes: Array) -> bool:
+    """Whether there is no one to tell: all are quiet datagrams whose beats went well."""
+    datagrams = all(waiting.datagrams for waiting in group)
+    return datagrams and bool(((beats["flags"] & FLAG_NO_ACK != 0) & (codes <= Code.EARLY)).all())
+
+
 def tell(
     hasher: Siphasher, group: list[Waiting], beats: Array, codes: Array, t_ms: Array, next_ms: Array
 ) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from engine.answers import Keys, Outcome, Waiting, tell
+from engine.answers import Keys, Outcome, Waiting, nobody_asks, tell
 from engine.core.acks import build_acks
 from engine.core.beats import joined
 from engine.core.siphash import Siphasher
@@ -304,11 +304,13 @@ class Intake:
         self._answer(group, beats, np.full(len(beats), Code.BUSY, np.uint8), beats["t_ms"])
 
     def _answer(self, group: list[Waiting], beats: Array, codes: Array, t_ms: Array) -> None:
+        self._count(codes)
+        if nobody_asks(group, beats, codes):
+            return
         index = (beats["row"] // self.table.shards).astype(np.int64)
         next_ms = self.pace.next_ms(self.table.row.interval_ms[index])
         next_ms[codes == Code.BUSY] = self._settings.busy_retry_ms
         tell(self._hasher, group, beats, codes, t_ms, next_ms)
-        self._count(codes)
 
     def _count(self, codes: Array) -> None:
         for code, number in enumerate(np.bincount(codes)):

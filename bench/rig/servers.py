@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
+import redis
 import trio
 
 from storage.bridge import run_on_uvloop
@@ -34,6 +36,18 @@ def valkey() -> Iterator[Running]:
     """An empty Valkey."""
     with _folder() as folder, _running(ValkeyServer(folder)) as server:
         yield server
+
+
+def tcp_port(store: Running) -> int:
+    """Let a Valkey listen on loopback, too; where. Again: the same port."""
+    with redis.Redis(unix_socket_path=store.socket_path, decode_responses=True) as client:
+        port = int(client.config_get("port")["port"])
+        if not port:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+            client.config_set("port", port)
+    return port
 
 
 @contextmanager
