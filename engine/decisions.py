@@ -141,8 +141,9 @@ class Decisions:
         rows = self.table.row
         base, count = int(rows.slot_base[index]), int(rows.slot_count[index])
         rows.counting[index] = self.table.slot.turning_ms[base : base + count].any()
-        # Not UP; or people wait to be told that it is back.
-        rows.hot[index] = rows.state[index] != UP or int(rows.before_window[index]) in FALLEN
+        # Not UP; or people wait to be told that it is back; or its newest session has not been heard.
+        waits = rows.state[index] != UP or int(rows.before_window[index]) in FALLEN
+        rows.hot[index] = waits or self.table.session_unheard(index)
 
     def _raise_node(self, index: int, raised: Raised) -> None:
         if self.table.row.check[index] == _CANARY:

@@ -91,6 +91,13 @@ class Entries:
             self._mark()
         self.rows = max(self.rows, rows)
 
+    def session_unheard(self, index: int) -> bool:
+        """Whether no beat of the row's newest session has been credited yet."""
+        sessions, entry = self.generation, 2 * index
+        if not sessions.newest[entry]:
+            entry += 1
+        return bool(sessions.newest[entry] and sessions.live[entry] >= 0 and not sessions.heard[entry])
+
     def take_slots(self, count: int) -> int:
         """A fresh run of slot entries; its first index."""
         base = self.slots

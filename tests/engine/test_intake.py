@@ -259,6 +259,19 @@ def test_unknown_ids_are_answered_resync_when_nothing_above_it_applies(bench: Be
     assert late.code == Code.REKEY
 
 
+def test_the_row_tells_its_newest_session_although_the_older_one_still_spoke_after_it_was_opened(
+    bench: Bench,
+):
+    bench.beats([0, 1], T0)
+    newer = session(2, opened_ms=T0 + 1_000)
+    bench.learn(*(spec(row, current=newer, previous=session(1)) for row in (0, 1)))
+    bench.beats([0], T0 + 20_000, plane0=0b01)
+    bench.beats([0], T0 + 40_000, plane0=0b11)
+    bench.beats([0, 1], T0 + 60_000, generation=2)
+    assert bench.table.row.generation[:2].tolist() == [2, 2]
+    assert bench.table.row.hot[:2].tolist() == [0, 0], "the rest need not be told"
+
+
 def test_a_generation_that_is_gone_is_told_without_a_commit(bench: Bench):
     bench.learn(spec(1, revoked=True), spec(2, current=session(expires_ms=T0)))
     gone = [plain(1), plain(2), plain(9), plain(0, generation=7), plain(0, generation=3, capability=True)]
