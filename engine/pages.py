@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from engine.columns import Columns
 from engine.core.liveview import ROW_DTYPE, SLOT_DTYPE
+from engine.core.ports import Page
 from engine.entries import DIRTY_ROWS, DIRTY_SLOTS, Entries
 
 Array = npt.NDArray[Any]
-Pages = list[tuple[int, bytes]]  # (byte offset, bytes)
+Pages = list[Page]
 
 # A page costs what some kilobytes cost: so many clean marks between two dirty ones go along.
 _CLEAN_MARKS_MAX = 3
@@ -82,7 +83,7 @@ def _pages(marks: Array, per_mark: int, used: int, records_of: Callable[[Array],
     cuts = np.concatenate(([0], np.cumsum(lengths)))
     records = records_of(np.arange(cuts[-1]) + np.repeat(starts - cuts[:-1], lengths))
     size = records.dtype.itemsize
-    data = records.tobytes()
+    data = records.view(np.uint8).data  # not copied again: it may be all of the table
     cuts *= size
     return [
         (offset, data[start:end])

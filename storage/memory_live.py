@@ -9,7 +9,7 @@ import msgspec
 import trio
 
 from engine.core.liveview import ROW_BYTES, decode, slot_range
-from engine.core.ports import StoreUnavailableError
+from engine.core.ports import Page, StoreUnavailableError
 from engine.core.records import Event, LiveNode, ShardHead
 from storage.hint import Hint
 from storage.memory_world import MemoryWorld
@@ -38,8 +38,8 @@ class MemoryLiveView:
         self,
         head: ShardHead,
         *,
-        rows: Sequence[tuple[int, bytes]],
-        slots: Sequence[tuple[int, bytes]],
+        rows: Sequence[Page],
+        slots: Sequence[Page],
     ) -> bool:
         await self._enter()
         view = self.shards.get(head.shard)

@@ -21,7 +21,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from engine.core.liveview import ROW_BYTES, ROW_DTYPE, SLOT_BYTES, decode
-from engine.core.ports import StoreUnavailableError
+from engine.core.ports import Page, StoreUnavailableError
 from engine.core.records import Event, LiveNode, ShardHead
 from storage.bridge import await_host, end_tasks, is_closed_transport
 from storage.hint import Hint
@@ -114,8 +114,8 @@ class RedisLiveView:
         self,
         head: ShardHead,
         *,
-        rows: Sequence[tuple[int, bytes]],
-        slots: Sequence[tuple[int, bytes]],
+        rows: Sequence[Page],
+        slots: Sequence[Page],
     ) -> bool:
         arguments = [head.epoch, msgspec.json.encode(head), *_packed(rows), *_packed(slots)]
         return bool(await self._call(lambda: self._write(keys=self._keys(head.shard), args=arguments)))
@@ -278,6 +278,6 @@ def _head(text: bytes) -> ShardHead:
     return msgspec.json.decode(text, type=ShardHead)
 
 
-def _packed(pages: Sequence[tuple[int, bytes]]) -> tuple[bytes, bytes]:
+def _packed(pages: Sequence[Page]) -> tuple[bytes, bytes]:
     places = [number for offset, page in pages for number in (offset, len(page))]
     return struct.pack(f"<{len(places)}I", *places), b"".join([page for _, page in pages])

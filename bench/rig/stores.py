@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 
 import trio
 
+from engine.core.ports import Page
 from engine.core.records import Event, FlushBatch, RowSpec, ShardHead
 
 POSITION = 1  # of the registry, for ever
@@ -63,9 +64,7 @@ class CountingLiveView:
     def __init__(self) -> None:
         self.bytes_taken = 0
 
-    async def write(
-        self, head: ShardHead, *, rows: Sequence[tuple[int, bytes]], slots: Sequence[tuple[int, bytes]]
-    ) -> bool:
+    async def write(self, head: ShardHead, *, rows: Sequence[Page], slots: Sequence[Page]) -> bool:
         await trio.lowlevel.checkpoint()
         self.bytes_taken += sum(len(page) for pages in (rows, slots) for _, page in pages)
         return True

@@ -92,6 +92,9 @@ class History(Protocol):
         ...
 
 
+Page = tuple[int, bytes | memoryview]  # byte offset in an array of the live view, whole records
+
+
 class LiveView(Protocol):
     """The packed live view (engine/core/liveview.py) and the hint that new events are there."""
 
@@ -99,8 +102,8 @@ class LiveView(Protocol):
         self,
         head: ShardHead,
         *,
-        rows: Sequence[tuple[int, bytes]],
-        slots: Sequence[tuple[int, bytes]],
+        rows: Sequence[Page],
+        slots: Sequence[Page],
     ) -> bool:
         """Write pages (byte offset, bytes) and the header at once, atomically.
 
