@@ -114,11 +114,16 @@ def engine(*, shard: int, udp_fd: str, http_fd: int | None, **how: Any) -> None:
 def web(**how: Any) -> None:
     """Run the web API."""
     from web.main import serve as run
+    from web.main import spare_collector
 
     config = _process_config(how)
     observe(config, "web")
 
     async def live(stop: trio.Event, listening: Listening) -> None:
+        def ready(url: str) -> None:
+            spare_collector()
+            listening(url)
+
         await run(
             settings=config.web,
             database=config.database,
@@ -126,7 +131,7 @@ def web(**how: Any) -> None:
             secrets_file=config.secrets_file,
             shards=config.engine.shards,
             ingest=config.ingest,
-            listening=listening,
+            listening=ready,
             stop=stop,
         )
 
