@@ -18,6 +18,7 @@ Array = npt.NDArray[Any]
 
 NEVER = np.int64(2**62)  # a deadline that does not come
 _LINE_BYTES = 64
+_LINES = "lines"  # of the packed columns together, where columns are told by name
 REVOKED, RETIRED = 1, 2  # values of `refused`; of a retired row nothing is expected any more
 
 # name: (dtype, value of an unused entry). PACKED columns lie together, one cache line per entry: a beat of a
@@ -39,12 +40,12 @@ ROW_PACKED: dict[str, tuple[str, int]] = {
     "stopped": ("u1", 0),
     "hot": ("u1", 0),  # every beat of this row is a change for its node: it is not UP, or being decided
     "counting": ("u1", 0),  # every beat of this row is a change for its workloads: one contradicts its health
-    "check": ("u1", 0),  # not a node: 1 a stand-alone check, 2 a canary
     "known": ("u1", 0),  # the registry has told of this row
     "refused": ("u1", 0),  # REVOKED or RETIRED: no beat of it is taken
 }
 ROW_COLUMNS: dict[str, tuple[str, int]] = {
     "state": ("u1", 0),  # the verdict: index into NODE_STATES
+    "check": ("u1", 0),  # not a node: 1 a stand-alone check, 2 a canary
     "since_ms": ("i8", 0),
     "window_end_ms": ("i8", 0),  # silence is counted from here, if it lies after the last beat
     # When the judge looks next. Beats do not move it: one found early is put off to the real deadline.
@@ -91,7 +92,6 @@ ROW_PLACES = {
     "stopped": _VIEW["since_ms"] + 4,
     "hot": _VIEW["since_ms"] + 5,
     "counting": _VIEW["since_ms"] + 6,
-    "check": _VIEW["since_ms"] + 7,
     "known": _VIEW["state"],
     "refused": _VIEW["flags"],
 }
@@ -145,12 +145,28 @@ class Columns:
             self.arrays[name][: len(array)] = array
         return True
 
-    def copy(self, used: int) -> dict[str, Array]:
-        """Copies of the first `used` entries of every column."""
+    def room(self, used: int) -> dict[str, Array]:
+        """Memory for a `copy` of so many entries. It has been touched: the first touch of fresh memory takes
+        many times as long as copying does, and can so be left to a worker thread."""
         entries = used * self._per_entry
-        lines = self.lines[:entries].view(_bytes(self._dtype)).copy().view(self._dtype)
-        plain = {name: self.arrays[name][:entries].copy() for name in self._plain}
-        return {name: lines[name] for name in self._packed} | plain
+        room = {name: np.empty(entries, dtype) for name, (dtype, _) in self._plain.items()}
+        room[_LINES] = np.empty(entries, _bytes(self._dtype))
+        for array in room.values():
+            array.view(np.uint8).fill(0)
+        return room
+
+    def copy(self, used: int, room: dict[str, Array] | None = None) -> dict[str, Array]:
+        """Copies of the first `used` entries of every column, in `room` if they fit there."""
+        entries = used * self._per_entry
+        if room is None or len(room[_LINES]) < entries:
+            room = self.room(used)
+        lines = room[_LINES][:entries]
+        lines[:] = self.lines[:entries].view(lines.dtype)
+        copied = {name: lines.view(self._dtype)[name] for name in self._packed}
+        for name in self._plain:
+            copied[name] = room[name][:entries]
+            copied[name][:] = self.arrays[name][:entries]
+        return copied
 
     def restore(self, stored: dict[str, Array]) -> None:
         """Take over stored columns; a column that was not stored keeps its unused value."""

@@ -20,6 +20,7 @@ from engine.columns import (
 )
 
 Array = npt.NDArray[Any]
+Room = dict[str, dict[str, Array]]  # group -> name -> array
 
 DIRTY_ROWS = 16  # rows of one dirty mark; 1 KB of the live view
 DIRTY_SLOTS = 32
@@ -72,6 +73,23 @@ class Entries:
         for project_id in project_ids:
             self.project_number(project_id)
         self._mark()
+
+    def room(self) -> Room:
+        """Memory for `copy_columns` (`engine.columns.Columns.room`); for a worker thread."""
+        return {
+            "row": self.row.room(self.rows),
+            "generation": self.generation.room(self.rows),
+            "slot": self.slot.room(self.slots),
+        }
+
+    def copy_columns(self, room: Room | None = None) -> Room:
+        """Copies of all columns as they are now: group -> name -> array, as `restore_entries` takes them."""
+        room = room or {}
+        return {
+            "row": self.row.copy(self.rows, room.get("row")),
+            "generation": self.generation.copy(self.rows, room.get("generation")),
+            "slot": self.slot.copy(self.slots, room.get("slot")),
+        }
 
     @property
     def project_ids(self) -> list[str]:

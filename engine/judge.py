@@ -194,8 +194,8 @@ class Judge:
         # A row that is due and still UP is as good as SUSPECT: its actor has not run yet.
         suspect = (state == SUSPECT) & nodes
         silent = due[(state[due] == UP) & nodes[due]]
-        number = int(suspect.sum()) + len(silent)
-        watched = number + int(((state == UP) & nodes).sum()) - len(silent)
+        number = int(np.count_nonzero(suspect)) + len(silent)
+        watched = number + int(np.count_nonzero((state == UP) & nodes)) - len(silent)
         longest = 0
         if number:
             longest = interval_of_ttl(int(rows.ttl_ms[:count][suspect].max(initial=0)))

@@ -191,13 +191,8 @@ class _Heir:
         self._journal.append(Kind.TICK, tick.wall_ms, msgspec.msgpack.encode(tick))
         self._commit()
         table = self._table
-        columns = {
-            "row": table.row.copy(table.rows),
-            "generation": table.generation.copy(table.rows),
-            "slot": table.slot.copy(table.slots),
-        }
         header = self._header(tick, registry_position)
-        snapshot.write(self._journal.directory, Snapshot(header, columns))
+        snapshot.write(self._journal.directory, Snapshot(header, table.copy_columns()))
 
     def _header(self, tick: Tick, registry_position: int) -> SnapshotHeader:
         table = self._table

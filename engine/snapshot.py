@@ -25,6 +25,7 @@ Array = npt.NDArray[Any]
 SUFFIX = ".snapshot"
 VERSION = 1
 _KEPT = 2
+_ENTRIES_AT_ONCE = 65_536
 
 
 class ColumnHeader(msgspec.Struct, frozen=True):
@@ -98,7 +99,9 @@ def write(directory: Path, snapshot: Snapshot) -> Path:
 def _bytes_of(snapshot: Snapshot) -> Iterator[bytes]:
     for group in snapshot.columns.values():
         for array in group.values():
-            yield array.tobytes()
+            # In pieces: to gather a whole strided column keeps the interpreter from the loop for 30 ms.
+            for start in range(0, len(array), _ENTRIES_AT_ONCE):
+                yield array[start : start + _ENTRIES_AT_ONCE].tobytes()
 
 
 def _files(directory: Path) -> list[Path]:

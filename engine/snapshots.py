@@ -17,6 +17,7 @@ from engine.clock import Clock
 from engine.committer import Committer
 from engine.core.breaker import Breaker
 from engine.decisions import Decisions
+from engine.entries import Room
 from engine.gaps import Gaps
 from engine.journal import Journal
 from engine.journal_blocks import Tick
@@ -82,10 +83,11 @@ class Snapshots:
         last: the tick with which the shard stopped listening; without one it listens now.
         """
         started = trio.current_time()
+        room = await trio.to_thread.run_sync(self._table.room)
         while not self._settled():
             await trio.lowlevel.checkpoint()  # a beat that is applied but not decided would never be decided
         self._decisions.drain(self._journal, self._clock.now_ms())
-        captured = self._capture(last or self._clock.tick())
+        captured = self._capture(last or self._clock.tick(), room)
         if self._journal.pending_bytes:
             self._committer.wake()
         await self._committer.wait_settled(self._journal.appended)
@@ -105,7 +107,7 @@ class Snapshots:
         if flushed is not None:
             self._journal.trim(min(snapshot.oldest_position(self._directory), flushed))
 
-    def _capture(self, tick: Tick) -> snapshot.Snapshot:
+    def _capture(self, tick: Tick, room: Room | None = None) -> snapshot.Snapshot:
         table, breaker = self._table, self._breaker()
         header = SnapshotHeader(
             version=snapshot.VERSION,
@@ -126,12 +128,7 @@ class Snapshots:
             listened_ms=self._committer.listened_ms if self._committer.short_of_disk else None,
             released=breaker.released,
         )
-        columns = {
-            "row": table.row.copy(table.rows),
-            "generation": table.generation.copy(table.rows),
-            "slot": table.slot.copy(table.slots),
-        }
-        return snapshot.Snapshot(header, columns)
+        return snapshot.Snapshot(header, table.copy_columns(room))
 
     def statistics(self) -> SnapshotStatistics:
         return SnapshotStatistics(self._taken, self._failed, self._ms_last)
