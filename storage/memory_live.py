@@ -9,8 +9,8 @@ import msgspec
 import trio
 
 from engine.core.liveview import ROW_BYTES, decode, slot_range
-from engine.core.ports import Page, StoreUnavailableError
-from engine.core.records import Event, LiveNode, ShardHead
+from engine.core.ports import LiveRow, Page, StoreUnavailableError
+from engine.core.records import Event, ShardHead
 from storage.hint import Hint
 from storage.memory_world import MemoryWorld
 from storage.redis_live import present_heads
@@ -60,7 +60,7 @@ class MemoryLiveView:
         await self._enter()
         return present_heads(view.head for view in self.shards.values())
 
-    async def read(self, row: int, *, shards: int) -> tuple[ShardHead, LiveNode | None] | None:
+    async def read(self, row: int, *, shards: int) -> LiveRow | None:
         await self._enter()
         view = self.shards.get(row % shards)
         if view is None or view.head.shards != shards:
@@ -72,9 +72,7 @@ class MemoryLiveView:
         offset, length = slot_range(record)
         return view.head, decode(record, bytes(view.slots[offset : offset + length]))
 
-    async def read_rows(
-        self, rows: Sequence[int], *, shards: int
-    ) -> dict[int, tuple[ShardHead, LiveNode | None]]:
+    async def read_rows(self, rows: Sequence[int], *, shards: int) -> dict[int, LiveRow]:
         found = {row: await self.read(row, shards=shards) for row in rows}
         return {
             row: (one[0], one[1] and msgspec.structs.replace(one[1], slots={}))

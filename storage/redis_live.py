@@ -21,8 +21,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from engine.core.liveview import ROW_BYTES, ROW_DTYPE, SLOT_BYTES, decode
-from engine.core.ports import Page, StoreUnavailableError
-from engine.core.records import Event, LiveNode, ShardHead
+from engine.core.ports import LiveRow, Page, StoreUnavailableError
+from engine.core.records import Event, ShardHead
 from storage.bridge import await_host, end_tasks, is_closed_transport
 from storage.hint import Hint
 from storage.settings import RedisSettings
@@ -127,7 +127,7 @@ class RedisLiveView:
         """Only of the present number of shards: what an earlier, larger number left behind is not told."""
         return await self._call(self._heads)
 
-    async def read(self, row: int, *, shards: int) -> tuple[ShardHead, LiveNode | None] | None:
+    async def read(self, row: int, *, shards: int) -> LiveRow | None:
         keys = self._keys(row % shards)
         found = await self._call(lambda: self._read(keys=keys, args=[row // shards]))
         if found is None:
@@ -138,14 +138,12 @@ class RedisLiveView:
         record, slots = found[1], found[2]
         return head, decode(record, slots) if record.strip(b"\0") else None
 
-    async def read_rows(
-        self, rows: Sequence[int], *, shards: int
-    ) -> dict[int, tuple[ShardHead, LiveNode | None]]:
+    async def read_rows(self, rows: Sequence[int], *, shards: int) -> dict[int, LiveRow]:
         of_shard: dict[int, list[int]] = {}
         for row in rows:
             of_shard.setdefault(row % shards, []).append(row)
         found = await self._call(lambda: self._read_shards(of_shard, shards)) if of_shard else []
-        read: dict[int, tuple[ShardHead, LiveNode | None]] = {}
+        read: dict[int, LiveRow] = {}
         for wanted, answer in zip(of_shard.values(), found, strict=True):
             if answer is None or (head := _head(answer[0])).shards != shards:
                 continue

@@ -93,6 +93,7 @@ class History(Protocol):
 
 
 Page = tuple[int, bytes | memoryview]  # byte offset in an array of the live view, whole records
+LiveRow = tuple[ShardHead, LiveNode | None]  # None: never heard of
 
 
 class LiveView(Protocol):
@@ -120,17 +121,12 @@ class LiveView(Protocol):
         """The headers of all shards."""
         ...
 
-    async def read(self, row: int, *, shards: int) -> tuple[ShardHead, LiveNode | None] | None:
+    async def read(self, row: int, *, shards: int) -> LiveRow | None:
         """One row together with the header it was written under, atomically. None: no header."""
         ...
 
-    async def read_rows(
-        self, rows: Sequence[int], *, shards: int
-    ) -> dict[int, tuple[ShardHead, LiveNode | None]]:
-        """Many rows in one read, without their slots (`slots` is empty); those without a header are left out.
-
-        Atomic for the rows of one shard.
-        """
+    async def read_rows(self, rows: Sequence[int], *, shards: int) -> dict[int, LiveRow]:
+        """Many rows in one read, atomic per shard, without slots; those without a header are left out."""
         ...
 
     async def announce_events(self, events: Iterable[Event]) -> None:
