@@ -24,7 +24,7 @@ from engine.reshard import settle_folder
 from engine.settings import EngineSettings
 from engine.shard import Shard
 from engine.sockets import DropCounter
-from np1.codec import FRAME_BYTES
+from np1.codec import FLAG_NO_ACK, FRAME_BYTES, Code
 from storage.bridge import Host, await_host
 from storage.metrics_http import new_registry, serve_metrics
 from storage.observe import capture
@@ -170,14 +170,18 @@ class _ForeignDatagrams:
         owners = np.ascontiguousarray(frames[:, 4:8]).view(">u4")[:, 0] % self._shard.table.shards
         for owner in np.unique(owners).tolist():
             mine = owners == owner
+            quiet = frames[mine, 1] & FLAG_NO_ACK != 0
             self._forwarder.forward_frames(
-                owner, frames[mine].tobytes(), t_ms, partial(self._answer, names[mine])
+                owner, frames[mine].tobytes(), t_ms, partial(self._answer, names[mine], quiet)
             )
 
-    def _answer(self, names: Any, acks: bytes | None) -> None:
-        """Over UDP a peer that is away is silence: an ACK could not be signed here."""
+    def _answer(self, names: Any, quiet: Any, acks: bytes | None) -> None:
+        """Over UDP a peer that is away is silence: an ACK could not be signed here.
+
+        `quiet`: which of the frames ask for no OK and no EARLY; the owner answers all, as for HTTP.
+        """
         if acks is None or not self._shard.listeners:
             return
         frames = np.frombuffer(acks, np.uint8).reshape(-1, FRAME_BYTES)
-        told = frames[:, 0] != 0
+        told = (frames[:, 0] != 0) & ~(quiet & (frames[:, 1] <= Code.EARLY))
         self._shard.listeners[0].send(frames[told], names[told])
