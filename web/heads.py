@@ -19,7 +19,7 @@ import trio
 from engine.core.ports import LiveView, StoreUnavailableError
 from engine.core.records import ShardHead
 
-POLL_S = 0.02  # while somebody waits
+POLL_S = 0.01  # while somebody waits: half of this is in each reply to a session and each read
 IDLE_POLL_S = 0.25  # while nobody does: keeps readiness and the clock's offset fresh
 AWAY_S = 1.0  # no header read for this long: reads no longer wait for a watermark
 SAMPLES_MAX = 64  # offsets kept per shard
