@@ -5,6 +5,7 @@ What beats do to them is `engine.table`; what the registry does to them `engine.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,6 +43,7 @@ class Entries:
         self.slot = Columns(plain=SLOT_COLUMNS, capacity=slots)
         self.rows = 0
         self.slots = 0
+        self.unknown_secrets: Counter[int] = Counter()  # sessions passed over, by the secret's id
         self._project_ids: list[str] = []
         self._project_numbers: dict[str, int] = {}
         self._mark()

@@ -152,6 +152,7 @@ class Parts:
             now_ms=self.clock.now_ms,
             appended=self._registry_applied,
             away=lambda away: self._tell_away("registry", away),
+            unknown_secret=self._tell_unknown_secret,
         )
         self.flusher = Flusher(
             self.table,
@@ -198,6 +199,14 @@ class Parts:
     def _flush_failed(self, error: BaseException) -> None:
         self._log.error("flush.failed", error=repr(error), shard=self.table.shard)
         self._report(error, shard=str(self.table.shard), part="flusher")
+
+    def _tell_unknown_secret(self, secret_id: int) -> None:
+        shard = self.table.shard
+        self._log.error("secret.unknown", secret_id=secret_id, shard=shard)
+        detail = f"sessions of shard {shard} name master secret {secret_id}: it is not in the secrets file"
+        self.decisions.installation_event(
+            "secret.unknown", self.clock.now_ms(), detail, about=f"shard-{shard} secret-{secret_id}"
+        )
 
     def _tell_away(self, store: str, away: bool) -> None:
         if away:

@@ -38,6 +38,7 @@ class RegistryStatistics(NamedTuple):
     applied_rows: int
     away: bool
     loaded: bool
+    unknown_secrets: dict[int, int]  # sessions passed over, by the id of the secret that we do not have
 
 
 class RegistryFollower:
@@ -56,6 +57,7 @@ class RegistryFollower:
         now_ms: Callable[[], int],
         appended: Callable[[], None],
         away: Callable[[bool], None],
+        unknown_secret: Callable[[int], None],
     ) -> None:
         self._feed = feed
         self._table = table
@@ -67,6 +69,8 @@ class RegistryFollower:
         self._now_ms = now_ms
         self._appended = appended
         self._tell_away = away
+        self._tell_unknown_secret = unknown_secret
+        self._unknown_told: set[int] = set()
         self.away = False
         self.loaded = position > 0
         self._rows = 0
@@ -76,6 +80,7 @@ class RegistryFollower:
 
         seq_floor_ms: of sessions that the table does not know yet no seq below this time is taken.
         """
+        self._tell_unknown()
         position = await self._feed.position()
         async for page in self._feed.load(shard=self._table.shard, shards=self._table.shards):
             for spec in page:
@@ -98,6 +103,7 @@ class RegistryFollower:
 
     async def catch_up(self) -> None:
         """Apply everything that is committed now. StoreUnavailableError."""
+        self._tell_unknown()  # also of what a recovery found
         while True:
             position, specs = await self._feed.changes(
                 self.position, shard=self._table.shard, shards=self._table.shards
@@ -114,6 +120,13 @@ class RegistryFollower:
         index = apply_spec(self._table, spec, self._secrets, seq_floor_ms=seq_floor_ms)
         self._windows.replace(index, spec.windows)
         self._rows += 1
+        self._tell_unknown()
+
+    def _tell_unknown(self) -> None:
+        """Once per secret: each session that names it would say the same."""
+        for secret_id in self._table.unknown_secrets.keys() - self._unknown_told:
+            self._unknown_told.add(secret_id)
+            self._tell_unknown_secret(secret_id)
 
     def _journal_block(self, block: RegistryBlock) -> None:
         self._journal.append(Kind.REGISTRY, self._now_ms(), msgspec.msgpack.encode(block))
@@ -125,4 +138,5 @@ class RegistryFollower:
             self._tell_away(away)
 
     def statistics(self) -> RegistryStatistics:
-        return RegistryStatistics(self.position, self._rows, self.away, self.loaded)
+        unknown = dict(self._table.unknown_secrets)
+        return RegistryStatistics(self.position, self._rows, self.away, self.loaded, unknown)

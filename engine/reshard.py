@@ -62,7 +62,7 @@ def settle_folder(
 
     To be called at every start, when no engine of another count runs any more. Takes as long as the replay
     of every old folder that shares rows with this shard. The last of the shards to get here removes the
-    old folders. OSError; DamagedError; KeyError when a session names a secret we do not have.
+    old folders. OSError; DamagedError.
     """
     place = place_of(root, shards=shards, shard=shard)
     put_in_place(place)

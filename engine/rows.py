@@ -21,7 +21,10 @@ _HALF = (1 << 64) - 1
 
 
 def apply_spec(table: Table, spec: RowSpec, secrets: MasterSecrets, *, seq_floor_ms: int = 0) -> int:
-    """Bring the row up to the spec; its index. KeyError when a session names a secret we do not have.
+    """Bring the row up to the spec; its index.
+
+    A session that names a master secret which we do not have is not taken, and counted in
+    `table.unknown_secrets`: its frames are dropped, everything else goes on.
 
     seq_floor_ms: for generations not yet in the table, the time below which no seq is taken (WIRE.md, rule 2:
     where the last seq could not survive, it must lie after the shard's start). 0: none was ever accepted.
@@ -90,13 +93,17 @@ def _apply_generation(
     if session is None or spec.revoked or spec.retired:
         columns.live[entry] = -1
         return
+    if session.secret_id not in secrets.secrets:
+        table.unknown_secrets[session.secret_id] += 1
+        columns.live[entry] = -1
+        return
     key = secrets.session_key(
         secret_id=session.secret_id, row=spec.row, generation=session.generation, salt=session.salt
     )
     low, high = np.frombuffer(key, "<u8")
-    # The same number with another key is another generation (a wrap, a new salt).
-    same = columns.live[entry] == session.generation
-    if not (same and columns.key0[entry] == low and columns.key1[entry] == high):
+    # The same number with another key is another generation (a wrap, a new salt); the same key is the same
+    # one, also after it was not taken for a while: what it said must not be said again.
+    if not (columns.key0[entry] == low and columns.key1[entry] == high):
         columns.last_seq[entry] = np.uint64(seq_floor_ms << 16)
         columns.heard[entry] = 0
         table.row.hot[entry // 2] = 1  # its first beat is a change: the live view tells the generation

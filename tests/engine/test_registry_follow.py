@@ -10,14 +10,16 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from engine.core.keys import MasterSecrets
 from engine.core.ports import NewNode, StoreUnavailableError
 from engine.core.records import Window
 from engine.journal_blocks import Kind, read
 from engine.registry_follow import RegistryBlock, RegistryFollower
+from engine.rows import apply_spec
 from engine.settings import FlushSettings
 from np1.codec import Code
 from storage.memory import MemoryWorld, memory_stores_of
-from tests.engine.rows_world import FAR, SECRETS, T0, frame
+from tests.engine.rows_world import FAR, SECRETS, T0, frame, spec
 from tests.engine.shard_world import Bench
 
 
@@ -29,6 +31,7 @@ class Following:
         self.stores = memory_stores_of(self.world)
         self.appended = 0
         self.away: list[bool] = []
+        self.unknown: list[int] = []
         self.sessions: dict[int, Any] = {}
         self.revive(directory)
 
@@ -46,6 +49,7 @@ class Following:
             now_ms=lambda: bench.now_ms,
             appended=self._appended,
             away=self.away.append,
+            unknown_secret=self.unknown.append,
         )
 
     def _appended(self) -> None:
@@ -58,7 +62,7 @@ class Following:
         for node in await self.stores.directory.create_nodes([new] * count, now_ms=T0):
             await self.open(node.row)
 
-    async def open(self, row: int) -> None:
+    async def open(self, row: int, *, secret_id: int = 1) -> None:
         _, session, _ = await self.stores.directory.open_session(
             self.world.rows[row],
             nonce=f"{row} {len(self.world.nonces)}",
@@ -66,7 +70,7 @@ class Following:
             rate_per_min=1_000,
             now_ms=T0,
             life_ms=86_400_000,
-            secret_id=1,
+            secret_id=secret_id,
         )
         self.sessions[row] = session
 
@@ -239,6 +243,41 @@ async def test_a_hint_brings_a_change_at_once_and_without_one_it_is_there_within
         await trio.sleep(0.26)
         assert following.follower.position == 3
         nursery.cancel_scope.cancel()
+
+
+async def test_sessions_of_an_unknown_secret_are_not_taken_told_once_and_everything_else_goes_on(
+    following: Following, tmp_path: Path
+):
+    await following.add(3)
+    await following.follower.load(seq_floor_ms=0)
+    known = following.sessions[1]
+    for row in (0, 1):
+        await following.open(row, secret_id=9)
+    await following.follower.catch_up()
+    assert following.unknown == [9]
+    assert following.follower.statistics().unknown_secrets == {9: 2}
+    assert following.beat(0) == -1
+    assert following.beat(2) == Code.OK
+    following.sessions[1] = known
+    assert following.beat(1) == Code.OK, "the previous session goes on"
+    assert following.bench.intake.statistics().rejected == {"generation": 1}
+    following.revive(tmp_path)
+    assert following.bench.table.row.last_t_ms[:3].tolist() == [0, T0, T0]
+    assert following.unknown == [9]
+    await following.follower.catch_up()
+    assert following.unknown == [9, 9], "each life tells it once, also of what its journal brought"
+
+
+def test_a_session_whose_secret_was_missing_for_a_while_takes_no_seq_twice(tmp_path: Path):
+    bench = Bench(tmp_path)
+    bench.learn(spec(0))
+    bench.beats([0], T0)
+    without = MasterSecrets(secrets={2: b"x" * 32})
+    apply_spec(bench.table, spec(0), without)
+    bench.beats([0], T0)
+    apply_spec(bench.table, spec(0), SECRETS)
+    bench.beats([0], T0)
+    assert bench.codes() == [Code.OK, -1, Code.STALE]
 
 
 async def test_windows_come_with_the_spec_of_their_row(following: Following):
