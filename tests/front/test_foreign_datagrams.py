@@ -15,7 +15,7 @@ KEY = bytes(16)
 
 
 class Fake:
-    """Stands for the shard, its listener and its forwarder; the owners answer with the codes they are given."""
+    """Stands for the shard, its listener and its forwarder; the owners answer with the codes given."""
 
     def __init__(self, codes: dict[int, Code]) -> None:
         self.codes = codes
