@@ -274,21 +274,27 @@ def test_what_was_acknowledged_outlives_a_killed_engine(village: Village):
     stopped.beat()
     stopped.beat(flags=np.STOPPING)
     double.beat()
+    engines = village.installation.engine_pids()
     frame = node.frame()
     node.send(frame)
     last = node.hear()
-    village.installation.kill_engine()
+    covered_until = last.t_ms + TTL_MS
+    killed_ms = village.installation.kill_engine_until(covered_until + 100, engines=engines)
+    assert killed_ms < covered_until, "the machine was too busy for this test: try again"
     node.send(frame)
     assert node.hear().code == np.STALE  # the last seq survived
     time.sleep(max(0.0, (last.t_ms + 2 * TTL_MS - now_ms()) / 1000))
     again = node.beat()
     assert again.code == np.OK
     answer = node.uptime(last.t_ms, again.t_ms)
-    assert (answer["to"], answer["ms"]["up"]) == (rfc3339(again.t_ms), TTL_MS)
-    # Unobserved where the kill came before the coverage ended; on a busy machine it may come later.
-    beyond = answer["ms"]["unobserved"] + answer["ms"]["silent"]
-    assert beyond == again.t_ms - last.t_ms - TTL_MS
-    assert timeline(answer)[0] == ("up", last.t_ms, last.t_ms + TTL_MS)
+    assert answer["to"] == rfc3339(again.t_ms)
+    # Covered when the engine was killed (g0), no longer when another listened (g1), and back within the grace
+    # of a minute: what nobody vouched for from g0 to the return is our fault. Were it back while the node was
+    # still covered, its absence after that would be its own.
+    assert timeline(answer) == [
+        ("up", last.t_ms, covered_until),
+        ("unobserved", covered_until, again.t_ms),
+    ]
     assert stopped.state() == "stopped"
     assert fresh.beat().code == np.OK
     assert double.beat(**first_of_two).code in (np.OK, np.EARLY)

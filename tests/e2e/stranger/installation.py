@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.stranger.party import Door
+from tests.e2e.stranger.party import Door, now_ms
 
 ROOT = Path(__file__).resolve().parents[3]
 READY_S = 90.0
@@ -99,7 +99,7 @@ class Installation:
         while pid > 1:
             if pid == self.process.pid:
                 return True
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+            pid = _parent(pid)
         return False
 
     def kill_engine(self) -> None:
@@ -108,6 +108,29 @@ class Installation:
         assert before
         for pid in before:
             os.kill(pid, signal.SIGKILL)
+        self._wait_for_others(before)
+
+    def kill_engine_until(self, dead_until_ms: int, *, engines: list[int]) -> int:
+        """The same, at once, and no engine listens before then; when they were surely dead (unix ms).
+
+        Who starts engines again is held up meanwhile.
+        """
+        starters = {_parent(pid) for pid in engines}
+        assert starters
+        try:
+            for pid in starters:
+                os.kill(pid, signal.SIGSTOP)
+            for pid in engines:
+                os.kill(pid, signal.SIGKILL)
+            killed_ms = now_ms()
+            time.sleep(max(0, dead_until_ms - now_ms()) / 1_000)
+        finally:
+            for pid in starters:
+                os.kill(pid, signal.SIGCONT)
+        self._wait_for_others(engines)
+        return killed_ms
+
+    def _wait_for_others(self, before: list[int]) -> None:
         deadline = time.monotonic() + READY_S
         while time.monotonic() < deadline:
             after = self.engine_pids()
@@ -115,6 +138,10 @@ class Installation:
                 return
             time.sleep(0.05)
         raise AssertionError("the engine never came back")
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
 @contextlib.contextmanager
