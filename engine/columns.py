@@ -70,6 +70,9 @@ GENERATION_PACKED: dict[str, tuple[str, int]] = {
     "heard": ("u1", 0),  # a beat of this generation was credited
     "newest": ("u1", 0),  # 1: the current generation of its row, 0: the one before it
 }
+GENERATION_COLUMNS: dict[str, tuple[str, int]] = {
+    "expires_ms": ("i8", 0),  # of the session; `until_ms` is till when it is honoured
+}
 SLOT_COLUMNS: dict[str, tuple[str, int]] = {
     "workload_hi": ("u8", 0),
     "workload_lo": ("u8", 0),

@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.columns import (
+    GENERATION_COLUMNS,
     GENERATION_PACKED,
+    NEVER,
     ROW_COLUMNS,
     ROW_PACKED,
     ROW_PLACES,
@@ -39,7 +41,9 @@ class Entries:
     def __init__(self, *, shard: int, shards: int, rows: int, slots: int) -> None:
         self.shard, self.shards = shard, shards
         self.row = Columns(packed=ROW_PACKED, places=ROW_PLACES, plain=ROW_COLUMNS, capacity=rows)
-        self.generation = Columns(packed=GENERATION_PACKED, capacity=rows, per_entry=2)
+        self.generation = Columns(
+            packed=GENERATION_PACKED, plain=GENERATION_COLUMNS, capacity=rows, per_entry=2
+        )
         self.slot = Columns(plain=SLOT_COLUMNS, capacity=slots)
         self.rows = 0
         self.slots = 0
@@ -117,6 +121,15 @@ class Entries:
         if not sessions.newest[entry]:
             entry += 1
         return bool(sessions.newest[entry] and sessions.live[entry] >= 0 and not sessions.heard[entry])
+
+    def honour_expired(self, *, honour: bool) -> None:
+        """Honour the newest session of each row beyond its expiry (or no longer).
+
+        While the registry is out of reach nobody could open another (WIRE.md, Session).
+        """
+        sessions, used = self.generation, 2 * self.rows
+        at = np.flatnonzero((sessions.newest[:used] != 0) & (sessions.expires_ms[:used] != 0))
+        sessions.until_ms[at] = NEVER if honour else sessions.expires_ms[at]
 
     def take_slots(self, count: int) -> int:
         """A fresh run of slot entries; its first index."""

@@ -74,6 +74,7 @@ class RegistryFollower:
         self.away = False
         self.loaded = position > 0
         self._rows = 0
+        table.honour_expired(honour=False)  # the registry may have been away when a snapshot was taken
 
     async def load(self, *, seq_floor_ms: int) -> None:
         """Load all rows, of a shard that has none yet or may miss some. StoreUnavailableError.
@@ -95,10 +96,10 @@ class RegistryFollower:
         while True:
             try:
                 await self.catch_up()
-                self._set_away(away=False)
+                self.set_away(away=False)
                 await self._feed.wait_hint(self._settings.registry_poll_ms / 1_000)
             except StoreUnavailableError:
-                self._set_away(away=True)
+                self.set_away(away=True)
                 await trio.sleep(_RETRY_S)
 
     async def catch_up(self) -> None:
@@ -132,7 +133,10 @@ class RegistryFollower:
         self._journal.append(Kind.REGISTRY, self._now_ms(), msgspec.msgpack.encode(block))
         self._appended()
 
-    def _set_away(self, *, away: bool) -> None:
+    def set_away(self, *, away: bool) -> None:
+        """The registry cannot be reached (or can again): who holds a session keeps it meanwhile."""
+        if away or self.away:
+            self._table.honour_expired(honour=away)
         if away != self.away:
             self.away = away
             self._tell_away(away)

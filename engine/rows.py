@@ -114,7 +114,7 @@ def _apply_generation(
     columns.key0[entry], columns.key1[entry] = low, high
     columns.live[entry] = session.generation
     columns.newest[entry] = session is spec.current
-    columns.until_ms[entry] = until
+    columns.until_ms[entry], columns.expires_ms[entry] = until, session.expires_ms
     columns.rekey_ms[entry] = session.expires_ms - life // 10
     columns.map[entry] = np.uint64(session.slots)
     columns.session_ttl_ms[entry] = session.ttl_ms

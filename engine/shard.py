@@ -143,7 +143,7 @@ class Shard:
                     await self.registry.catch_up()
                 return
             except StoreUnavailableError:
-                self.registry.away = True
+                self.registry.set_away(away=True)
                 if self.registry.position:
                     return
                 self._log.warning("registry.awaited", shard=self.number)

@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from engine import snapshot
 from engine.core.keys import MasterSecrets
 from engine.core.ports import NewNode, StoreUnavailableError
 from engine.core.records import Window
@@ -20,7 +21,7 @@ from engine.settings import FlushSettings
 from np1.codec import Code
 from storage.memory import MemoryWorld, memory_stores_of
 from tests.engine.rows_world import FAR, SECRETS, T0, frame, spec
-from tests.engine.shard_world import Bench
+from tests.engine.shard_world import Bench, snapshot_of
 
 
 class Following:
@@ -226,6 +227,36 @@ async def test_away_and_back_are_told_once_each_and_nothing_is_missed(
         assert following.beat(1) == Code.OK
         nursery.cancel_scope.cancel()
     assert following.away == [True, False]
+
+
+async def test_a_session_that_expires_while_the_registry_is_away_is_honoured_until_it_is_back(
+    following: Following, tmp_path: Path
+):
+    day_ms = 86_400_000
+    await following.add(2)
+    await following.follower.load(seq_floor_ms=0)
+    newer = following.sessions[0]
+    await following.open(0)
+    await following.follower.catch_up()
+    older, following.sessions[0] = newer, following.sessions[0]
+    following.follower.set_away(away=True)
+    assert following.beat(0, T0 + 2 * day_ms) == Code.REKEY
+    snapshot.write(tmp_path, snapshot_of(following.bench))
+    following.revive(tmp_path)
+    following.follower.set_away(away=True)
+    assert following.beat(0, T0 + 2 * day_ms + 60_000) == Code.REKEY
+    following.sessions[0], newer = older, following.sessions[0]
+    assert following.beat(0, T0 + 2 * day_ms + 60_001) == -1, (
+        "the overlap of an older one is over all the same"
+    )
+    following.sessions[0] = newer
+    following.follower.set_away(away=False)
+    assert following.beat(0, T0 + 2 * day_ms + 120_000) == -1
+    assert following.beat(1, T0 + day_ms - 1) == Code.REKEY, "its last millisecond"
+    following.follower.set_away(away=True)
+    snapshot.write(tmp_path, snapshot_of(following.bench))
+    following.revive(tmp_path)
+    assert following.beat(1, T0 + day_ms + 1) == -1, "the registry is there"
 
 
 async def test_a_hint_brings_a_change_at_once_and_without_one_it_is_there_within_the_poll(
