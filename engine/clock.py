@@ -33,11 +33,15 @@ class Clock:
         )
         self._offset_ms = max(start, not_before_ms or 0) - monotonic / 1e6
         self._slewed_at_ns = monotonic
+        self._told_ms = 0
         self.stepped = False
 
     def now_ms(self) -> int:
-        """Recorded unix milliseconds. Never runs back."""
-        return int(time.monotonic_ns() / 1e6 + self._offset_ms)
+        """Recorded unix milliseconds. Never runs back: slewed back it stands still for a moment."""
+        now_ms = int(time.monotonic_ns() / 1e6 + self._offset_ms)
+        if now_ms > self._told_ms:
+            self._told_ms = now_ms
+        return self._told_ms
 
     def monotonic_ms(self) -> int:
         return time.monotonic_ns() // 1_000_000

@@ -47,6 +47,17 @@ def test_drift_is_slewed_by_at_most_a_millisecond_per_second(system: Wound):
     assert clock.statistics().offset_error_ms == pytest.approx(-101, abs=2)
 
 
+def test_a_reading_right_after_a_slew_lies_not_before_the_one_right_before_it(system: Wound):
+    """The watermark was told with the first: a beat between them must not lie below it."""
+    clock = Clock()
+    system.wall_ms -= 3_600_000
+    for _ in range(100):
+        system.s += 1
+        before = clock.now_ms()
+        clock.slew()
+        assert clock.now_ms() >= before
+
+
 def test_recorded_time_never_runs_back_when_the_system_does(system: Wound):
     clock = Clock()
     last = clock.now_ms()
