@@ -71,7 +71,9 @@ GENERATION_PACKED: dict[str, tuple[str, int]] = {
     "newest": ("u1", 0),  # 1: the current generation of its row, 0: the one before it
 }
 GENERATION_COLUMNS: dict[str, tuple[str, int]] = {
-    "expires_ms": ("i8", 0),  # of the session; `until_ms` is till when it is honoured
+    # What `until_ms` is while the registry can be reached, and while it cannot.
+    "until_near_ms": ("i8", 0),
+    "until_away_ms": ("i8", 0),
 }
 SLOT_COLUMNS: dict[str, tuple[str, int]] = {
     "workload_hi": ("u8", 0),

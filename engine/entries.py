@@ -14,7 +14,6 @@ import numpy.typing as npt
 from engine.columns import (
     GENERATION_COLUMNS,
     GENERATION_PACKED,
-    NEVER,
     ROW_COLUMNS,
     ROW_PACKED,
     ROW_PLACES,
@@ -123,13 +122,14 @@ class Entries:
         return bool(sessions.newest[entry] and sessions.live[entry] >= 0 and not sessions.heard[entry])
 
     def honour_expired(self, *, honour: bool) -> None:
-        """Honour the newest session of each row beyond its expiry (or no longer).
+        """Honour sessions beyond their expiry (or no longer).
 
         While the registry is out of reach nobody could open another (WIRE.md, Session).
         """
         sessions, used = self.generation, 2 * self.rows
-        at = np.flatnonzero((sessions.newest[:used] != 0) & (sessions.expires_ms[:used] != 0))
-        sessions.until_ms[at] = NEVER if honour else sessions.expires_ms[at]
+        until_ms = sessions.until_away_ms if honour else sessions.until_near_ms
+        at = np.flatnonzero(until_ms[:used])
+        sessions.until_ms[at] = until_ms[at]
 
     def take_slots(self, count: int) -> int:
         """A fresh run of slot entries; its first index."""

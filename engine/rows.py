@@ -10,7 +10,7 @@ import uuid
 
 import numpy as np
 
-from engine.columns import RETIRED, REVOKED
+from engine.columns import NEVER, RETIRED, REVOKED
 from engine.core.keys import MasterSecrets
 from engine.core.records import RowSpec, SessionSpec
 from engine.core.timing import GENERATION_OVERLAP_MS, SLOTS_MAX
@@ -107,14 +107,16 @@ def _apply_generation(
         columns.last_seq[entry] = np.uint64(seq_floor_ms << 16)
         columns.heard[entry] = 0
         table.row.hot[entry // 2] = 1  # its first beat is a change: the live view tells the generation
-    until = session.expires_ms
+    away = int(NEVER)
     if session is not spec.current and spec.current is not None:
-        until = min(until, spec.current.opened_ms + GENERATION_OVERLAP_MS)
+        away = spec.current.opened_ms + GENERATION_OVERLAP_MS
+    until = min(session.expires_ms, away)
     life = session.expires_ms - session.opened_ms
     columns.key0[entry], columns.key1[entry] = low, high
     columns.live[entry] = session.generation
     columns.newest[entry] = session is spec.current
-    columns.until_ms[entry], columns.expires_ms[entry] = until, session.expires_ms
+    columns.until_ms[entry] = columns.until_near_ms[entry] = until
+    columns.until_away_ms[entry] = away
     columns.rekey_ms[entry] = session.expires_ms - life // 10
     columns.map[entry] = np.uint64(session.slots)
     columns.session_ttl_ms[entry] = session.ttl_ms

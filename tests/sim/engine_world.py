@@ -357,6 +357,8 @@ class EngineWorld:
 
     def offer(self, frame: told.Frame) -> None:
         engine = self.engine
+        away = any(each.from_ms <= frame.t_ms < each.to_ms for each in self.history.store_away)
+        engine.table.honour_expired(honour=away)
         self._set_pace(frame)
         if frame.via in ("json", "ping"):
             generation = frame.generation if frame.generation is not None else 1

@@ -11,7 +11,7 @@ from engine.core.compose import OPEN_END, compose
 from engine.core.records import BASE_KINDS, BASE_STOPPED, BaseInterval, Window
 from tests.sim.engine_world import EngineWorld
 from tests.sim.generate import generate
-from tests.sim.history import History, Row
+from tests.sim.history import Frame, History, Row, StoreAway
 from tests.sim.observed import Answer, BaseRow, Event, Observed
 from tests.sim.oracle.check import check
 from tests.sim.oracle.oracle import Oracle
@@ -137,8 +137,9 @@ def _interval(row: BaseRow) -> BaseInterval:
     )
 
 
-def disagreements(seed: int, directory: Path) -> list[Violation]:
+def disagreements(seed: int, directory: Path, *, store_away: tuple[StoreAway, ...] = ()) -> list[Violation]:
     history, questions = history_of(seed)
+    history = replace(history, store_away=store_away)
     return check(history, observe(history, questions, directory), tolerance_ms=TOLERANCE_MS)
 
 
@@ -150,6 +151,16 @@ ONCE_DISAGREED = (93, 135, 326, 420, 426)
 @pytest.mark.parametrize("seed", [*range(12), *ONCE_DISAGREED])
 def test_the_engine_agrees_with_the_oracle(seed: int, tmp_path: Path):
     assert disagreements(seed, tmp_path) == []
+
+
+@pytest.mark.parametrize("seed", [7, 9, 11, 21])
+def test_the_engine_agrees_on_sessions_that_expire_while_the_store_is_away(seed: int, tmp_path: Path):
+    """The worlds' managers open sessions all the same: only which of their frames are taken is at stake."""
+    records = history_of(seed)[0].records
+    times = [record.t_ms for record in records if isinstance(record, Frame) and record.seq is not None]
+    first, last = min(times), max(times)
+    away = StoreAway(from_ms=first + (last - first) // 3, to_ms=first + (last - first) * 2 // 3)
+    assert disagreements(seed, tmp_path, store_away=(away,)) == []
 
 
 @pytest.mark.slow
