@@ -18,6 +18,7 @@ import asyncpg
 import pytest
 import redis
 import trio
+from xdist.scheduler import LoadScopeScheduling
 
 from storage.bridge import run_on_uvloop
 from storage.embedded import EmbeddedServer, PostgresServer, ValkeyServer
@@ -27,6 +28,8 @@ from storage.open import Stores, open_stores
 from storage.settings import DatabaseSettings, RedisSettings
 
 TEMPLATE = "np_template"
+# Folders whose tests start whole systems and mostly wait for them.
+WHOLE_SYSTEMS = ("tests/bench/", "tests/e2e/", "tests/faults/", "tests/front/")
 
 
 class FastPostgresServer(PostgresServer):
@@ -45,6 +48,17 @@ def guest_run(async_fn: Callable[[], Any], *, clock: object = None, instruments:
 
     if run_on_uvloop(main):
         raise KeyboardInterrupt
+
+
+class OneOfTwo(LoadScopeScheduling):
+    """Of the two processes of `./test` one runs all whole systems, one after the other."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "whole systems" if nodeid.startswith(WHOLE_SYSTEMS) else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneOfTwo:
+    return OneOfTwo(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -110,7 +110,7 @@ def check_events_of_silence(beats: SimpleNamespace, falls: list[int], found: lis
 
 
 def test_beats_go_on_without_postgres_and_nothing_is_lost_when_it_returns(system, stores):
-    run_postgres_outage(system, stores, "no-postgres", seconds=8)
+    run_postgres_outage(system, stores, "no-postgres", seconds=5)
 
 
 @pytest.mark.slow

@@ -136,7 +136,7 @@ def test_doctor_finds_the_running_serve_and_calls_it_well(served):
 
 
 def test_the_demo_shows_a_fleet_and_leaves_nobody_behind_who_could_be_missed(served):
-    done = nodepulse("demo", "--data-dir", str(served.folder), "--nodes", "5", "--seconds", "15", "--json")
+    done = nodepulse("demo", "--data-dir", str(served.folder), "--nodes", "5", "--seconds", "8", "--json")
     told = json.loads(done.stdout)
     assert told["fleet"]["beats"] > 0, done.stderr
     assert told["states"].get("up", 0) > 0
@@ -194,6 +194,7 @@ def test_after_a_kill_nothing_is_left_and_the_next_start_goes_on_with_the_same_d
     assert second.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_child_that_can_never_listen_makes_serve_give_up_and_say_so(tmp_path, own):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
