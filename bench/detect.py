@@ -183,6 +183,7 @@ def _outage(world: World) -> dict[str, Any]:
             together_at_s=together_s,
         )
         time.sleep(together_s / 2)
+        engine.ask("snapshot")  # memory is compared with what it was after a usual minute
         before = engine.ask("statistics")
         found = asyncio.run(_wait_for_events(database.url, world.stopping, timeout_s=seconds))
         beaten = fleet.answer(timeout_s=seconds + 60)
