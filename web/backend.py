@@ -71,7 +71,7 @@ class Backend:
         self.keys = Keys(stores.directory)
         self.tails = Tails(stores.live, stores.history, streams_max=settings.sse_streams_max)
         self.draining = False  # readyz fails from here on
-        self.sessions_opened = self.sessions_opening = 0
+        self.sessions_opened = 0
         self.sessions_refused: dict[str, float] = {}  # by code
         self._parts: dict[str, Callable[[], Statistics]] = {
             "web_heads": self.heads.statistics,
@@ -95,8 +95,4 @@ class Backend:
         return self._parts
 
     def _session_statistics(self) -> Statistics:
-        return {
-            "opened_total": self.sessions_opened,
-            "opening": self.sessions_opening,
-            "refused_total": self.sessions_refused,
-        }
+        return {"opened_total": self.sessions_opened, "refused_total": self.sessions_refused}

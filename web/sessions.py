@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import secrets
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
@@ -33,10 +32,6 @@ from web.times import format_rfc3339, parse_rfc3339
 
 SKEW_MS_MAX = 300_000
 REGISTRY_WAIT_S = 2.0
-# Opened at the same time; above it 503. Some hundred are opened in a second: a client further back would have
-# given up waiting (ours after 10 s) when its turn came, would ask again, and make the queue longer still.
-AT_ONCE_MAX = 1_000
-AGAIN_S_MAX = 5
 BODY_BYTES_MAX = 16 * 1024
 SIGNING_KINDS = ("node", "canary")  # a check has no key: it beats by its capability alone
 _FIELD = re.compile(r"[!-~]{1,128}", re.ASCII)  # every signed field
@@ -105,18 +100,6 @@ async def _open(backend: Backend) -> Response:
     _must_be_private(backend)
     asked, _ = await read_body(SessionRequest)
     sent_ms = _must_be_well_formed(asked)
-    if backend.sessions_opening >= AT_ONCE_MAX:
-        # Not all at one later moment, either.
-        again_s = 1 + secrets.randbelow(AGAIN_S_MAX)
-        raise unavailable("too many sessions are being opened at once", retry_after_s=again_s)
-    backend.sessions_opening += 1
-    try:
-        return await _open_proven(backend, asked, sent_ms)
-    finally:
-        backend.sessions_opening -= 1
-
-
-async def _open_proven(backend: Backend, asked: SessionRequest, sent_ms: int) -> Response:
     node = await _proven_node(backend, asked)
     shard = node.row % backend.shards
     now_ms = backend.heads.now_ms(shard)

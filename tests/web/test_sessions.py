@@ -10,7 +10,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from np1.session import parse_session_answer
 from tests.web.fakes import Ingest, World
-from web import sessions
 from web.heads import POLL_S
 
 LOCAL = {"client": ("127.0.0.1", 40_000)}
@@ -190,32 +189,6 @@ async def test_a_shard_that_does_not_apply_it_within_two_seconds_is_unavailable(
     assert (await response.get_json(force=True))["code"] == "unavailable"
     assert int(response.headers["retry-after"]) >= 1
     assert 2.0 <= trio.current_time() - began < 2.1
-
-
-async def test_more_openings_at_once_than_can_be_waited_for_are_asked_to_come_again(
-    world: World, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They would wait until their clients give up, and then come again all the same."""
-    monkeypatch.setattr(sessions, "AT_ONCE_MAX", 2)
-    world.live.applied = 0
-    statuses: list[int] = []
-
-    async def asking() -> None:
-        statuses.append((await ask(world, world.session_body())).status_code)
-
-    for _ in range(2):
-        nursery.start_soon(asking)
-    await trio.sleep(0.5)
-    response = await ask(world, world.session_body())
-    assert response.status_code == 503
-    assert (await response.get_json(force=True))["code"] == "unavailable"
-    assert 1 <= int(response.headers["retry-after"]) <= sessions.AGAIN_S_MAX
-    world.live.applied = 2
-    await trio.sleep(0.1)
-    assert statuses == [201, 201]
-    assert (await ask(world, world.session_body())).status_code == 503, "the shard has not applied a third"
-    world.live.applied = None
-    assert (await ask(world, world.session_body())).status_code == 201, "there is room again"
 
 
 async def test_a_store_that_is_away_is_unavailable(world: World) -> None:
