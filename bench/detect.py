@@ -107,6 +107,7 @@ def _started(stack: ExitStack, world: World, **options: Any) -> tuple[Child, Chi
         )
     )
     fleet.answer()
+    engine.ask("ready")  # the whole live view has been written
     return engine, fleet
 
 
@@ -140,6 +141,7 @@ def _lag(world: World) -> dict[str, Any]:
         "fleet_late_ms_max": beaten["late_ms_max"],
         "engine_cpu_share": counted["process_cpu_s"] / seconds,
         "rss_bytes": counted["rss_bytes"],
+        "unobserved_ms": counted["unobserved_ms"],
     }
 
 
@@ -160,9 +162,19 @@ def _tell_lag(report: Report, world: World, measured: dict[str, Any]) -> None:
             )
         ],
     )
+    _note_gaps(report, measured)
     if measured["fleet_late_ms_max"] > 500:
         report.note(
             f"the fleet itself fell {measured['fleet_late_ms_max']:.0f} ms behind: the machine was busy"
+        )
+
+
+def _note_gaps(report: Report, measured: dict[str, Any]) -> None:
+    """After a stall or a loss of ours verdicts are held back for a minute or more."""
+    if measured["unobserved_ms"]:
+        report.note(
+            f"the engine stalled, or the kernel dropped, for {measured['unobserved_ms']:,.0f} ms in all: "
+            "verdicts were held back after that, and the figures here tell nothing of a machine that keeps up"
         )
 
 
@@ -203,7 +215,7 @@ def _outage(world: World) -> dict[str, Any]:
         "fallen": len(due),
         "due_within_s": last - first,
         "events_in_postgres": found["events"],
-        "on_disk_s_after_last_due": max((at_ms for _, at_ms in downs), default=0) / 1_000 - last,
+        "on_disk_s_after_last_due": max(at_ms for _, at_ms in downs) / 1_000 - last if downs else None,
         "in_postgres_s_after_last_due": found["complete_s"] - last,
         "in_postgres_s_after_first_due": found["complete_s"] - first,
         "false": sum(row not in fallen for row, _ in downs),
@@ -211,6 +223,7 @@ def _outage(world: World) -> dict[str, Any]:
         "ack_p50_ms_median_second": statistics.median(each["p50"] for each in during),
         "rss_bytes_before": before["rss_bytes"],
         "rss_bytes_after": after["rss_bytes"],
+        "unobserved_ms": after["unobserved_ms"],
         "beats_per_s": beaten["sent"] / seconds,
         "ack_ms_by_second": beaten["ack_ms_by_second"],
         "first_due_second": first - began,
@@ -235,6 +248,7 @@ async def _wait_for_events(url: str, wanted: int, *, timeout_s: float) -> dict[s
 def _tell_outage(report: Report, world: World, measured: dict[str, Any]) -> None:
     by_second = measured.pop("ack_ms_by_second")
     report.figures[f"outage.{world.name}"] = rounded(measured)
+    _note_gaps(report, measured)
     if measured["events_in_postgres"] < measured["fallen"]:
         report.note(f"only {measured['events_in_postgres']:,} events came into PostgreSQL while we waited")
     report.ratios["outage_s_to_promise"] = rounded(measured["in_postgres_s_after_last_due"] / OUTAGE_S_MAX)

@@ -163,6 +163,8 @@ def figures(shard: Shard) -> dict[str, Any]:
         "batches": sum(each.batches for each in udp),
         "commits": counted["journal"]["commits"],
         "commit_ms_max": counted["committer"]["commit_ms_max"],
+        "gaps": counted["gaps"]["gaps"],
+        "unobserved_ms": counted["gaps"]["unobserved_ms"],
         "actors_started": counted["actors"]["started"],
         "process_cpu_s": cpu_s(),
         "rss_bytes": rss_bytes(),
