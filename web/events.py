@@ -88,7 +88,7 @@ def _cursor(text: str | None, name: str) -> int:
     if text is None or text == "":
         return 0
     if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) > CURSOR_MAX:
-        raise bad_parameter(name, "is not a cursor")
+        raise bad_parameter(name, "is not a cursor: take next_cursor of a page, or an event's cursor")
     return int(text)
 
 

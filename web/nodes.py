@@ -135,7 +135,7 @@ async def list_nodes(backend: Backend, caller: Principal) -> Response:
     text = request.args.get("after")
     after = canonical_uuid(text) if text else None
     if text and after is None:
-        raise bad_parameter("after", "is not a cursor")
+        raise bad_parameter("after", "is not a cursor: take next_cursor of a page")
     found = await backend.directory.list_nodes(caller.project_id, after=after, limit=limit + 1)
     page = found[:limit]
     next_cursor = page[-1].node_id if len(found) > limit else None

@@ -104,7 +104,9 @@ async def _open(backend: Backend) -> Response:
     shard = node.row % backend.shards
     now_ms = backend.heads.now_ms(shard)
     if abs(sent_ms - now_ms) > SKEW_MS_MAX:
-        raise RefusedError(401, "clock_skew", "sent_at is more than 300 s off", server_time=now_ms)
+        raise RefusedError(
+            401, "clock_skew", "sent_at is more than 300 s off: go by server_time", server_time=now_ms
+        )
     row, session, position = await _commit(backend, asked, sent_ms=sent_ms, now_ms=now_ms)
     if not await backend.heads.wait_registry(shard, position, timeout_s=REGISTRY_WAIT_S):
         raise unavailable("the shard of this node did not take the session in time")
@@ -123,7 +125,9 @@ def _must_be_private(backend: Backend) -> None:
         address = None  # a unix socket's path, a test's placeholder: not known to be loopback
     mapped = getattr(address, "ipv4_mapped", None) or address
     if mapped is None or not mapped.is_loopback:
-        raise RefusedError(403, "tls_required", "sessions are opened over TLS")
+        raise RefusedError(
+            403, "tls_required", "sessions are opened over TLS: use https, or set ingest.allow_plaintext"
+        )
 
 
 def _must_be_well_formed(asked: SessionRequest) -> int:
@@ -200,7 +204,9 @@ async def _commit(
             },
         ) from error
     except NonceSeenError as error:
-        raise RefusedError(409, "nonce_seen", "this nonce was used before") from error
+        raise RefusedError(
+            409, "nonce_seen", "this nonce was used before: take a new one for each request"
+        ) from error
     except NodeRefusedError as error:
         raise _unauthorized() from error
 

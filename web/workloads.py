@@ -110,7 +110,9 @@ async def get_uptime(backend: Backend, caller: Principal, *, workload_id: str) -
     start_ms = workload.created_ms if from_ms is None else from_ms
     end_ms = TIME_MS_MAX if to_ms is None else to_ms
     if min(end_ms, now_ms) - max(start_ms, workload.created_ms) > WINDOW_MS_MAX:
-        raise RefusedError(400, "window_too_long", f"a window may have {WINDOW_MS_MAX // DAY_MS} days")
+        raise RefusedError(
+            400, "window_too_long", f"a window may have {WINDOW_MS_MAX // DAY_MS} days: ask in parts"
+        )
     look = await reader.look(workload.row, up_to_ms=min(end_ms, now_ms))
     reading = await reader.uptime(workload, look, from_ms=start_ms, to_ms=end_ms)
     return reply(_answer(workload, reading, with_intervals=with_intervals))

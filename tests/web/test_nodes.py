@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 import trio
 
 from engine.core.records import NODE_STATES, NodeState
-from tests.web.fakes import ADMIN_KEY, FOREIGN_KEY, PROJECT_KEY, World, bearer, up_slot
+from tests.web.fakes import (
+    ADMIN_KEY,
+    BASE_MS,
+    DAY_MS,
+    FOREIGN_KEY,
+    PROJECT_KEY,
+    World,
+    bearer,
+    up_slot,
+)
 
 
 async def test_a_node_tells_its_state_and_its_workloads(world: World) -> None:
@@ -105,6 +115,24 @@ async def test_nodes_are_listed_without_a_state_while_the_live_view_is_away(worl
     setattr(world.live, gone, True)
     answer = await (await world.client.get("/v1/nodes", headers=bearer(PROJECT_KEY))).get_json()
     assert [item["state"] for item in answer["items"]] == [None]
+
+
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [
+        ("/v1/nodes?after=x", "take next_cursor"),
+        ("/v1/events?after=x", "take next_cursor"),
+        ("/v1/workloads/{old}/uptime", "ask in parts"),
+    ],
+)
+async def test_a_refusal_says_what_to_do(world: World, path: str, advice: str) -> None:
+    old = world.add_workload(world.node, slot=2)
+    aged = msgspec.structs.replace(old, created_ms=BASE_MS - 500 * DAY_MS)
+    world.directory.workloads[old.workload_id] = aged
+    url = path.format(old=old.workload_id)
+    response = await world.client.get(url, headers=bearer(PROJECT_KEY))
+    assert response.status_code == 400
+    assert advice in (await response.get_json(force=True))["detail"]
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "limit=-1", "after=x"])
