@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,7 +77,7 @@ def write(directory: Path, snapshot: Snapshot) -> Path:
     try:
         with fresh.open("wb") as file:
             crc = 0
-            for part in (len(header).to_bytes(8, "little"), header, *_bytes_of(snapshot)):
+            for part in chain((len(header).to_bytes(8, "little"), header), _bytes_of(snapshot)):
                 crc = zlib.crc32(part, crc)
                 file.write(part)
             file.write(crc.to_bytes(4, "little"))

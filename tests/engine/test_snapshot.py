@@ -90,6 +90,29 @@ def test_columns_written_in_pieces_are_read_back_whole(bench: Bench, monkeypatch
     assert found.columns["generation"]["key0"].tolist() == captured.columns["generation"]["key0"].tolist()
 
 
+def test_pieces_are_written_as_they_are_made_and_never_held_together(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    captured = snapshot_of(bench)
+    pieces_of, checked, ahead = snapshot._bytes_of, [], []
+    crc32 = snapshot.zlib.crc32
+
+    def counted(piece: Any, crc: int) -> int:
+        checked.append(piece)
+        return crc32(piece, crc)
+
+    def watched(found: snapshot.Snapshot) -> Any:
+        for number, piece in enumerate(pieces_of(found)):
+            ahead.append(number - (len(checked) - 2))  # the header and its length come first
+            yield piece
+
+    monkeypatch.setattr(snapshot.zlib, "crc32", counted)
+    monkeypatch.setattr(snapshot, "_bytes_of", watched)
+    snapshot.write(bench.directory, captured)
+    assert len(ahead) > 10
+    assert set(ahead) == {0}
+
+
 @pytest.mark.parametrize("grown", [False, True])
 def test_copied_columns_are_those_of_that_moment_also_when_the_table_outgrew_the_room_made(
     bench: Bench, grown: bool
