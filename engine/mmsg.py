@@ -19,8 +19,10 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 CALL_MAX = 1024  # messages per system call (UIO_MAXIOV)
-SLOT_BYTES = 64  # room per datagram; a longer one shows as longer than 48 and is refused
-NAME_BYTES = 28  # struct sockaddr_in6
+DATAGRAM_BYTES = 48  # kept of each; what is longer shows by its length and is refused
+_LONGER_BYTES = 64  # room per datagram where the system does not tell the length of what it cut
+_NAME_BYTES = 28  # struct sockaddr_in6
+_IPV4_NAME_BYTES = 16
 
 _MSG_DTYPE = np.dtype(
     {
@@ -32,20 +34,21 @@ _MSG_DTYPE = np.dtype(
 )
 _IOV_DTYPE = np.dtype([("base", "<u8"), ("len", "<u8")])
 _MSG_DONTWAIT = 0x40
+_MSG_TRUNC = 0x20  # tell the true length, also of what is cut
 
 
 class DatagramBatches(Protocol):
     """Takes and sends batches on one socket. Results are views that the next call overwrites."""
 
     def take(self) -> tuple[Array, Array, Array]:
-        """(bytes (n, 64) uint8, lengths (n,), addresses (n, 28) uint8) of what was queued, n up to the batch.
+        """(bytes (n, 48 or more), true lengths (n,), addresses (n, m)) of what was queued, n up to the batch.
 
         Fewer than a batch: the queue was left empty.
         """
         ...
 
     def send(self, frames: Array, names: Array) -> int:
-        """Send frames (n, 48) to addresses (n, 28); how many the socket took."""
+        """Send frames (n, 48) to addresses (n, m); how many the socket took."""
         ...
 
 
@@ -54,13 +57,13 @@ class _Headers:
 
     def __init__(self, count: int, slot_bytes: int, name_len: int) -> None:
         self.data = np.zeros((count, slot_bytes), np.uint8)
-        self.names = np.zeros((count, NAME_BYTES), np.uint8)
+        self.names = np.zeros((count, name_len), np.uint8)
         self.iovs = np.zeros(count, _IOV_DTYPE)
         self.messages = np.zeros(count, _MSG_DTYPE)
         number = np.arange(count, dtype=np.uint64)
         self.iovs["base"] = self.data.ctypes.data + number * slot_bytes
         self.iovs["len"] = slot_bytes
-        self.messages["name"] = self.names.ctypes.data + number * NAME_BYTES
+        self.messages["name"] = self.names.ctypes.data + number * name_len
         self.messages["name_len"] = name_len
         self.messages["iov"] = self.iovs.ctypes.data + number * 16
         self.messages["iov_len"] = 1
@@ -73,9 +76,9 @@ class SystemBatches:
         libc = ctypes.CDLL(None, use_errno=True)
         self._recvmmsg, self._sendmmsg = libc.recvmmsg, libc.sendmmsg
         self._fd = sock.fileno()
-        name_len = NAME_BYTES if sock.family == socket.AF_INET6 else 16
+        name_len = _NAME_BYTES if sock.family == socket.AF_INET6 else _IPV4_NAME_BYTES
         self._batch_max = batch_max
-        self._in = _Headers(batch_max, SLOT_BYTES, name_len)
+        self._in = _Headers(batch_max, DATAGRAM_BYTES, name_len)
         self._out = _Headers(CALL_MAX, frame_bytes, name_len)
         self._in_at = self._in.messages.ctypes.data
         self._out_at = self._out.messages.ctypes.data
@@ -94,7 +97,7 @@ class SystemBatches:
 
     def _take_part(self, at: int, asked: int) -> int:
         first = ctypes.c_void_p(self._in_at + at * _MSG_DTYPE.itemsize)
-        taken: int = self._recvmmsg(self._fd, first, asked, _MSG_DONTWAIT, ctypes.c_void_p(None))
+        taken: int = self._recvmmsg(self._fd, first, asked, _MSG_DONTWAIT | _MSG_TRUNC, ctypes.c_void_p(None))
         if taken < 0:
             number = ctypes.get_errno()
             if number not in (errno.EAGAIN, errno.EINTR):
@@ -135,9 +138,9 @@ class PlainSocketBatches:
     def __init__(self, sock: socket.socket, *, batch_max: int) -> None:
         self._socket = sock
         self._batch_max = batch_max
-        self._data = np.zeros((batch_max, SLOT_BYTES), np.uint8)
+        self._data = np.zeros((batch_max, _LONGER_BYTES), np.uint8)
         self._lengths = np.zeros(batch_max, np.uint32)
-        self._names = np.zeros((batch_max, NAME_BYTES), np.uint8)
+        self._names = np.zeros((batch_max, _NAME_BYTES), np.uint8)
         self._known: dict[int, Any] = {}
         self._next_name = 0
 
@@ -145,7 +148,7 @@ class PlainSocketBatches:
         count = 0
         while count < self._batch_max:
             try:
-                length, address = self._socket.recvfrom_into(self._data[count].data, SLOT_BYTES)
+                length, address = self._socket.recvfrom_into(self._data[count].data, _LONGER_BYTES)
             except (BlockingIOError, InterruptedError):
                 break
             self._next_name = (self._next_name + 1) % (1 << 20)

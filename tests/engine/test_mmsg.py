@@ -67,7 +67,7 @@ def test_what_was_sent_is_taken_in_order_with_its_length(opened: Any, way: Any):
     raw, lengths, names = batches.take()
     assert lengths.tolist() == [len(data) for data in sent]
     assert [raw[at, : len(data)].tobytes() for at, data in enumerate(sent)] == sent
-    assert names.shape == (5, 28)
+    assert len(names) == 5
     assert len(batches.take()[0]) == 0
 
 
