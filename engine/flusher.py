@@ -33,8 +33,8 @@ _PAGES_PER_WRITE = 4_000
 _BYTES_PER_WRITE = 8 * 1024 * 1024
 _WATERMARK_EVERY_MS = 1_000  # history's watermark moves at least this often, with nothing else to write
 _RETRY_MS_MIN = 100
-# When very many rows beat the live view gets a tenth of the time: beats come first. Readers wait 2 s at most.
-_REST = 9
+# When very many rows beat the live view gets a twentieth of the time: beats come first. Readers wait 2 s.
+_REST = 19
 _REST_MS_MAX = 500
 _NOTHING = Captured([], [], np.empty(0, bool), np.empty(0, bool))
 
