@@ -13,7 +13,7 @@ class IngestSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     public_udp: str = ""  # host:port told to clients; empty = host name of the request, this port
     public_http: str = ""  # http(s)://host:port told to clients
     sockets_per_shard: int = 1
-    receive_buffer_bytes: int = 16 * 1024 * 1024
+    receive_buffer_bytes: int = 64 * 1024 * 1024
     batch_frames_max: int = 8192  # datagrams taken in one reading
     pending_frames_max: int = 262_144  # verified and waiting for the journal; above it BUSY
     next_ms_rate_max: float = 50_000.0  # beats/s a shard asks for; next_ms is scaled up to keep it
