@@ -187,9 +187,8 @@ async def test_finish_asks_a_refusing_disk_once_and_returns(
     assert bench.codes() == [Code.BUSY]
 
 
-async def test_a_commit_once_begun_is_brought_to_its_end_although_the_shard_is_cancelled(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-):
+def disk_behind_a_gate(monkeypatch: pytest.MonkeyPatch) -> trio.Event:
+    """No commit gets to the disk before this is set."""
     gate = trio.Event()
 
     async def gated(function: Any, *args: Any) -> Any:
@@ -197,6 +196,13 @@ async def test_a_commit_once_begun_is_brought_to_its_end_although_the_shard_is_c
         return function(*args)
 
     monkeypatch.setattr(trio.to_thread, "run_sync", gated)
+    return gate
+
+
+async def test_a_commit_once_begun_is_brought_to_its_end_although_the_shard_is_cancelled(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    gate = disk_behind_a_gate(monkeypatch)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.committer.run)
         bench.beat(0, T0)
@@ -225,13 +231,7 @@ async def test_a_fault_of_ours_behind_a_commit_ends_the_shard_and_no_callback_ke
 async def test_what_comes_while_a_commit_is_in_flight_is_committed_without_a_call(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ):
-    gate = trio.Event()
-
-    async def gated(function: Any, *args: Any) -> Any:
-        await gate.wait()
-        return function(*args)
-
-    monkeypatch.setattr(trio.to_thread, "run_sync", gated)
+    gate = disk_behind_a_gate(monkeypatch)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.committer.run)
         bench.beat(0, T0)
