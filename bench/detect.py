@@ -199,8 +199,9 @@ def _outage(world: World) -> dict[str, Any]:
         before = engine.ask("statistics")
         found = asyncio.run(_wait_for_events(database.url, world.stopping, timeout_s=seconds))
         beaten = fleet.answer(timeout_s=seconds + 60)
+        on_disk = engine.ask("events")["events"]  # the bench's own log of them is no memory of the engine's
+        engine.ask("snapshot")
         after = engine.ask("statistics")
-        on_disk = engine.ask("events")["events"]
     downs = [(row, at_ms) for kind, row, _since, at_ms in on_disk if kind == "node.down"]
     fallen = {row for row, *_ in beaten["stopped"]}
     due = [server_ms + down_after_ms(ttl_ms) for _, server_ms, ttl_ms in beaten["stopped"]]

@@ -6,6 +6,7 @@ must be committed before the snapshot counts: a replay after it would not bring 
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,8 @@ from engine.settings import JournalSettings
 from engine.snapshot import SnapshotHeader
 from engine.table import Table
 from engine.windows import Windows
+
+_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc, whose heap keeps what was freed
 
 
 class SnapshotStatistics(NamedTuple):
@@ -92,7 +95,7 @@ class Snapshots:
             self._committer.wake()
         await self._committer.wait_settled(self._journal.appended)
         try:
-            await trio.to_thread.run_sync(snapshot.write, self._directory, captured)
+            await trio.to_thread.run_sync(self._write, captured)
         except OSError as error:
             self._failed += 1
             self._tell_failed(error)
@@ -100,6 +103,12 @@ class Snapshots:
         self._taken += 1
         self._trim()
         self._ms_last = (trio.current_time() - started) * 1_000
+
+    def _write(self, captured: snapshot.Snapshot) -> None:
+        """In a worker thread. Each minute is also when memory that a burst took goes back to the system."""
+        snapshot.write(self._directory, captured)
+        if _malloc_trim is not None:
+            _malloc_trim(0)
 
     def _trim(self) -> None:
         """A segment goes when both the oldest snapshot that is kept and Postgres have passed it."""
