@@ -1,8 +1,8 @@
 """`bench journal`: what a durable commit costs, and how fast a journal is read back and applied.
 
-Ours is `engine.journal`: blocks with a CRC into a preallocated segment, synced; called directly, and from a
-worker thread as the engine calls it. The limit is a plain write and fdatasync of the same bytes into another
-preallocated file of the same folder. All take turns commit by commit, so that whatever the disk does
+Ours is `engine.journal`: blocks with a CRC into a preallocated segment, synced; called directly, and in a
+thread of the host loop as the engine calls it. The limit is a plain write and fdatasync of the same bytes into
+another preallocated file of the same folder. All take turns commit by commit, so that whatever the disk does
 meanwhile falls on all alike.
 """
 
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import trio
 
 from bench.rig.beater_child import percentiles
 from bench.rig.chart import Axis, draw
@@ -32,10 +31,12 @@ from engine.decisions import Decisions
 from engine.gaps import Gaps
 from engine.journal import DiskFiles, Journal
 from engine.journal_blocks import Kind, encode, read, segments
+from engine.pulse import Pulse
 from engine.recovery import recover
 from engine.settings import JournalSettings
 from engine.table import Table
 from engine.windows import Windows
+from storage.bridge import Host, run_on_uvloop
 
 MB = 1024 * 1024
 INTERVAL_MS = 60_000
@@ -70,6 +71,19 @@ def main(*, as_json: bool, quick: bool, svg: str | None = None) -> int:
     return report.finish()
 
 
+class Ended:
+    """Notes when a commit ended, on the host loop, where the engine goes on with it."""
+
+    def __init__(self) -> None:
+        self.pulse = Pulse()
+        self.at = 0.0
+        self.error: BaseException | None = None
+
+    def tell(self, error: BaseException | None) -> None:
+        self.at, self.error = time.perf_counter(), error
+        self.pulse.give()
+
+
 # -- commits ----------------------------------------------------------------------------------------
 
 
@@ -77,7 +91,7 @@ def _commits(report: Report, size: Size, folder: Path) -> None:
     rows: list[tuple[Any, ...]] = []
     lines: dict[str, list[tuple[float, float]]] = {}
     for beats, commits in size.commits.items():
-        found = trio.run(_commit_in_turns, folder / f"{beats}", beats, commits)
+        found = _commit_in_turns(folder / f"{beats}", beats, commits)
         for way, took_ms in found.items():
             measured = {
                 "commit_ms": percentiles(took_ms),
@@ -105,8 +119,21 @@ def _commits(report: Report, size: Size, folder: Path) -> None:
     )
 
 
-async def _commit_in_turns(folder: Path, beats: int, commits: int) -> dict[str, Array]:
+def _commit_in_turns(folder: Path, beats: int, commits: int) -> dict[str, Array]:
     """Milliseconds of each commit, by way."""
+    found: dict[str, Array] = {}
+
+    async def main() -> int:
+        host = Host("journal")
+        found.update(await _take_turns(folder, beats, commits, host))
+        host.close()
+        return 0
+
+    run_on_uvloop(main)
+    return found
+
+
+async def _take_turns(folder: Path, beats: int, commits: int, host: Host) -> dict[str, Array]:
     settings = JournalSettings()
     journals = {way: _journal(folder / way, settings.segment_bytes_max) for way in ("thread", "direct")}
     payload = _beats(np.arange(beats), t_ms=NOW_MS).tobytes()
@@ -115,15 +142,21 @@ async def _commit_in_turns(folder: Path, beats: int, commits: int) -> dict[str, 
     fd = files.create(path, len(block) * (commits + 1))
     took: dict[str, list[float]] = {way: [] for way in WAYS}
 
-    async def committed(way: str) -> None:
-        journal = journals[way]
+    async def committed(way: str) -> float:
+        """When it was."""
+        journal, ended = journals[way], Ended()
         journal.append(Kind.BEATS, NOW_MS, payload)
         taken = journal.take()
         if way == "thread":
-            await trio.to_thread.run_sync(journal.commit, taken)
+            host.in_thread(partial(journal.commit, taken), ended.tell)
+            await ended.pulse.wait()
+            if ended.error is not None:
+                raise ended.error
         else:
             journal.commit(taken)
+            ended.tell(None)
         journal.settle(taken, written=True)
+        return ended.at
 
     for number in range(commits + 1):
         for way in WAYS:
@@ -131,9 +164,10 @@ async def _commit_in_turns(folder: Path, beats: int, commits: int) -> dict[str, 
             if way == "plain":
                 os.pwrite(fd, block, number * len(block))
                 os.fdatasync(fd)
+                after = time.perf_counter()
             else:
-                await committed(way)
-            took[way].append((time.perf_counter() - before) * 1_000)
+                after = await committed(way)
+            took[way].append((after - before) * 1_000)
     os.close(fd)
     path.unlink()
     for journal in journals.values():
