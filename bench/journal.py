@@ -1,7 +1,7 @@
 """`bench journal`: what a durable commit costs, and how fast a journal is read back and applied.
 
 Ours is `engine.journal`: blocks with a CRC into a preallocated segment, synced; called directly, and in a
-thread of the host loop as the engine calls it. The limit is a plain write and fdatasync of the same bytes into
+thread of the host loop as the engine does it. The limit is a plain write and fdatasync of the same bytes in
 another preallocated file of the same folder. All take turns commit by commit, so that whatever the disk does
 meanwhile falls on all alike.
 """
