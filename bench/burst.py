@@ -24,7 +24,7 @@ MB = 1024 * 1024
 INTERVAL_MS = 3_600_000  # rows must not fall silent while others are measured
 FACTORS = (8, 20)
 STOCK_BYTES = 2 * 212_992
-BUFFERS = (STOCK_BYTES, IngestSettings().receive_buffer_bytes, 64 * MB, 256 * MB)
+BUFFERS = (STOCK_BYTES, 16 * MB, IngestSettings().receive_buffer_bytes, 256 * MB)
 
 
 class Size(NamedTuple):

@@ -37,7 +37,7 @@ class Wanted(NamedTuple):
 
 _INGEST = "rows_1000.workloads_1.shards_1"
 _RECOVER = "rows_2000.workloads_2.journal_s_1"
-_BURST = "8x.buffer_16777216"
+_BURST = "8x.buffer_67108864"
 WANTED = {
     "actors": Wanted(
         ("nodes_1000/live/bytes_per_actor", "shard.nodes_500.workloads_10.passivated/rss_bytes"),
