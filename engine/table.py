@@ -78,6 +78,7 @@ class Table(Entries):
             run = np.cumsum(first, dtype=np.int64) << _T_BITS
             t = np.maximum.accumulate(run | t) & np.int64((1 << 44) - 1)
         before = _before(first, t, beats, ordered, rows)
+        # Sooner than a quarter of the interval after the last one (WIRE.md, code 1).
         early = (before.t_ms > 0) & (t < before.t_ms + 2 * before.ttl_ms // 3 // 4)
         stopping = beats["flags"] & FLAG_STOPPING
         same = (

@@ -8,7 +8,6 @@ CLOCK_WINDOW_MS = 90_000  # WIRE.md, server rule 2: how far `seq >> 16` may lie 
 GENERATION_OVERLAP_MS = 60_000  # WIRE.md, Session: how long the previous generation is honoured
 STALL_MS = 1_000  # LIVENESS.md 3: more than this between two readings of the sockets is a gap
 INTERVAL_MS_MIN = 1_000  # WIRE.md, rules of the client
-INTERVAL_MS_DEFAULT = 60_000
 SLOTS_MAX = 64
 
 
@@ -35,11 +34,6 @@ def down_after_ms(ttl_ms: int) -> int:
 def lost_after_ms(ttl_ms: int) -> int:
     """Silence after which a DOWN row is LOST: 10 intervals (LIVENESS.md 4)."""
     return 10 * interval_of_ttl(ttl_ms)
-
-
-def early_before_ms(ttl_ms: int) -> int:
-    """A beat sooner than this after the last accepted one is EARLY (WIRE.md, code 1)."""
-    return interval_of_ttl(ttl_ms) // 4
 
 
 def flip_apart_ms(ttl_ms: int) -> int:

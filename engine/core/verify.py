@@ -32,7 +32,6 @@ FRAME_DTYPE = np.dtype(
         ("tag_high", "<u8"),
     ]
 )
-REJECTS = ("length", "version", "type", "flags", "row", "generation", "tag")
 _FLAGS_KNOWN = FLAG_NO_ACK | FLAG_STOPPING
 _NO_INDEXES = np.empty(0, np.int64)
 _POSITION_BITS = 24  # a batch holds fewer frames than this allows
