@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import trio
@@ -106,14 +107,30 @@ async def test_stores_open_though_nothing_is_there_and_work_once_it_is(postgres,
         assert await stores.outbox.take_notifier_lock()
 
 
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def lives(pid: int) -> bool:
+    """Whether the process runs still; one that has ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 @pytest.mark.parametrize("how", ["in order", "killed"])
 async def test_postgres_stopped_and_started_again_is_healed(postgres, valkey, how):
     async with open_stores(*settings_of(postgres, valkey)) as stores:
         await postgres_works(stores)
         assert await stores.outbox.take_notifier_lock()
         if how == "killed":
+            backends = children_of(postgres.process.pid)
             os.kill(postgres.process.pid, signal.SIGKILL)
             await postgres.wait()
+            with trio.fail_after(PATIENCE_S):
+                while any(map(lives, backends)):  # noqa: ASYNC110 - they answer a moment more
+                    await trio.sleep(0.01)
         else:
             await postgres.stop()
         await every_postgres_call_says_so(stores)
