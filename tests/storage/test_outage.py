@@ -107,10 +107,6 @@ async def test_stores_open_though_nothing_is_there_and_work_once_it_is(postgres,
         assert await stores.outbox.take_notifier_lock()
 
 
-def children_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def lives(pid: int) -> bool:
     """Whether the process runs still; one that has ended and was not waited for does not."""
     try:
