@@ -42,6 +42,7 @@ ROW_PACKED: dict[str, tuple[str, int]] = {
     "hot": ("u1", 0),  # every beat of this row is a change for its node: it is not UP, or being decided
     "counting": ("u1", 0),  # every beat of this row is a change for its workloads: one contradicts its health
     "known": ("u1", 0),  # the registry has told of this row
+    "resync": ("u1", 0),  # its manager shall fetch the desired state
     "refused": ("u1", 0),  # REVOKED or RETIRED: no beat of it is taken
 }
 ROW_COLUMNS: dict[str, tuple[str, int]] = {
@@ -100,6 +101,7 @@ ROW_PLACES = {
     "counting": _VIEW["since_ms"] + 6,
     "known": _VIEW["state"],
     "refused": _VIEW["flags"],
+    "resync": _VIEW["pad"],
 }
 
 

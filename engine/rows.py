@@ -35,6 +35,7 @@ def apply_spec(table: Table, spec: RowSpec, secrets: MasterSecrets, *, seq_floor
     rows.known[index] = 1
     rows.refused[index] = RETIRED if spec.retired else REVOKED if spec.revoked else 0
     rows.check[index] = _ROW_KINDS[spec.kind]
+    rows.resync[index] = spec.resync
     rows.interval_ms[index] = spec.interval_ms
     rows.capability_generation[index] = 0 if spec.revoked or spec.retired else spec.capability_generation
     rows.node_hi[index], rows.node_lo[index] = halves(spec.node_id)

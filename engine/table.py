@@ -142,6 +142,7 @@ class Table(Entries):
             self.generation.heard[entry[unheard]] = 1
         if resync.any():
             codes[resync & ~self._superseded(entry)] = Code.RESYNC
+        codes[self.row.resync[index] != 0] = Code.RESYNC
         live = self.generation.live[entry] == beats["generation"]
         codes[live & (t >= self.generation.rekey_ms[entry])] = Code.REKEY
         return codes

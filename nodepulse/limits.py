@@ -77,6 +77,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "web.session_rate_per_min": (1, 100_000),
     "web.read_wait_ms_max": (0, 60_000),
     "web.sse_streams_max": (0, 1_000_000),
+    "web.key_requests_per_min_max": (1, 1_000_000_000),
+    "web.address_requests_per_min_max": (1, 1_000_000_000),
     "worker.notifier_batch_max": (1, 100_000),
     "worker.poll_ms": (10, 60_000),
     "worker.delivery_concurrency_max": (1, 10_000),
@@ -193,10 +195,24 @@ def _url_of(*schemes: str) -> Callable[[str], str | None]:
     return check
 
 
+def _origins(text: str) -> str | None:
+    for origin in text.split():
+        parts = urlsplit(origin)
+        if (
+            parts.scheme not in ("http", "https")
+            or not parts.netloc
+            or origin != f"{parts.scheme}://{parts.netloc}"
+        ):
+            return f"{origin!r} is no origin; write https://host or https://host:port, separated by spaces"
+    return None
+
+
 _FORMS: dict[str, Callable[[str], str | None]] = {
     "ingest.public_udp": _host_port,
     "ingest.public_http": _url_of("http", "https"),
     "canary.url": _url_of("http", "https"),
+    "web.public_url": _url_of("http", "https"),
+    "web.cors_origins": _origins,
     "sentry.dsn": _url_of("http", "https"),
     "database.url": _url_of("postgresql", "postgres"),
     "redis.url": _url_of("redis", "rediss", "unix"),

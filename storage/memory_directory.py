@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from engine.core.keys import SALT_BYTES
 from engine.core.maintenance import check_window, days_of
+from engine.core.people import Principal, Scope
 from engine.core.ports import (
     NewNode,
     NodeRecord,
     NodeRefusedError,
     NonceSeenError,
-    Principal,
     Project,
     RateLimitedError,
     RowFullError,
@@ -32,9 +32,19 @@ class MemoryDirectory:
     def __init__(self, world: MemoryWorld) -> None:
         self._world = world
 
-    async def principal(self, key_sha256: bytes) -> Principal | None:
+    async def principal(self, key_sha256: bytes, *, now_ms: int) -> Principal | None:
         await self._world.enter()
         return self._world.keys.get(key_sha256)
+
+    async def manager(self, row: int, generation: int, *, now_ms: int) -> Principal | None:
+        await self._world.enter()
+        if row >= len(self._world.rows):
+            return None
+        node = self._world.nodes[self._world.rows[row]]
+        honoured = [one.generation for one in node.sessions[-1:] if one.expires_ms > now_ms]
+        if node.revoked_ms is not None or generation not in honoured:
+            return None
+        return Principal(key_id=node.node_id, scope="manager", project_id=None, node_id=node.node_id)
 
     async def project(self, slug: str) -> Project | None:
         await self._world.enter()
@@ -64,6 +74,7 @@ class MemoryDirectory:
         now_ms: int,
         life_ms: int,
         secret_id: int,
+        manager_version: str = "",
     ) -> tuple[RowSpec, SessionSpec, int]:
         await self._world.enter()
         node = self._world.living_node(node_id)
@@ -100,7 +111,7 @@ class MemoryDirectory:
         return self._world.projects.setdefault(slug, Project(new_id(), slug))
 
     async def create_key(
-        self, *, scope: str, project_id: str | None, key_sha256: bytes, name: str, now_ms: int
+        self, *, scope: Scope, project_id: str | None, key_sha256: bytes, name: str, now_ms: int
     ) -> str:
         await self._world.enter()
         key_id = new_id()

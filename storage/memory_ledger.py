@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from engine.core.ports import AlreadyCommittedError, Commit, KeyReusedError, PointsRow
+from engine.core.ledger import AlreadyCommittedError, Commit, KeyReusedError, PointsRow
 from storage.ids import new_id
 from storage.memory_world import MemoryCommit, MemoryWorld
 

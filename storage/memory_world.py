@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 import msgspec
 import trio
 
+from engine.core.ledger import Commit, PointsRow
+from engine.core.people import Principal
 from engine.core.ports import (
     Channel,
-    Commit,
     NodeRecord,
     NodeRefusedError,
-    PointsRow,
-    Principal,
     Project,
     StoreUnavailableError,
     WorkloadRecord,

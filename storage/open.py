@@ -11,10 +11,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import msgspec
 import trio
 
-from engine.core.ports import Directory, History, Ledger, LiveView, Outbox, RegistryFeed
+from engine.core.audit import AuditLog
+from engine.core.idempotency import Idempotency
+from engine.core.ledger import Ledger
+from engine.core.ports import Directory, History, LiveView, Outbox, RegistryFeed
 from storage.pool import Postgres
+from storage.postgres_audit import PostgresAuditLog
 from storage.postgres_directory import PostgresDirectory
 from storage.postgres_history import PostgresHistory
+from storage.postgres_idempotency import PostgresIdempotency
 from storage.postgres_ledger import PostgresLedger
 from storage.postgres_outbox import PostgresOutbox
 from storage.postgres_registry import PostgresRegistryFeed
@@ -22,8 +27,8 @@ from storage.redis_live import RedisLiveView
 from storage.settings import DatabaseSettings, RedisSettings
 
 
-class Stores(msgspec.Struct, frozen=True):
-    """Every port of engine/core/ports.py, open."""
+class Stores(msgspec.Struct, frozen=True, kw_only=True):
+    """The ports of the data plane and of what hangs on it (engine/core/ports.py, ledger.py), open."""
 
     registry: RegistryFeed
     history: History
@@ -34,8 +39,15 @@ class Stores(msgspec.Struct, frozen=True):
     statistics: Callable[[], dict[str, int]] = dict  # of the connections; nothing in memory
 
 
+class AllStores(Stores, frozen=True, kw_only=True):
+    """With the ports of the control plane, which have no twins in memory (docs/decisions/0050)."""
+
+    audit: AuditLog
+    idempotency: Idempotency
+
+
 @asynccontextmanager
-async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> AsyncIterator[Stores]:
+async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> AsyncIterator[AllStores]:
     """All stores, for the time of the block; only under `run_on_uvloop`."""
     async with AsyncExitStack() as closing:
         db = Postgres(database)
@@ -46,13 +58,15 @@ async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> Async
         closing.push_async_callback(_shielded, outbox.close)
         await live.open()
         closing.push_async_callback(_shielded, live.close)
-        yield Stores(
+        yield AllStores(
             registry=registry,
             history=PostgresHistory(db),
             live=live,
             directory=PostgresDirectory(db),
             ledger=PostgresLedger(db),
             outbox=outbox,
+            audit=PostgresAuditLog(db),
+            idempotency=PostgresIdempotency(db),
             statistics=lambda: {**db.statistics(), **live.statistics()},
         )
 

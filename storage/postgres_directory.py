@@ -9,17 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from engine.core.ports import (
-    NewNode,
-    NodeRecord,
-    NodeRefusedError,
-    Principal,
-    Project,
-    WorkloadRecord,
-)
+from engine.core.people import Principal, Scope
+from engine.core.ports import NewNode, NodeRecord, NodeRefusedError, Project, WorkloadRecord
 from engine.core.records import RowSpec, SessionSpec, Window
 from engine.core.timing import SLOTS_MAX
 from storage import postgres_nodes as sql
+from storage import postgres_principals
 from storage.gather import Gather
 from storage.ids import is_id, new_id
 from storage.pool import Connection, Postgres
@@ -39,8 +34,11 @@ class PostgresDirectory:
             partial(db.run, sql.read_nodes), key=lambda _node_id: object(), size_max=BATCH_MAX
         )
 
-    async def principal(self, key_sha256: bytes) -> Principal | None:
-        return await self._db.run(_principal, key_sha256)
+    async def principal(self, key_sha256: bytes, *, now_ms: int) -> Principal | None:
+        return await self._db.run(postgres_principals.of_secret, key_sha256, now_ms)
+
+    async def manager(self, row: int, generation: int, *, now_ms: int) -> Principal | None:
+        return await self._db.run(postgres_principals.of_session, row, generation, now_ms)
 
     async def project(self, slug: str) -> Project | None:
         return await self._db.run(_project, slug)
@@ -65,11 +63,14 @@ class PostgresDirectory:
         now_ms: int,
         life_ms: int,
         secret_id: int,
+        manager_version: str = "",
     ) -> tuple[RowSpec, SessionSpec, int]:
         if not is_id(node_id):
             raise NodeRefusedError(f"no node {node_id}")
         opened = await self._sessions.ask(
-            Request(node_id, nonce, nonce_expires_ms, rate_per_min, now_ms, life_ms, secret_id)
+            Request(
+                node_id, nonce, nonce_expires_ms, rate_per_min, now_ms, life_ms, secret_id, manager_version
+            )
         )
         if isinstance(opened, Exception):
             raise opened
@@ -79,7 +80,7 @@ class PostgresDirectory:
         return await self._db.run(_create_project, slug, now_ms)
 
     async def create_key(
-        self, *, scope: str, project_id: str | None, key_sha256: bytes, name: str, now_ms: int
+        self, *, scope: Scope, project_id: str | None, key_sha256: bytes, name: str, now_ms: int
     ) -> str:
         key_id = new_id()
         await self._db.run(_create_key, key_id, key_sha256, scope, project_id, name, now_ms)
@@ -132,17 +133,6 @@ class PostgresDirectory:
 
     async def prune(self, *, now_ms: int, limit: int) -> int:
         return await self._db.run(_prune, now_ms, limit)
-
-
-async def _principal(connection: Connection, key_sha256: bytes) -> Principal | None:
-    record = await connection.fetchrow(
-        """
-        select key_id::text, scope, project_id::text from api_key
-        where key_sha256 = $1 and revoked_ms is null
-        """,
-        key_sha256,
-    )
-    return Principal(*record) if record else None
 
 
 async def _project(connection: Connection, slug: str) -> Project | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
-from engine.core.ports import AlreadyCommittedError, Commit, KeyReusedError, PointsRow
+from engine.core.ledger import AlreadyCommittedError, Commit, KeyReusedError, PointsRow
 from storage.ids import is_id, new_id
 from storage.pool import Connection, Postgres
 

@@ -25,19 +25,20 @@ _NODES = """
 select n.node_id::text, n."row", n.project_id::text, n.kind, n.name, n.public_key, n.interval_ms,
   n.revoked_ms is not null, n.created_ms,
   array(select w.workload_id::text from workload w
-    where w.node_id = n.node_id and w.retired_ms is null order by w.slot)
+    where w.node_id = n.node_id and w.retired_ms is null order by w.slot),
+  n.owner_id::text, n.region, n.retired_ms
 from node n
 """
 _WORKLOADS = """
 select w.workload_id::text, w.node_id::text, n.project_id::text, n."row", w.slot, w.name, w.created_ms,
-  w.retired_ms, w.first_report_ms
+  w.retired_ms, w.first_report_ms, n.owner_id::text, w.kind_id::text, w.licence_id::text, w.running_version
 from workload w join node n using (node_id)
 """
 
 
 def _node_record(record: Any) -> NodeRecord:
-    *fields, workload_ids = record
-    return NodeRecord(*[*fields, tuple(workload_ids)])
+    *fields, workload_ids, owner_id, region, retired_ms = record
+    return NodeRecord(*[*fields, tuple(workload_ids), owner_id, region, retired_ms])
 
 
 async def read_nodes(connection: Connection, node_ids: Sequence[str]) -> list[NodeRecord | None]:
@@ -93,47 +94,67 @@ async def create_nodes(connection: Connection, nodes: Sequence[NewNode], now_ms:
                 revoked=False,
                 created_ms=now_ms,
                 workload_ids=tuple(new_id() for _ in node.workloads),
+                owner_id=node.owner_id,
+                region=node.region,
             )
             for row, node in enumerate(nodes, first)
         ]
-        await connection.copy_records_to_table(
-            "node",
-            columns=(
-                "node_id",
-                "row",
-                "project_id",
-                "kind",
-                "name",
-                "public_key",
-                "interval_ms",
-                "salt",
-                "created_ms",
-            ),
-            records=[
-                (
-                    node.node_id,
-                    node.row,
-                    node.project_id,
-                    node.kind,
-                    node.name,
-                    node.public_key,
-                    node.interval_ms,
-                    os.urandom(SALT_BYTES),
-                    now_ms,
-                )
-                for node in made
-            ],
-        )
-        await connection.copy_records_to_table(
-            "workload",
-            columns=("workload_id", "node_id", "slot", "name", "created_ms"),
-            records=[
-                (workload_id, record.node_id, slot, node.workloads[slot], now_ms)
-                for record, node in zip(made, nodes, strict=True)
-                for slot, workload_id in enumerate(record.workload_ids)
-            ],
-        )
+        await _copy(connection, nodes, made, now_ms)
     return made
+
+
+async def _copy(
+    connection: Connection, nodes: Sequence[NewNode], made: Sequence[NodeRecord], now_ms: int
+) -> None:
+    await connection.copy_records_to_table(
+        "node",
+        columns=(
+            "node_id",
+            "row",
+            "project_id",
+            "kind",
+            "name",
+            "public_key",
+            "interval_ms",
+            "salt",
+            "created_ms",
+            "owner_id",
+            "region",
+        ),
+        records=[
+            (
+                record.node_id,
+                record.row,
+                record.project_id,
+                record.kind,
+                record.name,
+                record.public_key,
+                record.interval_ms,
+                os.urandom(SALT_BYTES),
+                now_ms,
+                record.owner_id,
+                record.region,
+            )
+            for record in made
+        ],
+    )
+    await connection.copy_records_to_table(
+        "workload",
+        columns=("workload_id", "node_id", "project_id", "slot", "name", "created_ms", "kind_id"),
+        records=[
+            (
+                workload_id,
+                record.node_id,
+                record.project_id,
+                slot,
+                node.workloads[slot],
+                now_ms,
+                node.kind_ids[slot] if node.kind_ids else None,
+            )
+            for record, node in zip(made, nodes, strict=True)
+            for slot, workload_id in enumerate(record.workload_ids)
+        ],
+    )
 
 
 async def _locked_node(connection: Connection, node_id: str) -> Any:
@@ -155,7 +176,14 @@ async def _tell_engines(connection: Connection, node: Any, now_ms: int) -> None:
         await announce(connection, [node["row"]], now_ms)
 
 
-async def add_workload(connection: Connection, node_id: str, name: str, now_ms: int) -> WorkloadRecord:
+async def add_workload(
+    connection: Connection,
+    node_id: str,
+    name: str,
+    now_ms: int,
+    kind_id: str | None = None,
+    licence_id: str | None = None,
+) -> WorkloadRecord:
     async with connection.transaction():
         node = await _locked_node(connection, node_id)
         slot = await connection.fetchval(
@@ -167,12 +195,18 @@ async def add_workload(connection: Connection, node_id: str, name: str, now_ms: 
             )
         workload_id = new_id()
         await connection.execute(
-            "insert into workload (workload_id, node_id, slot, name, created_ms) values ($1, $2, $3, $4, $5)",
+            """
+            insert into workload
+              (workload_id, node_id, project_id, slot, name, created_ms, kind_id, licence_id)
+            select $1, node_id, project_id, $3, $4, $5, $6, $7 from node where node_id = $2
+            """,
             workload_id,
             node_id,
             slot,
             name,
             now_ms,
+            kind_id,
+            licence_id,
         )
         await _tell_engines(connection, node, now_ms)
         made = await read_workload(connection, workload_id)

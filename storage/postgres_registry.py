@@ -28,7 +28,7 @@ _WINDOW_KEPT_MS = 3_600_000
 _SPECS = f"""
 select n."row", n.node_id::text, n.project_id::text, n.kind, n.interval_ms,
   n.revoked_ms is not null as revoked, n.retired_ms is not null as retired,
-  n.generation, n.capability_generation,
+  n.generation, n.capability_generation, n.resync,
   array(select row(w.slot, w.workload_id::text, w.created_ms, w.retired_ms)
     from workload w where w.node_id = n.node_id order by w.slot) as slots,
   array(select row(s.generation, s.secret_id, s.salt, s.opened_ms, s.expires_ms, s.interval_ms, s.ttl_ms,
@@ -180,4 +180,5 @@ def _spec(record: Any) -> RowSpec:
         current=current,
         previous=sessions[1] if len(sessions) > 1 else None,
         windows=tuple(Window(*window) for window in record["windows"]),
+        resync=record["resync"],
     )

@@ -39,6 +39,7 @@ class Request(msgspec.Struct, frozen=True):
     now_ms: int
     life_ms: int
     secret_id: int
+    manager_version: str = ""
 
 
 async def open_sessions(connection: Connection, requests: Sequence[Request]) -> list[Opened | Exception]:
@@ -126,10 +127,11 @@ async def _open(
         """
         with asked as (
           select * from unnest($1::uuid[], $2::integer[], $3::bytea[], $4::bigint[], $5::bigint[],
-              $6::smallint[], $7::integer[])
-            as asked (node_id, generation, salt, now_ms, expires_ms, secret_id, ttl_ms)),
+              $6::smallint[], $7::integer[], $8::text[])
+            as asked (node_id, generation, salt, now_ms, expires_ms, secret_id, ttl_ms, manager_version)),
         raised as (
-          update node n set generation = asked.generation, salt = asked.salt from asked
+          update node n set generation = asked.generation, salt = asked.salt, resync = false,
+            manager_version = asked.manager_version from asked
           where n.node_id = asked.node_id returning asked.*, n."row", n.interval_ms)
         insert into session ("row", generation, secret_id, salt, opened_ms, expires_ms, interval_ms, ttl_ms,
           slots)
@@ -147,6 +149,7 @@ async def _open(
         [request.now_ms + request.life_ms for request in requests],
         [request.secret_id for request in requests],
         [ttl_of_interval(nodes[request.node_id]["interval_ms"]) for request in requests],
+        [request.manager_version for request in requests],
     )
     rows = [nodes[request.node_id]["row"] for request in requests]
     specs = await specs_of(connection, rows)

@@ -304,6 +304,8 @@ POLICIES: dict[str, str] = {
     "web.send_s_max": "the connection is closed",
     "web.read_wait_ms_max": "an older as_of is answered",
     "web.sse_streams_max": "503",
+    "web.key_requests_per_min_max": "429",
+    "web.address_requests_per_min_max": "429",
     "worker.notifier_batch_max": "the rest is read in the next transaction",
     "worker.delivery_concurrency_max": "due deliveries wait in the outbox",
     "worker.delivery_attempts_max": "a dead letter",

@@ -13,6 +13,7 @@ from engine.core.keys import MasterSecrets
 from engine.core.version import VERSION
 from web import events, health, metrics, nodes, openapi, points, problems, routing, sessions, workloads
 from web.backend import Backend, BeatDoor, Stores
+from web.cors import Cors
 from web.guard import Guard
 from web.settings import WebSettings
 
@@ -65,6 +66,8 @@ def create_app(
         body_s_max=settings.body_s_max,
         bodies_bytes_max=settings.bodies_bytes_max,
         requests=app.requests,
+        cors=Cors(settings.cors_origins),
+        access_log=settings.access_log,
     )
     app.backend.watch("web_bodies", guard.statistics)
     app.asgi_app = guard  # type: ignore[method-assign, assignment]

@@ -1,30 +1,36 @@
-"""Who is calling: API keys, found by their SHA-256, and what each may see.
+"""Who is calling: API keys and logins, found by their SHA-256, and session tokens of managers.
 
 A key is 256 random bits, so a fast hash is enough (argon2 is for what people choose). What the directory said
-is believed for less than a second: that is how soon a revoked key stops working. Machines prove themselves by
-signature (sessions.py), not here.
+is believed for less than a second: that is how soon a revoked key stops working. Nodes that open sessions
+prove themselves by signature (sessions.py), not here.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import trio
 
-from engine.core.ports import Directory, Principal
-from web.problems import RefusedError, not_found
+from engine.core.keys import BadTokenError, MasterSecrets
+from engine.core.people import Principal
+from engine.core.ports import Directory
+from web.problems import RefusedError
 
 BELIEF_S = 0.9  # from before the question was asked; with the lookup itself below one second
-CACHE_MAX = 4_096  # keys remembered, known or not; all are forgotten when it is full
+CACHE_MAX = 4_096  # credentials remembered, known or not; all are forgotten when it is full
 KEY_CHARS_MAX = 256
 ANYONE = Principal(key_id="", scope="none", project_id=None)  # the caller of a route that asks for no key
 
 
 class Keys:
-    """Looks keys up, with a short memory."""
+    """Looks credentials up, with a short memory."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, secrets: MasterSecrets, *, clock: Callable[[], int]) -> None:
+        """clock: unix ms, for what expires."""
         self._directory = directory
+        self._secrets = secrets
+        self._clock = clock
         self._believed: dict[bytes, tuple[float, Principal | None]] = {}
         self._lookups = self._refused = 0
 
@@ -34,7 +40,7 @@ class Keys:
         key = key.strip()
         principal = None
         if scheme.lower() == "bearer" and 0 < len(key) <= KEY_CHARS_MAX:
-            principal = await self.principal(hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest())
+            principal = await self._principal(key)
         if principal is None:
             self._refused += 1
             raise RefusedError(
@@ -45,17 +51,28 @@ class Keys:
             )
         return principal
 
-    async def principal(self, key_sha256: bytes) -> Principal | None:
+    async def _principal(self, key: str) -> Principal | None:
         now = trio.current_time()
-        believed = self._believed.get(key_sha256)
+        digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+        believed = self._believed.get(digest)
         if believed is not None and now < believed[0]:
             return believed[1]
-        principal = await self._directory.principal(key_sha256)
+        principal = await self._look_up(key, digest)
         self._lookups += 1
         if len(self._believed) >= CACHE_MAX:
             self._believed.clear()
-        self._believed[key_sha256] = (now + BELIEF_S, principal)
+        self._believed[digest] = (now + BELIEF_S, principal)
         return principal
+
+    async def _look_up(self, key: str, digest: bytes) -> Principal | None:
+        now_ms = self._clock()
+        try:
+            token = self._secrets.read_token(key)
+        except BadTokenError:
+            return await self._directory.principal(digest, now_ms=now_ms)
+        if token.expires_ms <= now_ms:
+            return None
+        return await self._directory.manager(token.row, token.generation, now_ms=now_ms)
 
     def statistics(self) -> dict[str, float]:
         return {
@@ -63,13 +80,3 @@ class Keys:
             "lookups_total": self._lookups,
             "refused_total": self._refused,
         }
-
-
-def sees(caller: Principal, project_id: str) -> bool:
-    return caller.scope == "admin" or caller.project_id == project_id
-
-
-def must_see(caller: Principal, project_id: str, what: str) -> None:
-    """404 for what is another project's: it looks like what does not exist."""
-    if not sees(caller, project_id):
-        raise not_found(what)

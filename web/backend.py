@@ -11,11 +11,15 @@ from typing import Protocol
 
 import trio
 
+from engine.core.audit import AuditLog
+from engine.core.idempotency import Idempotency
 from engine.core.keys import MasterSecrets
-from engine.core.ports import Directory, History, Ledger, LiveView
+from engine.core.ledger import Ledger
+from engine.core.ports import Directory, History, LiveView
 from storage.metrics_http import Statistics
 from web.auth import Keys
 from web.heads import Heads
+from web.rates import Rate
 from web.settings import WebSettings
 from web.tails import Tails
 
@@ -31,6 +35,10 @@ class Stores(Protocol):
     def live(self) -> LiveView: ...
     @property
     def ledger(self) -> Ledger: ...
+    @property
+    def audit(self) -> AuditLog: ...
+    @property
+    def idempotency(self) -> Idempotency: ...
 
 
 class BeatDoor(Protocol):
@@ -59,6 +67,8 @@ class Backend:
         shards: int,
         clock: Callable[[], int],
     ) -> None:
+        self.stores = stores
+        self.clock = clock  # the system's time, unix ms; what is judged by a shard's time asks `heads`
         self.directory = stores.directory
         self.history = stores.history
         self.live = stores.live
@@ -68,7 +78,9 @@ class Backend:
         self.secrets = secrets
         self.shards = shards
         self.heads = Heads(stores.live, shards=shards, clock=clock)
-        self.keys = Keys(stores.directory)
+        self.keys = Keys(stores.directory, secrets, clock=clock)
+        self.key_rate = Rate("key", per_min=settings.key_requests_per_min_max)
+        self.address_rate = Rate("address", per_min=settings.address_requests_per_min_max)
         self.tails = Tails(stores.live, stores.history, streams_max=settings.sse_streams_max)
         self.draining = False  # readyz fails from here on
         self.sessions_opened = 0
@@ -78,7 +90,13 @@ class Backend:
             "web_keys": self.keys.statistics,
             "web_streams": self.tails.statistics,
             "web_sessions": self._session_statistics,
+            "web_key_rate": self.key_rate.statistics,
+            "web_address_rate": self.address_rate.statistics,
         }
+
+    @property
+    def idempotency(self) -> Idempotency:
+        return self.stores.idempotency
 
     async def run(self) -> None:
         """Follow the live view for ever."""

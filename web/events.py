@@ -12,18 +12,17 @@ from urllib.parse import urlencode
 import msgspec
 from quart import Response, request
 
-from engine.core.ports import Principal
-from web.auth import must_see
+from engine.core.people import Principal
+from web import sight
 from web.backend import Backend
 from web.event_item import EventAnswer, answer_of
-from web.problems import RefusedError, bad_parameter, not_found, unavailable
+from web.problems import RefusedError, bad_parameter, unavailable
 from web.routing import Answer, Parameter, Route, integer_parameter, reply
 from web.stream import CONTENT_TYPE, EventStream
 from web.tails import TooManyStreamsError
 
 LIMIT_DEFAULT, LIMIT_MAX = 100, 1_000
 CURSOR_MAX = (1 << 63) - 1
-SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 
 
 class EventsAnswer(msgspec.Struct, frozen=True):
@@ -77,11 +76,7 @@ async def _project(backend: Backend, caller: Principal) -> str | None:
     slug = request.args.get("project")
     if slug is None:
         return caller.project_id
-    project = await backend.directory.project(slug) if SLUG.fullmatch(slug) else None
-    if project is None:
-        raise not_found("project")
-    must_see(caller, project.project_id, "project")
-    return project.project_id
+    return (await sight.project(backend, caller, slug)).project_id
 
 
 def _cursor(text: str | None, name: str) -> int:

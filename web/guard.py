@@ -18,9 +18,10 @@ from urllib.parse import urlsplit
 import structlog
 import trio
 
+from web.cors import Cors
 from web.metrics import Requests
 from web.problems import CONTENT_TYPE, REQUEST_ID, RefusedError, document, unavailable
-from web.routing import ROUTE
+from web.routing import CALLER, RATE, ROUTE
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -28,6 +29,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+UNLOGGED = frozenset({"/livez", "/readyz", "/metrics"})  # asked by machines every few seconds
 DISCARD_S = 1.0  # how long an oversized body is read and thrown away, so that its sender sees the refusal
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?", re.ASCII)
@@ -39,6 +41,7 @@ _HEADERS = [
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
 _NO_STORE = (b"cache-control", b"no-store")  # answers carry keys, tokens and what is so now
+_log = structlog.get_logger("web")
 _STRICT_TRANSPORT = (b"strict-transport-security", b"max-age=31536000")
 
 
@@ -57,8 +60,12 @@ class Guard:
         body_s_max: float,
         bodies_bytes_max: int,
         requests: Requests,
+        cors: Cors,
+        access_log: bool = False,
     ) -> None:
         self._app = app
+        self._cors = cors
+        self._access_log = access_log
         self._limit_of = limit_of
         self._body_s_max = body_s_max
         self._bodies_bytes_max = bodies_bytes_max
@@ -77,12 +84,15 @@ class Guard:
         scope[REQUEST_ID] = _request_id(scope)
         # Every line that is logged for this request, by whomever, says which request and trace it was.
         structlog.contextvars.bind_contextvars(request_id=scope[REQUEST_ID], **_trace(scope))
-        answer = _Answer(scope, send)
+        answer = _Answer(scope, send, self._cors)
         body = bytearray()
         began = trio.current_time()
         try:
             try:
                 await self._read(scope, receive, body)
+                if self._cors.asks_before(scope):
+                    await _preflight(answer)
+                    return
             except _GoneError:
                 return
             except RefusedError as problem:
@@ -91,12 +101,12 @@ class Guard:
             await self._app(scope, _replay(body, receive), answer)
         finally:
             self._held_bytes -= len(body)
+            seconds = trio.current_time() - began
             self._requests.count(
-                method=scope["method"],
-                route=scope.get(ROUTE, ""),
-                status=answer.status,
-                seconds=trio.current_time() - began,
+                method=scope["method"], route=scope.get(ROUTE, ""), status=answer.status, seconds=seconds
             )
+            if self._access_log and scope.get(ROUTE) not in UNLOGGED:
+                _log.info("request", **_access(scope, answer, len(body), seconds))
 
     async def _read(self, scope: Scope, receive: Receive, body: bytearray) -> None:
         """Fill `body`. RefusedError 400, 413, 408 or 503; _GoneError."""
@@ -133,10 +143,12 @@ class _Answer:
     A client that does not take its bytes is cut off below (server.py, send_s_max), so the shield ends.
     """
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, scope: Scope, send: Send, cors: Cors) -> None:
         self._scope = scope
         self._send = send
+        self._cors = cors
         self.status = 0
+        self.body_bytes = 0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -148,9 +160,34 @@ class _Answer:
             if self._scope.get("scheme") == "https":
                 headers.append(_STRICT_TRANSPORT)
             headers.append((b"x-request-id", self._scope[REQUEST_ID].encode()))
+            if self.status != 429:  # which tells them itself
+                headers += [(n.encode(), v.encode()) for n, v in self._scope.get(RATE, {}).items()]
+            headers += self._cors.headers(self._scope)
             message = {**message, "headers": headers}
+        else:
+            self.body_bytes += len(message.get("body", b""))
         with trio.CancelScope(shield=True):
             await self._send(message)
+
+
+async def _preflight(answer: _Answer) -> None:
+    await answer({"type": "http.response.start", "status": 204, "headers": []})
+    await answer({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _access(scope: Scope, answer: _Answer, body_bytes: int, seconds: float) -> dict[str, Any]:
+    """A request as it is logged: the route and never the query, whose values may be secrets."""
+    client = scope.get("client")
+    return {
+        "method": scope["method"],
+        "route": scope.get(ROUTE) or "none",
+        "status": answer.status,
+        "ms": round(seconds * 1000, 1),
+        "bytes_in": body_bytes,
+        "bytes_out": answer.body_bytes,
+        "caller": scope.get(CALLER, ""),
+        "address": str(client[0]) if client else "",
+    }
 
 
 def _replay(body: bytearray, receive: Receive) -> Receive:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import trio
 from quart import Response, request
 
-from engine.core.ports import Principal, StoreUnavailableError
+from engine.core.people import Principal
+from engine.core.ports import StoreUnavailableError
 from storage.metrics_http import judge
 from web.backend import Backend
 from web.routing import Answer, Parameter, Route
@@ -67,7 +68,7 @@ ROUTES = (
         handler=livez,
         summary="Is the process alive",
         tag="operation",
-        open=True,
+        limited=False,
         parameters=_PARAMETERS,
         answers={200: Answer(description="It is", content_type=_TEXT)},
     ),
@@ -77,7 +78,7 @@ ROUTES = (
         handler=readyz,
         summary="Should this process be sent requests",
         tag="operation",
-        open=True,
+        limited=False,
         parameters=_PARAMETERS,
         answers={
             200: Answer(description="Ready", content_type=_TEXT),

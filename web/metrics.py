@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from quart import Response
 
-from engine.core.ports import Principal
+from engine.core.people import Principal
 from storage.metrics_http import Statistics, new_registry, render_metrics
 from web.routing import Answer, Handler, Route
 
@@ -59,7 +59,7 @@ def routes(requests: Requests) -> tuple[Route, ...]:
             handler=handler,
             summary="Metrics of this process",
             tag="operation",
-            open=True,
+            limited=False,
             answers={200: Answer(description="OpenMetrics", content_type="application/openmetrics-text")},
         ),
     )

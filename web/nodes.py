@@ -12,13 +12,15 @@ import msgspec
 import trio
 from quart import Response, request
 
-from engine.core.ports import NodeRecord, Principal, WorkloadRecord
+from engine.core.people import Principal
+from engine.core.ports import NodeRecord, WorkloadRecord
 from engine.core.records import LiveNode, NodeState
-from web.auth import must_see
+from web import sight
 from web.backend import Backend
-from web.problems import bad_parameter, not_found, unavailable
+from web.ids import canonical_uuid
+from web.problems import bad_parameter, unavailable
 from web.reading import Look, Reader
-from web.routing import Answer, Parameter, Route, canonical_uuid, integer_parameter, reply
+from web.routing import Answer, Parameter, Route, integer_parameter, reply
 from web.times import format_rfc3339
 
 LIMIT_DEFAULT, LIMIT_MAX = 100, 1_000
@@ -75,11 +77,7 @@ class NodesAnswer(msgspec.Struct, frozen=True):
 
 
 async def get_node(backend: Backend, caller: Principal, *, node_id: str) -> Response:
-    found = canonical_uuid(node_id)
-    node = await backend.directory.node(found) if found else None
-    if node is None:
-        raise not_found("node")
-    must_see(caller, node.project_id, "node")
+    node = await sight.node(backend, caller, node_id)
     reader = Reader(backend)
     look = await reader.look(node.row, up_to_ms=reader.now_ms(node.row))
     if look.head is None:

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 from quart import Response
 
-from engine.core.ports import Principal
+from engine.core.people import Principal, Role
+from web.policy import policy_of
 from web.problems import CONTENT_TYPE, ProblemDocument
 from web.routing import Answer, Parameter, Route
 
@@ -33,7 +34,7 @@ def routes(others: Sequence[Route], *, version: str) -> tuple[Route, ...]:
         handler=openapi,
         summary="This description",
         tag="operation",
-        open=True,
+        limited=False,
         answers={200: Answer(description="OpenAPI 3.1")},
     )
     ready.append(msgspec.json.encode(describe([*others, own], version=version)))
@@ -85,7 +86,7 @@ def _operation(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
             "required": True,
             "content": {"application/json": {"schema": schemas[route.body]}},
         }
-    if not route.open:
+    if Role.PUBLIC not in policy_of(route.method, route.path).roles:
         operation["security"] = [{"key": []}]
     return operation
 

@@ -14,19 +14,14 @@ import msgspec
 import trio
 from quart import Response, request
 
-from engine.core.ports import (
-    AlreadyCommittedError,
-    Commit,
-    KeyReusedError,
-    PointsRow,
-    Principal,
-    Project,
-)
-from web.auth import must_see
+from engine.core.ledger import AlreadyCommittedError, Commit, KeyReusedError, PointsRow
+from engine.core.people import Principal
+from engine.core.ports import Project
+from web import sight
 from web.backend import Backend
-from web.events import SLUG
-from web.problems import Fault, RefusedError, bad_parameter, not_found
-from web.routing import Answer, Parameter, Route, canonical_uuid, read_body, reply
+from web.ids import canonical_uuid
+from web.problems import Fault, RefusedError, bad_parameter
+from web.routing import Answer, Parameter, Route, read_body, reply
 from web.times import DAY_MS, format_rfc3339, parse_day
 
 MICRO = 1_000_000
@@ -84,7 +79,7 @@ def points_of_micro(micro: int) -> str:
 
 
 async def commit_points(backend: Backend, caller: Principal, *, slug: str) -> Response:
-    project = await _project(backend, caller, slug)
+    project = await sight.project(backend, caller, slug)
     key = request.headers.get("idempotency-key", "")
     if not _KEY.fullmatch(key):
         raise bad_parameter("Idempotency-Key", "is required: 1 to 255 visible ASCII characters")
@@ -152,7 +147,7 @@ def _read_rows(entries: list[PointsEntry]) -> tuple[dict[int, PointsRow], list[F
 
 
 async def read_points(backend: Backend, caller: Principal, *, slug: str) -> Response:
-    project = await _project(backend, caller, slug)
+    project = await sight.project(backend, caller, slug)
     day = request.args.get("day")
     if day is not None:
         try:
@@ -168,14 +163,6 @@ async def read_points(backend: Backend, caller: Principal, *, slug: str) -> Resp
             items=[UserPoints(user=user, points=points_of_micro(micro)) for user, micro in totals],
         )
     )
-
-
-async def _project(backend: Backend, caller: Principal, slug: str) -> Project:
-    project = await backend.directory.project(slug) if SLUG.fullmatch(slug) else None
-    if project is None:
-        raise not_found("project")
-    must_see(caller, project.project_id, "project")
-    return project
 
 
 def _commit_answer(project: Project, commit: Commit) -> CommitAnswer:

@@ -7,8 +7,8 @@ stands in the resource modules; who the caller is is found in auth.py.
 
 from __future__ import annotations
 
+import hashlib
 import re
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,9 +18,11 @@ import trio
 from quart import Response, request
 from quart_trio import QuartTrio
 
-from engine.core.ports import Principal
+from engine.core.people import Principal, Role
 from web.auth import ANYONE
-from web.problems import bad_parameter, malformed
+from web.idempotency import once
+from web.policy import POLICY, Policy, must_be_allowed, policy_of
+from web.problems import RefusedError, bad_parameter, malformed
 
 if TYPE_CHECKING:
     from web.backend import Backend
@@ -28,9 +30,10 @@ if TYPE_CHECKING:
 Handler = Callable[..., Awaitable[Response]]
 T = TypeVar("T")
 BODY_BYTES_MAX = 64 * 1024  # where a route says nothing else
-ROUTE = "nodepulse.route"  # where the route's path is left in the ASGI scope, for the metrics
+ROUTE = "nodepulse.route"  # where the route's path is left in the ASGI scope, for metrics and the log
+CALLER = "nodepulse.caller"  # ... and who called
+RATE = "nodepulse.rate"  # ... and the headers that tell the caller's rate
 _PARAMETER = re.compile(r"\{(\w+)\}")
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +64,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     tag: str
     answers: dict[int, Answer]
     refusals: tuple[int, ...] = ()
-    open: bool = False  # no API key asked for
+    creates: bool = False  # takes an Idempotency-Key
+    limited: bool = True  # counts for the caller's rate
     body: Any = None
     body_bytes_max: int = BODY_BYTES_MAX  # a longer body is refused before the handler is called
     parameters: tuple[Parameter, ...] = ()
@@ -104,19 +108,60 @@ def body_limits(routes: tuple[Route, ...], *, longest: int) -> Callable[[str, st
 
 
 def _view(backend: Backend, route: Route) -> Handler:
+    policy = policy_of(route.method, route.path)
+
     async def view(**parameters: str) -> Response:
         request.scope[ROUTE] = route.path  # type: ignore[literal-required]
-        caller: Principal = ANYONE
-        if not route.open:
-            caller = await backend.keys.caller(request.headers.get("authorization"))
+        request.scope[POLICY] = policy  # type: ignore[literal-required]
+        caller = await _caller(backend, policy, limited=route.limited)
+        if route.creates:
+            return await once(backend, caller, partial(route.handler, backend, caller, **parameters))
         return await route.handler(backend, caller, **parameters)
 
     return view
 
 
+async def _caller(backend: Backend, policy: Policy, *, limited: bool) -> Principal:
+    """Who calls, counted and allowed to. RefusedError 401, 403, 429."""
+    if Role.PUBLIC in policy.roles:
+        if limited:
+            _tell_rate(backend.address_rate.take(_address()))
+        return ANYONE
+    try:
+        caller = await backend.keys.caller(request.headers.get("authorization"))
+    except RefusedError:
+        backend.address_rate.take(_address())  # whoever guesses is soon told to slow down
+        raise
+    request.scope[CALLER] = caller.actor  # type: ignore[literal-required]
+    if limited:
+        _tell_rate(backend.key_rate.take(caller.key_id))
+    must_be_allowed(caller, policy)
+    return caller
+
+
+def _address() -> str:
+    client = request.scope.get("client")
+    return str(client[0]) if client else ""
+
+
+def _tell_rate(headers: dict[str, str]) -> None:
+    request.scope[RATE] = headers  # type: ignore[literal-required]
+
+
 def reply(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A JSON answer of a msgspec type."""
     return Response(msgspec.json.encode(value), status, dict(headers or {}), content_type="application/json")
+
+
+def reply_polled(value: Any) -> Response:
+    """A JSON answer with an ETag of its content; 304 when the client has just that (If-None-Match)."""
+    body = msgspec.json.encode(value)
+    etag = f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
+    headers = {"etag": etag, "cache-control": "private, no-cache"}
+    known = [each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")]
+    if etag in known or known == ["*"]:
+        return Response(b"", 304, headers)
+    return Response(body, 200, headers, content_type="application/json")
 
 
 async def read_body(kind: type[T]) -> tuple[T, bytes]:
@@ -128,11 +173,6 @@ async def read_body(kind: type[T]) -> tuple[T, bytes]:
         return msgspec.json.decode(raw, type=kind), raw
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise malformed(error if isinstance(error, msgspec.MsgspecError) else "not UTF-8") from error
-
-
-def canonical_uuid(text: str) -> str | None:
-    """The canonical form of an id, or None: what is no UUID never reaches a store."""
-    return str(uuid.UUID(text)) if _UUID.fullmatch(text) else None
 
 
 def integer_parameter(name: str, *, default: int, least: int, most: int) -> int:

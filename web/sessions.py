@@ -16,18 +16,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from quart import Response, request
 
 from engine.core.keys import Token
+from engine.core.people import Principal
 from engine.core.ports import (
     NodeRecord,
     NodeRefusedError,
     NonceSeenError,
-    Principal,
     RateLimitedError,
     StoreUnavailableError,
 )
 from engine.core.records import RowSpec, SessionSpec
 from web.backend import Backend
+from web.ids import canonical_uuid
 from web.problems import Fault, RefusedError, malformed, unavailable
-from web.routing import Answer, Route, canonical_uuid, read_body, reply
+from web.routing import Answer, Route, read_body, reply
 from web.times import format_rfc3339, parse_rfc3339
 
 SKEW_MS_MAX = 300_000
@@ -191,6 +192,7 @@ async def _commit(
             now_ms=now_ms,
             life_ms=int(backend.settings.session_life_s * 1000),
             secret_id=backend.secrets.newest,
+            manager_version=asked.manager_version,
         )
     except RateLimitedError as error:
         raise RefusedError(
@@ -274,7 +276,7 @@ ROUTES = (
         handler=open_session,
         summary="Open a session with a node's key",
         tag="sessions",
-        open=True,
+        limited=False,
         body=SessionRequest,
         body_bytes_max=BODY_BYTES_MAX,
         answers={201: Answer(description="The session", type=SessionsAnswer)},

@@ -9,14 +9,15 @@ import msgspec
 from quart import Response, request
 
 from engine.core.compose import OPEN_END
-from engine.core.ports import Principal, WorkloadRecord
+from engine.core.people import Principal
+from engine.core.ports import WorkloadRecord
 from engine.core.records import Gap
-from web.auth import must_see
+from web import sight
 from web.backend import Backend
-from web.problems import RefusedError, bad_parameter, not_found
+from web.problems import RefusedError, bad_parameter
 from web.reading import Answer as Reading
 from web.reading import Reader
-from web.routing import Answer, Parameter, Route, boolean_parameter, canonical_uuid, reply
+from web.routing import Answer, Parameter, Route, boolean_parameter, reply
 from web.times import DAY_MS, format_rfc3339, parse_rfc3339
 
 WINDOW_MS_MAX = 400 * DAY_MS  # of one answer, after the cut to the workload's life: bounds the rows read
@@ -70,17 +71,8 @@ class UptimeAnswer(msgspec.Struct, frozen=True, rename={"from_": "from"}):
     gaps: list[GapAnswer] | msgspec.UnsetType = msgspec.UNSET
 
 
-async def _find(backend: Backend, caller: Principal, workload_id: str) -> WorkloadRecord:
-    found = canonical_uuid(workload_id)
-    workload = await backend.directory.workload(found) if found else None
-    if workload is None:
-        raise not_found("workload")
-    must_see(caller, workload.project_id, "workload")
-    return workload
-
-
 async def get_workload(backend: Backend, caller: Principal, *, workload_id: str) -> Response:
-    workload = await _find(backend, caller, workload_id)
+    workload = await sight.workload(backend, caller, workload_id)
     reader = Reader(backend)
     look = await reader.look(workload.row, up_to_ms=reader.now_ms(workload.row))
     state, as_of = await reader.state(workload, look)
@@ -104,7 +96,7 @@ async def get_uptime(backend: Backend, caller: Principal, *, workload_id: str) -
     if from_ms is not None and to_ms is not None and from_ms > to_ms:
         raise bad_parameter("from", "must not be later than to")
     with_intervals = boolean_parameter("intervals")
-    workload = await _find(backend, caller, workload_id)
+    workload = await sight.workload(backend, caller, workload_id)
     reader = Reader(backend)
     now_ms = reader.now_ms(workload.row)
     start_ms = workload.created_ms if from_ms is None else from_ms

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from engine.core.people import Principal, Scope
 from engine.core.records import (
     BaseInterval,
     Claim,
@@ -143,14 +144,6 @@ class Project(msgspec.Struct, frozen=True):
     slug: str
 
 
-class Principal(msgspec.Struct, frozen=True):
-    """Whom an API key speaks for. `project_id` None with scope admin: everything."""
-
-    key_id: str
-    scope: str  # admin | project
-    project_id: str | None
-
-
 class NodeRecord(msgspec.Struct, frozen=True):
     node_id: str
     row: int
@@ -162,6 +155,9 @@ class NodeRecord(msgspec.Struct, frozen=True):
     revoked: bool
     created_ms: int
     workload_ids: tuple[str, ...]
+    owner_id: str | None = None  # the user whose machine it is
+    region: str = ""
+    retired_ms: int | None = None
 
 
 class WorkloadRecord(msgspec.Struct, frozen=True):
@@ -174,6 +170,10 @@ class WorkloadRecord(msgspec.Struct, frozen=True):
     created_ms: int
     retired_ms: int | None
     first_report_ms: int | None
+    owner_id: str | None = None  # of its node
+    kind_id: str | None = None
+    licence_id: str | None = None
+    running_version: str | None = None  # as its manager reported it
 
 
 class NonceSeenError(Exception):
@@ -191,7 +191,14 @@ class NodeRefusedError(Exception):
 class Directory(Protocol):
     """Projects, keys, nodes, workloads and sessions, as web and the command line use them."""
 
-    async def principal(self, key_sha256: bytes) -> Principal | None: ...
+    async def principal(self, key_sha256: bytes, *, now_ms: int) -> Principal | None:
+        """Whom an API key or a login speaks for now: not revoked, not expired, of a living account."""
+        ...
+
+    async def manager(self, row: int, generation: int, *, now_ms: int) -> Principal | None:
+        """The node of a session that is honoured now (the newest, or the one before it for 60 s more)."""
+        ...
+
     async def project(self, slug: str) -> Project | None: ...
     async def node(self, node_id: str) -> NodeRecord | None: ...
     async def workload(self, workload_id: str) -> WorkloadRecord | None: ...
@@ -209,6 +216,7 @@ class Directory(Protocol):
         now_ms: int,
         life_ms: int,
         secret_id: int,
+        manager_version: str = "",
     ) -> tuple[RowSpec, SessionSpec, int]:
         """Raise the node's generation in one transaction: (row spec, the new session, registry position).
 
@@ -222,7 +230,7 @@ class Directory(Protocol):
         ...
 
     async def create_key(
-        self, *, scope: str, project_id: str | None, key_sha256: bytes, name: str, now_ms: int
+        self, *, scope: Scope, project_id: str | None, key_sha256: bytes, name: str, now_ms: int
     ) -> str: ...
     async def revoke_key(self, key_id: str, *, now_ms: int) -> bool: ...
     async def create_nodes(self, nodes: Sequence[NewNode], *, now_ms: int) -> list[NodeRecord]:
@@ -287,52 +295,9 @@ class NewNode(msgspec.Struct, frozen=True):
     public_key: bytes | None
     interval_ms: int
     workloads: tuple[str, ...]  # names, one slot each in this order
-
-
-class PointsRow(msgspec.Struct, frozen=True):
-    workload_id: str
-    micro_points: int
-
-
-class AlreadyCommittedError(Exception):
-    """The day's points of this project are in the ledger already."""
-
-
-class KeyReusedError(Exception):
-    """The Idempotency-Key was used with another body."""
-
-
-class Commit(msgspec.Struct, frozen=True):
-    commit_id: str
-    project_id: str
-    day: str
-    rows: int
-    total_micro_points: int
-    committed_ms: int
-
-
-class Ledger(Protocol):
-    """Points: append-only, all or nothing, once per project and day."""
-
-    async def commit(
-        self,
-        project_id: str,
-        day: str,
-        rows: Sequence[PointsRow],
-        *,
-        idempotency_key: str,
-        body_sha256: bytes,
-        now_ms: int,
-    ) -> tuple[Commit, bool]:
-        """(commit, made now). The same key and body again: the stored commit and False.
-
-        KeyReusedError, AlreadyCommittedError. Rows must belong to the project (checked by the caller).
-        """
-        ...
-
-    async def totals(self, project_id: str, *, day: str | None) -> list[tuple[str, int]]:
-        """(user id or, without one, node id; micro-points) in descending order of points."""
-        ...
+    kind_ids: tuple[str | None, ...] = ()  # of the workloads; empty: of none a kind is known
+    owner_id: str | None = None
+    region: str = ""
 
 
 class Channel(msgspec.Struct, frozen=True):

@@ -161,6 +161,7 @@ class RowSpec(msgspec.Struct, frozen=True):
     current: SessionSpec | None
     previous: SessionSpec | None
     windows: tuple[Window, ...] = ()
+    resync: bool = False  # its manager shall fetch the desired state: told by code RESYNC
 
 
 class FlushBatch(msgspec.Struct, frozen=True):

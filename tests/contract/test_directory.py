@@ -36,17 +36,17 @@ async def test_a_key_speaks_for_its_project_until_it_is_revoked(stores):
     key_id = await stores.directory.create_key(
         scope="project", project_id=project, key_sha256=sha256, name="ci", now_ms=NOW
     )
-    principal = await stores.directory.principal(sha256)
+    principal = await stores.directory.principal(sha256, now_ms=NOW)
     assert (principal.key_id, principal.scope, principal.project_id) == (key_id, "project", project)
     assert await stores.directory.revoke_key(key_id, now_ms=NOW)
     assert not await stores.directory.revoke_key(key_id, now_ms=NOW)
-    assert await stores.directory.principal(sha256) is None
+    assert await stores.directory.principal(sha256, now_ms=NOW) is None
 
 
 async def test_an_admin_key_has_no_project(stores):
     sha256 = hashlib.sha256(b"admin").digest()
     await stores.directory.create_key(scope="admin", project_id=None, key_sha256=sha256, name="", now_ms=NOW)
-    assert (await stores.directory.principal(sha256)).project_id is None
+    assert (await stores.directory.principal(sha256, now_ms=NOW)).project_id is None
 
 
 async def test_what_is_unknown_is_none_also_when_it_is_no_id_at_all(stores):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.core.ports import AlreadyCommittedError, KeyReusedError, PointsRow
+from engine.core.ledger import AlreadyCommittedError, KeyReusedError, PointsRow
 from tests.contract.given import NOW, given_node, given_project
 
 DAY = "2026-10-31"

@@ -28,7 +28,7 @@ def config(tmp_path) -> Config:
 async def test_a_key_is_stored_as_its_sha256_and_speaks_for_its_project_only(memory_stores):
     directory = memory_stores.directory
     made = await provision(directory, project="p", nodes=1, workloads=1, interval_ms=1_000, now_ms=NOW_MS)
-    principal = await directory.principal(hashlib.sha256(made["api_key"].encode()).digest())
+    principal = await directory.principal(hashlib.sha256(made["api_key"].encode()).digest(), now_ms=1)
     project = await directory.project("p")
     assert (principal.scope, principal.project_id) == ("project", project.project_id)
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import trio
 
-from engine.core.ports import NewNode, NonceSeenError, PointsRow, StoreUnavailableError
+from engine.core.ledger import PointsRow
+from engine.core.ports import NewNode, NonceSeenError, StoreUnavailableError
 from engine.core.records import INTERVAL_DTYPE, FirstReport, FlushBatch
 from storage.bridge import await_host
 from storage.ids import new_id

@@ -17,14 +17,12 @@ import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from engine.core.keys import MasterSecrets
+from engine.core.ledger import AlreadyCommittedError, Commit, KeyReusedError
+from engine.core.people import Principal
 from engine.core.ports import (
-    AlreadyCommittedError,
-    Commit,
-    KeyReusedError,
     NodeRecord,
     NodeRefusedError,
     NonceSeenError,
-    Principal,
     Project,
     RateLimitedError,
     StoreUnavailableError,
@@ -80,7 +78,7 @@ class FakeDirectory:
         if self.away:
             raise StoreUnavailableError("fake directory")
 
-    async def principal(self, key_sha256: bytes) -> Principal | None:
+    async def principal(self, key_sha256: bytes, *, now_ms: int) -> Principal | None:
         await trio.lowlevel.checkpoint()
         self._here()
         self.lookups += 1
@@ -117,6 +115,7 @@ class FakeDirectory:
         now_ms: int,
         life_ms: int,
         secret_id: int,
+        manager_version: str = "",
     ) -> tuple[RowSpec, SessionSpec, int]:
         await trio.lowlevel.checkpoint()
         self._here()

@@ -1,0 +1,53 @@
+"""Idempotency-Key as records and as a port: a POST that creates happens once, however often it is sent.
+
+What the header means over HTTP (400, 409, 422) is web/idempotency.py's.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """Nobody answered it yet: run it now. What it creates gets `made_id`, also when it is run again."""
+
+    made_id: str
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """It was answered before: the stored answer, sealed as it was handed in."""
+
+    status: int
+    answer: bytes
+
+
+class BusyError(Exception):
+    """The same request is still being worked on."""
+
+
+class OtherRequestError(Exception):
+    """The key was used with another request."""
+
+
+class Idempotency(Protocol):
+    """Requests by credential and key."""
+
+    async def begin(
+        self, credential: str, key: str, *, request_sha256: bytes, now_ms: int, lease_ms: int
+    ) -> Begun | Answered:
+        """Take the request on for `lease_ms`. BusyError, OtherRequestError.
+
+        One whose lease ended without an answer (its process died) is taken on again under the same id.
+        """
+        ...
+
+    async def finish(self, credential: str, key: str, *, status: int, answer: bytes) -> None: ...
+    async def forget(self, credential: str, key: str) -> None:
+        """It was refused, nothing happened: the key may be used again."""
+        ...
+
+    async def prune(self, *, before_ms: int, limit: int) -> int:
+        """Delete requests that began before then; how many."""
+        ...

@@ -1,0 +1,146 @@
+"""Who may call what: one line per route. A route that has no line here does not start.
+
+A line names the roles in which one may call and the permission that a key must not have been denied. Whether
+the very thing in the path is the caller's is decided when it is loaded (sight.py): what is not looks as if it
+did not exist (404); what one may see but not do is 403.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from engine.core.people import Principal, Role
+from web.problems import RefusedError
+
+Permission = Literal["read", "write", "points"]
+POLICY = "nodepulse.policy"  # where the route's policy is left in the ASGI scope
+PUBLIC, MANAGER, OPERATOR, OWNER, ADMIN = Role.PUBLIC, Role.MANAGER, Role.OPERATOR, Role.OWNER, Role.ADMIN
+PEOPLE = OPERATOR | OWNER | ADMIN
+RUNNING = OWNER | ADMIN  # whoever runs a project
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """Roles that may call, and the permission asked of the credential."""
+
+    roles: Role
+    permission: Permission = "read"
+
+
+def _read(roles: Role) -> Policy:
+    return Policy(roles)
+
+
+def _write(roles: Role) -> Policy:
+    return Policy(roles, "write")
+
+
+POLICIES: dict[str, Policy] = {
+    # operation
+    "GET /livez": _read(PUBLIC),
+    "GET /readyz": _read(PUBLIC),
+    "GET /metrics": _read(PUBLIC),
+    "GET /openapi.json": _read(PUBLIC),
+    # machines; the first two prove themselves by a signature in the body
+    "POST /v1/sessions": _write(PUBLIC),
+    "POST /v1/beats/backfill": _write(PUBLIC),
+    "GET /v1/manager/desired": _read(MANAGER),
+    "GET /v1/manager/manifests/{workload_id}": _read(MANAGER),
+    "PUT /v1/manager/workloads/{workload_id}/version": _write(MANAGER),
+    "GET /v1/manager/release": _read(MANAGER),
+    # signing in, and oneself
+    "POST /v1/sign-in/wallet/nonce": _write(PUBLIC),
+    "POST /v1/sign-in/wallet": _write(PUBLIC),
+    "POST /v1/sign-in/mail": _write(PUBLIC),
+    "POST /v1/sign-in/mail/confirm": _write(PUBLIC),
+    "DELETE /v1/sign-in": _write(PEOPLE),
+    "GET /v1/me": _read(PEOPLE),
+    "PATCH /v1/me": _write(OPERATOR | ADMIN),
+    "GET /v1/me/notifications": _read(OPERATOR | ADMIN),
+    "PUT /v1/me/notifications": _write(OPERATOR | ADMIN),
+    "GET /v1/me/channels": _read(OPERATOR | ADMIN),
+    "POST /v1/me/channels": _write(OPERATOR | ADMIN),
+    "DELETE /v1/me/channels/{channel_id}": _write(OPERATOR | ADMIN),
+    # users, keys, audit
+    "GET /v1/users": _read(ADMIN),
+    "POST /v1/users": _write(ADMIN),
+    "GET /v1/users/{user_id}": _read(OPERATOR | ADMIN),
+    "PATCH /v1/users/{user_id}": _write(ADMIN),
+    "GET /v1/users/{user_id}/licences": _read(OPERATOR | ADMIN),
+    "GET /v1/users/{user_id}/balances": _read(OPERATOR | ADMIN),
+    "GET /v1/keys": _read(PEOPLE),
+    "POST /v1/keys": _write(PEOPLE),
+    "DELETE /v1/keys/{key_id}": _write(PEOPLE),
+    "GET /v1/audit": _read(RUNNING),
+    # projects
+    "GET /v1/projects": _read(PEOPLE),
+    "POST /v1/projects": _write(ADMIN),
+    "GET /v1/projects/{slug}": _read(PEOPLE),
+    "PATCH /v1/projects/{slug}": _write(RUNNING),
+    "GET /v1/projects/{slug}/policies": _read(PEOPLE),
+    "POST /v1/projects/{slug}/policies": _write(RUNNING),
+    "GET /v1/projects/{slug}/owners": _read(RUNNING),
+    "PUT /v1/projects/{slug}/owners/{user_id}": _write(ADMIN),
+    "DELETE /v1/projects/{slug}/owners/{user_id}": _write(ADMIN),
+    "GET /v1/projects/{slug}/summary": _read(RUNNING),
+    "GET /v1/projects/{slug}/uptime": _read(RUNNING),
+    "GET /v1/projects/{slug}/points": _read(RUNNING),
+    "POST /v1/projects/{slug}/points": Policy(RUNNING, "points"),
+    "GET /v1/projects/{slug}/channels": _read(RUNNING),
+    "POST /v1/projects/{slug}/channels": _write(RUNNING),
+    "DELETE /v1/projects/{slug}/channels/{channel_id}": _write(RUNNING),
+    # workload kinds and versions
+    "GET /v1/projects/{slug}/kinds": _read(PEOPLE),
+    "POST /v1/projects/{slug}/kinds": _write(RUNNING),
+    "GET /v1/projects/{slug}/kinds/{kind}": _read(PEOPLE),
+    "PATCH /v1/projects/{slug}/kinds/{kind}": _write(RUNNING),
+    "GET /v1/projects/{slug}/kinds/{kind}/versions": _read(PEOPLE),
+    "POST /v1/projects/{slug}/kinds/{kind}/versions": _write(RUNNING),
+    "GET /v1/projects/{slug}/kinds/{kind}/versions/{version}": _read(PEOPLE),
+    "PATCH /v1/projects/{slug}/kinds/{kind}/versions/{version}": _write(RUNNING),
+    "GET /v1/releases": _read(ADMIN),
+    "POST /v1/releases": _write(ADMIN),
+    "PATCH /v1/releases/{version}": _write(ADMIN),
+    # nodes and workloads
+    "GET /v1/nodes": _read(PEOPLE),
+    "POST /v1/nodes": _write(PEOPLE),
+    "GET /v1/nodes/{node_id}": _read(PEOPLE),
+    "PATCH /v1/nodes/{node_id}": _write(PEOPLE),
+    "POST /v1/nodes/{node_id}/revoke": _write(PEOPLE),
+    "POST /v1/nodes/{node_id}/rekey": _write(OPERATOR | ADMIN),
+    "POST /v1/nodes/{node_id}/retire": _write(PEOPLE),
+    "POST /v1/nodes/{node_id}/workloads": _write(PEOPLE),
+    "POST /v1/nodes/{node_id}/datagram": _write(RUNNING),
+    "GET /v1/workloads": _read(PEOPLE),
+    "GET /v1/workloads/{workload_id}": _read(PEOPLE),
+    "GET /v1/workloads/{workload_id}/uptime": _read(PEOPLE),
+    "PATCH /v1/workloads/{workload_id}": _write(PEOPLE),
+    "POST /v1/workloads/{workload_id}/restart": _write(RUNNING),
+    "POST /v1/workloads/{workload_id}/retire": _write(PEOPLE),
+    "GET /v1/events": _read(PEOPLE),
+    "GET /v1/events/stream": _read(PEOPLE),
+    # inventory
+    "GET /v1/projects/{slug}/collections": _read(PEOPLE),
+    "POST /v1/projects/{slug}/collections": _write(RUNNING),
+    "PATCH /v1/projects/{slug}/collections/{collection_id}": _write(RUNNING),
+    "GET /v1/licences": _read(PEOPLE),
+    "GET /v1/licences/{licence_id}": _read(PEOPLE),
+    "GET /v1/licences/{licence_id}/owners": _read(PEOPLE),
+}
+
+
+def policy_of(method: str, path: str) -> Policy:
+    """The policy of a route. LookupError for a route that nobody decided about."""
+    try:
+        return POLICIES[f"{method} {path}"]
+    except KeyError as error:
+        raise LookupError(f"{method} {path} has no policy: say in web/policy.py who may call it") from error
+
+
+def must_be_allowed(caller: Principal, policy: Policy) -> None:
+    """RefusedError 403 for one who has none of the roles, or whose key was denied the permission."""
+    if not caller.roles & policy.roles:
+        raise RefusedError(403, "forbidden", "this is not for callers like you")
+    if PUBLIC not in policy.roles and policy.permission not in caller.permissions:
+        raise RefusedError(403, "forbidden", f"this key may not {policy.permission}: make one that may")

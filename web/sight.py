@@ -1,0 +1,88 @@
+"""Loading a thing *as seen by a principal*: the one place that decides whether it is theirs.
+
+What the caller may not see is 404, the same as what does not exist. What the caller may see, but in none of
+the roles that the route asks for (policy.py), is 403. Handlers load projects, nodes and workloads only here.
+"""
+
+from __future__ import annotations
+
+from quart import request
+
+from engine.core.people import Principal, Role
+from engine.core.ports import NodeRecord, Project, WorkloadRecord
+from web.backend import Backend
+from web.ids import SLUG, canonical_uuid
+from web.policy import POLICY, Policy
+from web.problems import RefusedError, not_found
+
+
+def roles_over(
+    caller: Principal, *, project_id: str | None, owner_id: str | None = None, node_id: str | None = None
+) -> Role:
+    """The roles that a caller has towards a thing of this project, this person and this node; may be none."""
+    roles = Role(0)
+    if caller.scope == "admin":
+        roles |= Role.ADMIN
+    if project_id is not None and project_id in caller.owned_projects:
+        roles |= Role.OWNER
+    if owner_id is not None and owner_id == caller.user_id:
+        roles |= Role.OPERATOR
+    if node_id is not None and node_id == caller.node_id:
+        roles |= Role.MANAGER
+    return roles
+
+
+def must_have(roles: Role, what: str) -> None:
+    """404 without any role; 403 when none of them is among those that the route asks for."""
+    if not roles:
+        raise not_found(what)
+    policy: Policy = request.scope[POLICY]  # type: ignore[literal-required]
+    if not roles & policy.roles:
+        raise RefusedError(403, "forbidden", f"you may see this {what}, but not do that to it")
+
+
+async def project(backend: Backend, caller: Principal, slug: str) -> Project:
+    """A project as one who runs it. RefusedError 404, 403."""
+    found = await backend.directory.project(slug) if SLUG.fullmatch(slug) else None
+    must_have(Role(0) if found is None else roles_over(caller, project_id=found.project_id), "project")
+    assert found is not None
+    return found
+
+
+async def public_project(backend: Backend, caller: Principal, slug: str) -> Project:
+    """A project as anybody who signed in may see it: an operator must choose where to register.
+
+    A project's key sees its own project only.
+    """
+    found = await backend.directory.project(slug) if SLUG.fullmatch(slug) else None
+    if found is None or (caller.scope == "project" and caller.project_id != found.project_id):
+        raise not_found("project")
+    return found
+
+
+async def node(backend: Backend, caller: Principal, node_id: str) -> NodeRecord:
+    """RefusedError 404, 403."""
+    key = canonical_uuid(node_id)
+    found = await backend.directory.node(key) if key else None
+    roles = Role(0)
+    if found is not None:
+        roles = roles_over(
+            caller, project_id=found.project_id, owner_id=found.owner_id, node_id=found.node_id
+        )
+    must_have(roles, "node")
+    assert found is not None
+    return found
+
+
+async def workload(backend: Backend, caller: Principal, workload_id: str) -> WorkloadRecord:
+    """RefusedError 404, 403."""
+    key = canonical_uuid(workload_id)
+    found = await backend.directory.workload(key) if key else None
+    roles = Role(0)
+    if found is not None:
+        roles = roles_over(
+            caller, project_id=found.project_id, owner_id=found.owner_id, node_id=found.node_id
+        )
+    must_have(roles, "workload")
+    assert found is not None
+    return found
