@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
+from storage.open import AllStores
+from tests.web.control import Control
 from tests.web.fakes import World
 
 
@@ -34,3 +36,17 @@ async def world(jumping: None, nursery: trio.Nursery) -> World:
     made = World()
     nursery.start_soon(made.app.backend.run)
     return made
+
+
+@pytest.fixture
+async def control(stores: AllStores, postgres_url: str, nursery: trio.Nursery) -> AsyncIterator[Control]:
+    """The app over real stores with a credential for every role (control.py); its backend is running."""
+    made = Control(stores, postgres_url)
+    await made.fill()
+    nursery.start_soon(made.engine.run)
+    nursery.start_soon(made.app.backend.run)
+    with trio.fail_after(10):
+        while made.app.backend.heads.head(0) is None:  # noqa: ASYNC110 - it must be asked
+            await trio.sleep(0.02)
+    yield made
+    nursery.cancel_scope.cancel()
