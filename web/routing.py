@@ -52,6 +52,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     description: str
     type: Any = None
     content_type: str = "application/json"
+    other_content_types: tuple[str, ...] = ()  # that one may ask for instead
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
