@@ -1,7 +1,7 @@
 """Examples for the description of the API: made from the types themselves, so none can grow old.
 
 A value is found by the field's name, because the name is what gives it its meaning; by its type where the
-name says nothing; and a Struct may say its own in EXAMPLES. A test decodes every example as the type it is of.
+name says nothing; and a Struct may say its own in EXAMPLES. A test decodes each example as its type.
 """
 
 from __future__ import annotations
