@@ -174,6 +174,8 @@ async def read_body(kind: type[T]) -> tuple[T, bytes]:
         return msgspec.json.decode(raw, type=kind), raw
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise malformed(error if isinstance(error, msgspec.MsgspecError) else "not UTF-8") from error
+    except RecursionError as error:
+        raise malformed("nested too deeply") from error
 
 
 def integer_parameter(name: str, *, default: int, least: int, most: int) -> int:
