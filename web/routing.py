@@ -34,6 +34,7 @@ ROUTE = "nodepulse.route"  # where the route's path is left in the ASGI scope, f
 CALLER = "nodepulse.caller"  # ... and who called
 RATE = "nodepulse.rate"  # ... and the headers that tell the caller's rate
 _PARAMETER = re.compile(r"\{(\w+)\}")
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # PostgreSQL's text cannot hold it
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,6 +169,8 @@ def reply_polled(value: Any) -> Response:
 async def read_body(kind: type[T]) -> tuple[T, bytes]:
     """The request's JSON body as `kind`, and its bytes. RefusedError 400 `malformed` with a pointer."""
     raw = await request.get_data(cache=True, as_text=False, parse_form_data=False)
+    if b"\\u0000" in raw and _NUL.search(raw):
+        raise malformed("a text has a NUL character")
     try:
         if len(raw) > BODY_BYTES_MAX:
             return await trio.to_thread.run_sync(partial(msgspec.json.decode, raw, type=kind)), raw

@@ -23,6 +23,7 @@ create table challenge (
   check ((kind = 'mail') = (email is not null))
 );
 create index challenge_expiry on challenge (expires_ms);
+create index challenge_email on challenge (email, created_ms) where email is not null;
 
 create table login (
   login_id uuid primary key,
@@ -255,6 +256,7 @@ alter table channel
   add column user_id uuid references account,
   add column name text not null default '',
   add column event_kinds text[] not null default '{}',
+  add column removed_ms bigint, -- by its owner; disabled_ms alone: the receiver wants no more
   add constraint channel_owner_check check ((project_id is null) <> (user_id is null));
 create index channel_project on channel (project_id);
 create index channel_user on channel (user_id);
@@ -279,7 +281,7 @@ drop table notification_setting;
 delete from delivery where channel_id in (select channel_id from channel where project_id is null);
 delete from channel where project_id is null;
 alter table channel drop constraint channel_owner_check, drop column user_id, drop column name,
-  drop column event_kinds, alter column project_id set not null;
+  drop column event_kinds, drop column removed_ms, alter column project_id set not null;
 drop index channel_project;
 alter table claim drop column generation, drop column received_ms;
 drop table workload_order;
