@@ -1,6 +1,6 @@
 """The leak of docs (an answer before the body has come, and the connection stays for ever): 2,000 times.
 
-Without the guard quart-trio cancels itself while it closes, and whoever has no key can use up the descriptors.
+Without the guard quart-trio cancels itself while it closes; whoever has no key can use up the descriptors.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import resource
 import pytest
 import trio
 
-from tests.web.serving import Reply, Served, receive_reply, serving, until
+from tests.web.serving import Reply, Served, is_closed, receive_reply, serving, until
 from web.settings import WebSettings
 
 CONNECTIONS = 2_000
@@ -43,12 +43,14 @@ async def _ask(served: Served, number: int, *, send_body: bool) -> Reply:
     method, path, _ = REQUESTS[number % len(REQUESTS)]
     stream = await served.connect()
     async with stream:
-        head = f"{method} {path} HTTP/1.1\r\nhost: here\r\ncontent-length: {len(BODY)}\r\n\r\n"
-        await stream.send_all(head.encode())
+        length = f"content-length: {len(BODY)}\r\nconnection: close"
+        await stream.send_all(f"{method} {path} HTTP/1.1\r\nhost: here\r\n{length}\r\n\r\n".encode())
         await trio.sleep(0.005)  # so that the body is a segment of its own
         if send_body:
             await stream.send_all(BODY)
-        return await receive_reply(stream, timeout_s=30)
+        reply = await receive_reply(stream, timeout_s=30)
+        assert await is_closed(stream), "the server keeps what it said it would close"
+        return reply
 
 
 @pytest.mark.parametrize("send_body", [True, False], ids=["late body", "no body"])
