@@ -26,9 +26,9 @@ from engine.core.records import (
 )
 from storage.ids import is_id
 from storage.pool import Connection, Postgres
+from storage.postgres_events import write_events
 
 REPORTS_PER_STATEMENT = 20_000  # so that no statement comes near its timeout
-_CURSOR_LOCK = 0x4E50_0003  # of pg_advisory_xact_lock, held while an event's cursor is not committed
 _COLUMNS = ("workload_id", "started_ms", "ended_ms", "ttl_ms", "kind")
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_TRAILER = b"\xff\xff"
@@ -48,19 +48,6 @@ _COPY_DTYPE = np.dtype(
         ("kind_bytes", ">i4"),
         ("kind", ">i2"),
     ]
-)
-_EVENT_COLUMNS = (
-    "number",
-    "event_id",
-    "kind",
-    "shard",
-    "project_id",
-    "node_id",
-    "workload_id",
-    "since_ms",
-    "at_ms",
-    "workloads",
-    "detail",
 )
 
 
@@ -144,7 +131,7 @@ async def _write(connection: Connection, batch: FlushBatch, intervals: bytes, *,
             batch.watermark_ms,
         )
         if batch.events:
-            await _write_events(connection, batch.events)  # last: the lock is held from here to the commit
+            await write_events(connection, batch.events)  # last: the lock is held from here to the commit
 
 
 async def _copy_intervals(connection: Connection, source: bytes) -> None:
@@ -203,43 +190,6 @@ async def _write_first_reports(connection: Connection, reports: Sequence[FirstRe
         """,
         [report.workload_id for report in reports],
         [report.at_ms for report in reports],
-    )
-
-
-async def _write_events(connection: Connection, events: tuple[Event, ...]) -> None:
-    await connection.execute(
-        """
-        create temp table if not exists staged_event (
-          number integer, event_id text, kind text, shard integer, project_id uuid, node_id uuid,
-          workload_id uuid, since_ms bigint, at_ms bigint, workloads uuid[], detail text
-        ) on commit delete rows
-        """
-    )
-    await connection.copy_records_to_table(
-        "staged_event",
-        columns=_EVENT_COLUMNS,
-        records=[
-            (
-                number,
-                event.event_id,
-                event.kind,
-                event.shard,
-                event.project_id,
-                event.node_id,
-                event.workload_id,
-                event.since_ms,
-                event.at_ms,
-                event.workloads,
-                event.detail,
-            )
-            for number, event in enumerate(events)
-        ],
-    )
-    names = ", ".join(_EVENT_COLUMNS[1:])
-    await connection.execute("select pg_advisory_xact_lock($1)", _CURSOR_LOCK)
-    await connection.execute(
-        f"insert into event ({names}) select {names} from staged_event order by number"
-        " on conflict (event_id) do nothing"
     )
 
 
@@ -334,7 +284,7 @@ async def _claims(connection: Connection, workload_id: str, from_ms: int, to_ms:
 async def _events(
     connection: Connection, project_id: str | None, after: int, limit: int
 ) -> list[tuple[int, Event]]:
-    # Cursors are committed in their order (see _write_events), so nothing below the last one seen can follow.
+    # Cursors are committed in their order (see write_events), so nothing below the last one seen can follow.
     records = await connection.fetch(
         f"""
         select cursor, event_id, kind, shard, project_id::text, node_id::text, workload_id::text,

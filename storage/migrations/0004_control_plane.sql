@@ -145,6 +145,7 @@ create table workload_version (
 create table rollout_task (
   kind_id uuid primary key references workload_kind,
   after_node uuid not null default '00000000-0000-0000-0000-000000000000',
+  before text not null, -- JSON: what was offered when the first change that waits was asked for
   asked_ms bigint not null
 );
 
@@ -238,11 +239,11 @@ create index workload_licence on workload (licence_id) where licence_id is not n
 
 alter table maintenance_window add column ordered boolean not null default false; -- for an ordered update
 
--- Restarts that NodePulse ordered and a manager fetched; each opens at most one window.
+-- What NodePulse ordered that restarts a workload; each opens at most one window, when a manager fetches it.
 create table workload_order (
   workload_id uuid not null references workload,
-  what text not null, -- the version's id, or restart:N
-  window_id uuid references maintenance_window, -- null: there was no room for one
+  what text not null, -- the version's id, or restart:<which>:<id of the request>
+  window_id uuid references maintenance_window, -- null: not fetched yet, or there was no room for one
   ordered_ms bigint not null,
   done_ms bigint,
   primary key (workload_id, what)
