@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import msgspec
 import trio
 
-from engine.core.liveview import ROW_BYTES, decode, slot_range
+from engine.core.liveview import ROW_BYTES, LivePage, decode, live_page, slot_range
 from engine.core.ports import LiveRow, Page, StoreUnavailableError
 from engine.core.records import Event, ShardHead
 from storage.hint import Hint
@@ -79,6 +79,17 @@ class MemoryLiveView:
             for row, one in found.items()
             if one is not None
         }
+
+    async def read_page(self, shard: int, indices: Sequence[int], *, shards: int) -> LivePage | None:
+        await self._enter()
+        view = self.shards.get(shard)
+        if view is None or view.head.shards != shards:
+            return None
+        records = (bytes(view.rows[at * ROW_BYTES : (at + 1) * ROW_BYTES]) for at in indices)
+        rows = b"".join(record.ljust(ROW_BYTES, b"\0") for record in records)
+        places = [slot_range(rows[at : at + ROW_BYTES]) for at in range(0, len(rows), ROW_BYTES)]
+        slots = [bytes(view.slots[offset : offset + n]).ljust(n, b"\0") for offset, n in places]
+        return live_page(view.head, rows, b"".join(slots))
 
     async def announce_events(self, events: Iterable[Event]) -> None:
         await self._enter()

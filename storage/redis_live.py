@@ -14,13 +14,14 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
+import numpy as np
 import redis.asyncio
 import redis.exceptions
 import trio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from engine.core.liveview import ROW_BYTES, ROW_DTYPE, SLOT_BYTES, decode
+from engine.core.liveview import ROW_BYTES, ROW_DTYPE, SLOT_BYTES, LivePage, decode, live_page
 from engine.core.ports import LiveRow, Page, StoreUnavailableError
 from engine.core.records import Event, ShardHead
 from storage.bridge import await_host, end_tasks, is_closed_transport
@@ -76,6 +77,37 @@ for index = 1, #ARGV do
 end
 return {{head, table.concat(found)}}
 """
+# KEYS as above. ARGV: first indices and numbers of runs of rows (u32 pairs). The rows' records one after the
+# other, zeros for one not there, and their slots'; slots that lie one after the other are read at once.
+_READ_PAGE = f"""
+local head = redis.call('GET', KEYS[3])
+if not head then return false end
+local rows, slots, from, to = {{}}, {{}}, 0, 0
+local function take_slots()
+  if to > from then
+    local page = redis.call('GETRANGE', KEYS[2], from * {SLOT_BYTES}, to * {SLOT_BYTES} - 1)
+    slots[#slots + 1] = page .. string.rep(string.char(0), (to - from) * {SLOT_BYTES} - #page)
+  end
+end
+for at = 1, #ARGV[1], 8 do
+  local first, count = struct.unpack('<I4I4', ARGV[1], at)
+  local page = redis.call('GETRANGE', KEYS[1], first * {ROW_BYTES}, (first + count) * {ROW_BYTES} - 1)
+  page = page .. string.rep(string.char(0), count * {ROW_BYTES} - #page)
+  rows[#rows + 1] = page
+  for place = {_SLOT_BASE_AT + 1}, #page, {ROW_BYTES} do
+    local base, number = struct.unpack('<I4I2', page, place)
+    if number > 0 then
+      if base ~= to then
+        take_slots()
+        from = base
+      end
+      to = base + number
+    end
+  end
+end
+take_slots()
+return {{head, table.concat(rows), table.concat(slots)}}
+"""
 
 
 class RedisLiveView:
@@ -105,6 +137,7 @@ class RedisLiveView:
         self._write = self._redis.register_script(_WRITE)
         self._read = self._redis.register_script(_READ)
         self._read_rows = self._redis.register_script(_READ_ROWS)
+        self._read_page = self._redis.register_script(_READ_PAGE)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -151,6 +184,13 @@ class RedisLiveView:
                 record = answer[1][place * ROW_BYTES : (place + 1) * ROW_BYTES]
                 read[row] = head, decode(record, b"") if record.strip(b"\0") else None
         return read
+
+    async def read_page(self, shard: int, indices: Sequence[int], *, shards: int) -> LivePage | None:
+        keys, places = self._keys(shard), _runs(indices)
+        found = await self._call(lambda: self._read_page(keys=keys, args=[places]))
+        if found is None or (head := _head(found[0])).shards != shards:
+            return None
+        return live_page(head, found[1], found[2])
 
     async def announce_events(self, events: Iterable[Event]) -> None:
         waiting = iter(events)
@@ -274,6 +314,14 @@ def present_heads(heads: Iterable[ShardHead]) -> dict[int, ShardHead]:
 
 def _head(text: bytes) -> ShardHead:
     return msgspec.json.decode(text, type=ShardHead)
+
+
+def _runs(indices: Sequence[int]) -> bytes:
+    """Rising indices as u32 pairs: the first of each run, and how many follow one after the other."""
+    array = np.asarray(indices, np.int64)
+    firsts = np.flatnonzero(np.diff(array, prepend=-2) != 1)
+    runs = np.stack([array[firsts], np.diff(firsts, append=len(array))], axis=1)
+    return runs.astype("<u4").tobytes()
 
 
 def _packed(pages: Sequence[Page]) -> tuple[bytes, bytes]:

@@ -6,9 +6,11 @@ record stands at index ``slot_base + slot`` of the slots array; a zero row recor
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from engine.core.records import NODE_STATES, LiveNode, LiveSlot
+from engine.core.records import NODE_STATES, LiveNode, LiveSlot, ShardHead
 
 ROW_DTYPE = np.dtype(
     [
@@ -41,6 +43,27 @@ SLOT_DTYPE = np.dtype(
 ROW_BYTES = ROW_DTYPE.itemsize
 SLOT_BYTES = SLOT_DTYPE.itemsize
 assert (ROW_BYTES, SLOT_BYTES) == (64, 32)
+
+
+class LivePage(NamedTuple):
+    """Many rows of one shard as arrays, read under one header."""
+
+    head: ShardHead
+    rows: np.ndarray  # ROW_DTYPE, in the order asked for; all zeros: never heard of
+    slots: np.ndarray  # SLOT_DTYPE, the slots of these rows one after the other
+
+    @property
+    def first_slot(self) -> np.ndarray:
+        """Where in `slots` each row's own begin."""
+        counts = self.rows["slot_count"].astype(np.int64)
+        return np.asarray(np.cumsum(counts) - counts)
+
+
+def live_page(head: ShardHead, rows: bytes, slots: bytes) -> LivePage:
+    """The arrays of what was read; slots that are not there yet (the view is being written) say nothing."""
+    records = np.frombuffer(rows, ROW_DTYPE)
+    wanted = int(records["slot_count"].sum()) * SLOT_BYTES
+    return LivePage(head, records, np.frombuffer(slots.ljust(wanted, b"\0"), SLOT_DTYPE))
 
 
 def slot_range(row_record: bytes) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from engine.core.liveview import LivePage
 from engine.core.people import Principal, Scope
 from engine.core.records import (
     BaseInterval,
@@ -128,6 +129,13 @@ class LiveView(Protocol):
 
     async def read_rows(self, rows: Sequence[int], *, shards: int) -> dict[int, LiveRow]:
         """Many rows in one read, atomic per shard, without slots; those without a header are left out."""
+        ...
+
+    async def read_page(self, shard: int, indices: Sequence[int], *, shards: int) -> LivePage | None:
+        """Many rows of one shard with their slots, as arrays, in one atomic read. None: no header.
+
+        `indices`: places in the shard (row // shards), rising, each once.
+        """
         ...
 
     async def announce_events(self, events: Iterable[Event]) -> None:

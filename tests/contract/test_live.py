@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import trio
 
-from engine.core.liveview import ROW_BYTES, ROW_DTYPE, SLOT_BYTES, SLOT_DTYPE
+from engine.core.liveview import ROW_BYTES, ROW_DTYPE, SLOT_BYTES, SLOT_DTYPE, decode
 from engine.core.records import BASE_UP, NODE_STATES, LiveSlot, ShardHead
 from tests.contract.given import NOW, make_event
 
@@ -211,3 +211,42 @@ async def test_what_was_announced_between_two_waits_is_not_slept_through(stores)
 async def test_announcing_nothing_or_a_great_many_is_fine(stores):
     await stores.live.announce_events([])
     await stores.live.announce_events(make_event(number) for number in range(1_234))
+
+
+async def test_a_page_of_rows_is_the_same_as_each_row_read_alone(stores):
+    shard = head(1, shards=2)
+    await started(stores, shard)
+    rows = [
+        (1 * ROW_BYTES, row_record(slot_base=4, slot_count=2, state="down")),
+        (2 * ROW_BYTES, row_record(slot_base=6, slot_count=1)),
+        (3 * ROW_BYTES, row_record(slot_base=0, slot_count=0)),
+        (6 * ROW_BYTES, row_record(slot_base=1, slot_count=3)),
+    ]
+    slots = [(at * SLOT_BYTES, slot_record(started_ms=NOW + at)) for at in range(7)]
+    assert await stores.live.write(shard, rows=rows, slots=slots)
+    indices = [0, 1, 2, 3, 6, 2_000_000]
+    page = await stores.live.read_page(1, indices, shards=2)
+    assert page.head == shard
+    assert page.first_slot.tolist() == [0, 0, 2, 3, 3, 6]
+    for place, index in enumerate(indices):
+        _, node = await stores.live.read(index * 2 + 1, shards=2)
+        record = page.rows[place : place + 1].tobytes()
+        assert (node is None) == (not record.strip(b"\0"))
+        if node is not None:
+            first = page.first_slot[place]
+            mine = page.slots[first : first + int(page.rows["slot_count"][place])]
+            assert decode(record, mine.tobytes()) == node
+
+
+async def test_a_page_of_slots_that_were_not_written_yet_says_nothing_of_them(stores):
+    await started(stores, head())
+    await stores.live.write(head(), rows=[(0, row_record(slot_base=3, slot_count=2))], slots=[])
+    page = await stores.live.read_page(0, [0], shards=1)
+    assert page.slots.tobytes() == bytes(2 * SLOT_BYTES)
+
+
+async def test_there_is_no_page_without_a_header_or_of_another_number_of_shards(stores):
+    await started(stores, head(1, shards=2))
+    assert await stores.live.read_page(0, [0], shards=2) is None
+    assert await stores.live.read_page(1, [0], shards=3) is None
+    assert len((await stores.live.read_page(1, [], shards=2)).rows) == 0

@@ -1,0 +1,140 @@
+"""compose_many answers as compose does, in every world, and is unsure only where a gap has a say."""
+
+from __future__ import annotations
+
+from random import Random
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.core.compose import OPEN_END, Composition
+from engine.core.compose_many import (
+    MAINTENANCE,
+    MAINTENANCE_OWN,
+    NEVER,
+    STANDBY,
+    Lives,
+    Spans,
+    Totals,
+    compose_many,
+    paid_ms,
+    ratios,
+)
+from engine.core.records import KINDS, PAID_KINDS, Gap
+from tests.core.compose_cases import beats, gap, lease, seconds, window, world
+from tests.core.compose_oracle import World
+from tests.core.compose_worlds import random_world
+
+often = settings(max_examples=200, deadline=None, derandomize=True)
+
+
+def together(worlds: list[World], asked: tuple[int, int], gaps: tuple[Gap, ...]) -> Totals:
+    """All worlds in one call, asked for the same window; the gaps are everybody's."""
+    base, records = [], []
+    for of, one in enumerate(worlds):
+        base += [(of, row.kind, row.started_ms, row.ended_ms, row.ttl_ms) for row in one.rows]
+        records += [
+            (of, MAINTENANCE_OWN if each.own else MAINTENANCE, each.from_ms, each.to_ms, 0)
+            for each in one.windows
+        ]
+        records += [(of, STANDBY, each.from_ms, each.to_ms or NEVER, 0) for each in one.leases]
+    lives = Lives(
+        row=np.zeros(len(worlds), np.int64),
+        created_ms=np.array([one.life[0] for one in worlds]),
+        retired_ms=np.array([NEVER if one.life[1] is None else one.life[1] for one in worlds]),
+        first_report_ms=np.array([NEVER if one.first_report is None else one.first_report for one in worlds]),
+        as_of_ms=np.array([one.as_of for one in worlds]),
+    )
+    return compose_many(
+        lives, Spans.of_list(base), Spans.of_list(records), gaps, from_ms=asked[0], to_ms=asked[1]
+    )
+
+
+def agree(totals: Totals, at: int, answer: Composition) -> None:
+    assert dict(zip(KINDS, totals.ms[at].tolist(), strict=True)) == answer.ms
+    assert (totals.from_ms[at], totals.to_ms[at], totals.as_of_ms[at]) == (
+        answer.from_ms,
+        answer.to_ms,
+        answer.as_of,
+    )
+    assert totals.provisional[at] == answer.provisional
+    paid = paid_ms(totals, pay_claims=True)
+    assert paid[at] == answer.paid_ms
+    assert ratios(totals, paid)[at] == answer.ratio
+
+
+@often
+@given(st.randoms(use_true_random=False))
+def test_whoever_is_not_unsure_is_told_what_compose_tells(rng: Random) -> None:
+    """Worlds of one shard: their gaps are those of the first."""
+    worlds = [random_world(rng) for _ in range(rng.randint(1, 6))]
+    gaps, asked = worlds[0].gaps, worlds[0].asked
+    totals = together(worlds, asked, gaps)
+    for at, one in enumerate(worlds):
+        if not totals.unsure[at]:
+            agree(totals, at, one.composed(gaps=gaps, from_ms=asked[0], to_ms=asked[1]))
+
+
+@often
+@given(st.randoms(use_true_random=False))
+def test_an_answer_put_in_is_taken_over_as_it_is(rng: Random) -> None:
+    worlds = [random_world(rng) for _ in range(4)]
+    totals = together(worlds, worlds[0].asked, worlds[0].gaps)
+    for at, one in enumerate(worlds):
+        answer = one.composed(gaps=worlds[0].gaps, from_ms=worlds[0].asked[0], to_ms=worlds[0].asked[1])
+        totals.put(at, answer)
+        agree(totals, at, answer)
+        assert not totals.unsure[at]
+
+
+@often
+@given(st.randoms(use_true_random=False))
+def test_without_gaps_nobody_is_unsure(rng: Random) -> None:
+    worlds = [random_world(rng) for _ in range(4)]
+    assert not together(worlds, worlds[0].asked, ()).unsure.any()
+
+
+def test_only_silence_within_a_grace_of_a_gap_is_unsure() -> None:
+    """ttl 90 s: the grace is 300 s."""
+    silent, covered = (
+        world(beats("0 up")),
+        world(beats("0 up, 80 up, 160 up, 240 up, 320 up, 400 up, 480 up")),
+    )
+    crash = (gap(200, 210),)
+    assert together([silent, covered], (0, seconds(500)), crash).unsure.tolist() == [True, False]
+    assert together([silent], (seconds(509), seconds(700)), crash).unsure.all()
+    assert not together([silent], (seconds(510), seconds(700)), crash).unsure.any()
+    assert not together([silent], (seconds(100), seconds(200)), crash).unsure.any()
+    assert together([silent], (seconds(100), seconds(201)), crash).unsure.all()
+
+
+def test_a_gap_of_another_shard_makes_nobody_unsure() -> None:
+    elsewhere = Gap(shard=1, from_ms=seconds(200), to_ms=seconds(210), cause="crash", shards=2)
+    assert not together([world(beats("0 up"))], (0, seconds(600)), (elsewhere,)).unsure.any()
+
+
+def test_an_undecided_gap_reaches_to_the_end_of_time() -> None:
+    open_gap = Gap(shard=0, from_ms=seconds(10), to_ms=OPEN_END, cause="degraded")
+    assert together([world(beats("0 up"))], (seconds(500), seconds(600)), (open_gap,)).unsure.all()
+
+
+def test_claims_are_paid_by_policy() -> None:
+    totals = together([world(beats("0 up"))], (0, seconds(100)), ())
+    totals.ms[0, KINDS.index("claimed_up")] = 7
+    assert "claimed_up" in PAID_KINDS
+    assert paid_ms(totals, pay_claims=True)[0] - paid_ms(totals, pay_claims=False)[0] == 7
+
+
+def test_leases_and_windows_have_their_ranks() -> None:
+    one = world(
+        beats("0 up, 60 unhealthy/30"),
+        windows=[window(50, 70), window(80, 100, own=True)],
+        leases=[lease(85, 95)],
+    )
+    totals = together([one], one.asked, ())
+    agree(totals, 0, one.composed())
+
+
+def test_nobody_is_nobody() -> None:
+    assert together([], (0, 10), (gap(0, 5),)).ms.shape == (0, len(KINDS))
