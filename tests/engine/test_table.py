@@ -152,6 +152,18 @@ def test_resync_is_no_longer_told_to_an_old_generation_once_a_newer_one_was_hear
     assert rows.apply(beat(1, T0 + 30_000)).codes.tolist() == [Code.OK]
 
 
+def test_a_manager_is_told_to_fetch_the_desired_state_until_the_registry_says_it_has():
+    rows = table(2)
+    apply_spec(rows, spec(0, resync=True), SECRETS)
+    both = np.concatenate([beat(0, T0), beat(1, T0)])
+    assert rows.apply(both).codes.tolist() == [Code.RESYNC, Code.OK]
+    assert rows.apply(beat(0, T0 + 1_000)).codes.tolist() == [Code.RESYNC]  # over EARLY
+    apply_spec(rows, spec(0, resync=True, current=session(expires_ms=T0 + 60_000)), SECRETS)
+    assert rows.apply(beat(0, T0 + 59_000)).codes.tolist() == [Code.REKEY]  # which is over RESYNC
+    apply_spec(rows, spec(0), SECRETS)
+    assert rows.apply(beat(0, T0 + 100_000)).codes.tolist() == [Code.OK]
+
+
 def test_a_silent_row_is_closed_in_bulk_at_the_end_of_its_coverage():
     rows = table()
     rows.apply(beats(beat(1, T0), beat(2, T0 + 5)))
