@@ -23,7 +23,8 @@ from engine.core.timing import SLOTS_MAX, ttl_of_interval
 from storage.ids import new_id
 from storage.memory_world import MemoryNode, MemoryWorld
 from storage.postgres_nodes import CAPABILITY_GENERATION_MAX
-from storage.postgres_sessions import RATE_WINDOW_MS, next_generation
+from storage.postgres_sessions import next_generation
+from storage.postgres_signed import RATE_WINDOW_MS
 
 
 class MemoryDirectory:

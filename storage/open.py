@@ -12,11 +12,13 @@ import msgspec
 import trio
 
 from engine.core.audit import AuditLog
+from engine.core.backfill import Backfill
 from engine.core.idempotency import Idempotency
 from engine.core.ledger import Ledger
 from engine.core.ports import Directory, History, LiveView, Outbox, RegistryFeed
 from storage.pool import Postgres
 from storage.postgres_audit import PostgresAuditLog
+from storage.postgres_backfill import PostgresBackfill
 from storage.postgres_directory import PostgresDirectory
 from storage.postgres_history import PostgresHistory
 from storage.postgres_idempotency import PostgresIdempotency
@@ -44,6 +46,7 @@ class AllStores(Stores, frozen=True, kw_only=True):
 
     audit: AuditLog
     idempotency: Idempotency
+    backfill: Backfill
 
 
 @asynccontextmanager
@@ -67,6 +70,7 @@ async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> Async
             outbox=outbox,
             audit=PostgresAuditLog(db),
             idempotency=PostgresIdempotency(db),
+            backfill=PostgresBackfill(db),
             statistics=lambda: {**db.statistics(), **live.statistics()},
         )
 

@@ -18,7 +18,8 @@ from storage import postgres_principals
 from storage.gather import Gather
 from storage.ids import is_id, new_id
 from storage.pool import Connection, Postgres
-from storage.postgres_sessions import BATCH_MAX, RATE_WINDOW_MS, Opened, Request, open_sessions
+from storage.postgres_sessions import BATCH_MAX, Opened, Request, open_sessions
+from storage.postgres_signed import RATE_WINDOW_MS
 
 
 class PostgresDirectory:

@@ -19,10 +19,10 @@ from engine.core.records import RowSpec, SessionSpec
 from engine.core.timing import ttl_of_interval
 from storage.pool import Connection
 from storage.postgres_registry import announce, specs_of
+from storage.postgres_signed import count_requests, keep_nonces
 
 GENERATION_MAX = 65_535  # a u16 in the frame; 0 is "no session yet"
 GENERATION_AFTER_WRAP = 2  # not 1, see next_generation
-RATE_WINDOW_MS = 60_000
 PURPOSE = "session"
 BATCH_MAX = 256  # sessions opened in one transaction
 
@@ -58,9 +58,9 @@ async def open_sessions(connection: Connection, requests: Sequence[Request]) -> 
             )
         }
         known = [request for request in requests if request.node_id in nodes]
-        counts = await _count_requests(connection, known)
+        counts = await count_requests(connection, known, purpose=PURPOSE)
         within = [request for request in known if counts[request.node_id] <= request.rate_per_min]
-        fresh = await _keep_nonces(connection, within)
+        fresh = await keep_nonces(connection, within, purpose=PURPOSE)
         opening = [request for request in within if request.node_id in fresh]
         opened: dict[str, Opened] = {}
         if opening:
@@ -76,43 +76,6 @@ def _refusal(request: Request, count: int | None) -> Exception:
     if count > request.rate_per_min:
         return RateLimitedError(f"more than {request.rate_per_min} signed requests in a minute")
     return NonceSeenError("this nonce was used before")
-
-
-async def _count_requests(connection: Connection, requests: Sequence[Request]) -> dict[str, int]:
-    """Write these requests down; how many there were of each node in its last minute, this one included."""
-    records = await connection.fetch(
-        """
-        with asked as (select * from unnest($1::uuid[], $2::bigint[]) as asked (node_id, now_ms)),
-        kept as (insert into signed_request (node_id, purpose, at_ms) select node_id, $3, now_ms from asked)
-        select node_id::text, 1 + (select count(*) from signed_request s
-          where s.node_id = asked.node_id and s.purpose = $3 and s.at_ms > asked.now_ms - $4)
-        from asked
-        """,
-        [request.node_id for request in requests],
-        [request.now_ms for request in requests],
-        PURPOSE,
-        RATE_WINDOW_MS,
-    )
-    return dict(records)
-
-
-async def _keep_nonces(connection: Connection, requests: Sequence[Request]) -> set[str]:
-    """The nodes whose nonce was new."""
-    records = await connection.fetch(
-        """
-        insert into nonce (node_id, purpose, nonce, at_ms, expires_ms)
-        select node_id, $5, nonce, at_ms, expires_ms
-        from unnest($1::uuid[], $2::text[], $3::bigint[], $4::bigint[])
-          as n (node_id, nonce, at_ms, expires_ms)
-        on conflict do nothing returning node_id::text
-        """,
-        [request.node_id for request in requests],
-        [request.nonce for request in requests],
-        [request.now_ms for request in requests],
-        [request.nonce_expires_ms for request in requests],
-        PURPOSE,
-    )
-    return {record["node_id"] for record in records}
 
 
 async def _open(

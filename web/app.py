@@ -11,7 +11,19 @@ from quart_trio import QuartTrio
 
 from engine.core.keys import MasterSecrets
 from engine.core.version import VERSION
-from web import events, health, metrics, nodes, openapi, points, problems, routing, sessions, workloads
+from web import (
+    backfill,
+    events,
+    health,
+    metrics,
+    nodes,
+    openapi,
+    points,
+    problems,
+    routing,
+    sessions,
+    workloads,
+)
 from web.backend import Backend, BeatDoor, Stores
 from web.cors import Cors
 from web.guard import Guard
@@ -19,6 +31,7 @@ from web.settings import WebSettings
 
 RESOURCES = (
     *sessions.ROUTES,
+    *backfill.ROUTES,
     *nodes.ROUTES,
     *workloads.ROUTES,
     *events.ROUTES,

@@ -12,6 +12,7 @@ from typing import Protocol
 import trio
 
 from engine.core.audit import AuditLog
+from engine.core.backfill import Backfill
 from engine.core.idempotency import Idempotency
 from engine.core.keys import MasterSecrets
 from engine.core.ledger import Ledger
@@ -39,6 +40,8 @@ class Stores(Protocol):
     def audit(self) -> AuditLog: ...
     @property
     def idempotency(self) -> Idempotency: ...
+    @property
+    def backfill(self) -> Backfill: ...
 
 
 class BeatDoor(Protocol):
@@ -85,11 +88,14 @@ class Backend:
         self.draining = False  # readyz fails from here on
         self.sessions_opened = 0
         self.sessions_refused: dict[str, float] = {}  # by code
+        self.backfills_refused: dict[str, float] = {}  # by code
+        self.beats_backfilled: dict[str, float] = {}  # taken, or by the reason why not
         self._parts: dict[str, Callable[[], Statistics]] = {
             "web_heads": self.heads.statistics,
             "web_keys": self.keys.statistics,
             "web_streams": self.tails.statistics,
             "web_sessions": self._session_statistics,
+            "web_backfills": self._backfill_statistics,
             "web_key_rate": self.key_rate.statistics,
             "web_address_rate": self.address_rate.statistics,
         }
@@ -114,3 +120,6 @@ class Backend:
 
     def _session_statistics(self) -> Statistics:
         return {"opened_total": self.sessions_opened, "refused_total": self.sessions_refused}
+
+    def _backfill_statistics(self) -> Statistics:
+        return {"refused_total": self.backfills_refused, "beats_total": self.beats_backfilled}
