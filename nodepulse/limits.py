@@ -79,6 +79,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "web.sse_streams_max": (0, 1_000_000),
     "web.key_requests_per_min_max": (1, 1_000_000_000),
     "web.address_requests_per_min_max": (1, 1_000_000_000),
+    "web.sign_ins_per_min_max": (1, 1_000_000),
+    "web.login_life_s": (60, 365 * _DAY_S),
+    "web.wallet_chain_id": (0, 2**53),
     "worker.notifier_batch_max": (1, 100_000),
     "worker.poll_ms": (10, 60_000),
     "worker.delivery_concurrency_max": (1, 10_000),
@@ -148,6 +151,7 @@ def _relations(config: Config) -> Iterator[Problem]:
     for path in (
         "ingest.host",
         "web.host",
+        "web.sign_up",
         "worker.metrics_host",
         "serve.metrics_host",
         "redis.prefix",
@@ -195,6 +199,10 @@ def _url_of(*schemes: str) -> Callable[[str], str | None]:
     return check
 
 
+def _sign_up(text: str) -> str | None:
+    return None if text in ("open", "closed") else "must be open or closed"
+
+
 def _origins(text: str) -> str | None:
     for origin in text.split():
         parts = urlsplit(origin)
@@ -213,6 +221,7 @@ _FORMS: dict[str, Callable[[str], str | None]] = {
     "canary.url": _url_of("http", "https"),
     "web.public_url": _url_of("http", "https"),
     "web.cors_origins": _origins,
+    "web.sign_up": _sign_up,
     "sentry.dsn": _url_of("http", "https"),
     "database.url": _url_of("postgresql", "postgres"),
     "redis.url": _url_of("redis", "rediss", "unix"),

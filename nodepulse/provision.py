@@ -6,24 +6,15 @@ commands/admin.py.
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 from collections.abc import Iterator
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from engine.core.ports import Directory, NewNode, NodeRecord, Project
+from storage.tokens import new_api_key
 
 NODES_PER_TRANSACTION_MAX = 1_000
-KEY_PREFIX = "np_"
-KEY_BYTES = 32
-
-
-def new_api_key() -> tuple[str, bytes]:
-    """An API key, 256 random bits, and what is stored of it: the SHA-256 of its text."""
-    key = KEY_PREFIX + secrets.token_urlsafe(KEY_BYTES)
-    return key, hashlib.sha256(key.encode()).digest()
 
 
 def new_node_key() -> tuple[str, bytes]:

@@ -7,7 +7,8 @@ from typing import Any
 from engine.core.ports import Directory, NewNode
 from nodepulse.checks import create_check
 from nodepulse.config import Config
-from nodepulse.provision import new_api_key, new_node_key
+from nodepulse.provision import new_node_key
+from storage.tokens import new_api_key
 
 PLACES = ("Lisbon", "Toronto", "Nairobi", "Osaka", "Quito")
 NODES_PER_PLACE = 4

@@ -11,20 +11,27 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import msgspec
 import trio
 
+from engine.core.accounts import Accounts, SignIn
 from engine.core.audit import AuditLog
 from engine.core.backfill import Backfill
 from engine.core.idempotency import Idempotency
 from engine.core.ledger import Ledger
+from engine.core.letters import Letters
+from engine.core.notices import Notices
 from engine.core.ports import Directory, History, LiveView, Outbox, RegistryFeed
 from storage.pool import Postgres
+from storage.postgres_accounts import PostgresAccounts
 from storage.postgres_audit import PostgresAuditLog
 from storage.postgres_backfill import PostgresBackfill
 from storage.postgres_directory import PostgresDirectory
 from storage.postgres_history import PostgresHistory
 from storage.postgres_idempotency import PostgresIdempotency
 from storage.postgres_ledger import PostgresLedger
+from storage.postgres_letters import PostgresLetters
+from storage.postgres_notices import PostgresNotices
 from storage.postgres_outbox import PostgresOutbox
 from storage.postgres_registry import PostgresRegistryFeed
+from storage.postgres_sign_in import PostgresSignIn
 from storage.redis_live import RedisLiveView
 from storage.settings import DatabaseSettings, RedisSettings
 
@@ -44,6 +51,10 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
 class AllStores(Stores, frozen=True, kw_only=True):
     """With the ports of the control plane, which have no twins in memory (docs/decisions/0050)."""
 
+    accounts: Accounts
+    sign_in: SignIn
+    notices: Notices
+    letters: Letters
     audit: AuditLog
     idempotency: Idempotency
     backfill: Backfill
@@ -68,6 +79,10 @@ async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> Async
             directory=PostgresDirectory(db),
             ledger=PostgresLedger(db),
             outbox=outbox,
+            accounts=PostgresAccounts(db),
+            sign_in=PostgresSignIn(db),
+            notices=PostgresNotices(db),
+            letters=PostgresLetters(db),
             audit=PostgresAuditLog(db),
             idempotency=PostgresIdempotency(db),
             backfill=PostgresBackfill(db),

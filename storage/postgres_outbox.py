@@ -116,12 +116,12 @@ async def _add_channel(connection: Connection, channel: Channel, now_ms: int) ->
 async def _channels(connection: Connection, project_id: str) -> list[Channel]:
     records = await connection.fetch(
         """
-        select channel_id::text, project_id::text, kind, target, secret from channel
+        select channel_id::text, project_id::text, kind, target, secret, event_kinds from channel
         where project_id = $1 and disabled_ms is null order by channel_id
         """,
         project_id,
     )
-    return [Channel(*record) for record in records]
+    return [Channel(*fields, tuple(event_kinds)) for *fields, event_kinds in records]
 
 
 async def _cursor(connection: Connection) -> int:
@@ -210,21 +210,24 @@ async def _retry(connection: Connection, delivery_id: str, retry_at_ms: int, not
 
 async def _disable_channel(connection: Connection, channel_id: str, now_ms: int, note: str) -> int:
     async with connection.transaction():
-        await connection.execute(
-            "update channel set disabled_ms = coalesce(disabled_ms, $2) where channel_id = $1",
+        return await end_channel(connection, channel_id, now_ms, note)
+
+
+async def end_channel(connection: Connection, channel_id: str, now_ms: int, note: str) -> int:
+    """In a transaction: nothing more is told there, and what was due dies; how many."""
+    await connection.execute(
+        "update channel set disabled_ms = coalesce(disabled_ms, $2) where channel_id = $1", channel_id, now_ms
+    )
+    return int(
+        await connection.fetchval(
+            """
+            with died as (
+              update delivery set state = 'dead', settled_ms = $2, note = $3
+              where channel_id = $1 and state = 'due' returning 1)
+            select count(*) from died
+            """,
             channel_id,
             now_ms,
+            note,
         )
-        return int(
-            await connection.fetchval(
-                """
-                with died as (
-                  update delivery set state = 'dead', settled_ms = $2, note = $3
-                  where channel_id = $1 and state = 'due' returning 1)
-                select count(*) from died
-                """,
-                channel_id,
-                now_ms,
-                note,
-            )
-        )
+    )

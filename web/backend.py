@@ -11,11 +11,13 @@ from typing import Protocol
 
 import trio
 
+from engine.core.accounts import Accounts, SignIn
 from engine.core.audit import AuditLog
 from engine.core.backfill import Backfill
 from engine.core.idempotency import Idempotency
 from engine.core.keys import MasterSecrets
 from engine.core.ledger import Ledger
+from engine.core.notices import Notices
 from engine.core.ports import Directory, History, LiveView
 from storage.metrics_http import Statistics
 from web.auth import Keys
@@ -36,6 +38,12 @@ class Stores(Protocol):
     def live(self) -> LiveView: ...
     @property
     def ledger(self) -> Ledger: ...
+    @property
+    def accounts(self) -> Accounts: ...
+    @property
+    def sign_in(self) -> SignIn: ...
+    @property
+    def notices(self) -> Notices: ...
     @property
     def audit(self) -> AuditLog: ...
     @property
@@ -84,6 +92,7 @@ class Backend:
         self.keys = Keys(stores.directory, secrets, clock=clock)
         self.key_rate = Rate("key", per_min=settings.key_requests_per_min_max)
         self.address_rate = Rate("address", per_min=settings.address_requests_per_min_max)
+        self.sign_in_rate = Rate("sign-in", per_min=settings.sign_ins_per_min_max)
         self.tails = Tails(stores.live, stores.history, streams_max=settings.sse_streams_max)
         self.draining = False  # readyz fails from here on
         self.sessions_opened = 0
@@ -98,6 +107,7 @@ class Backend:
             "web_backfills": self._backfill_statistics,
             "web_key_rate": self.key_rate.statistics,
             "web_address_rate": self.address_rate.statistics,
+            "web_sign_in_rate": self.sign_in_rate.statistics,
         }
 
     @property

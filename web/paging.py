@@ -43,7 +43,7 @@ def id_cursor() -> str | None:
 
 
 def cut(found: Sequence[T], limit: int, cursor_of: Callable[[T], str]) -> tuple[Sequence[T], str | None]:
-    """Of ``limit + 1`` items that were looked for: (the page, the cursor of the next one, if there is one)."""
+    """Of ``limit + 1`` items looked for: (the page, the cursor of the next one, if there is one)."""
     page = found[:limit]
     return page, cursor_of(page[-1]) if len(found) > limit else None
 

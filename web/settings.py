@@ -27,4 +27,8 @@ class WebSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     address_requests_per_min_max: int = 6_000  # of one address that shows no valid credential
     cors_origins: str = ""  # origins whose pages may call the API, separated by spaces; none by default
     access_log: bool = True  # one line per request
-    public_url: str = ""  # where people reach this API, for links in mails; empty: as their request named it
+    sign_up: str = "open"  # open: whoever signs in first gets an account; closed: admins make accounts
+    sign_ins_per_min_max: int = 120  # of one address; above it 429
+    login_life_s: float = 30 * 86_400.0  # how long somebody stays signed in
+    wallet_chain_id: int = 1  # the chain that wallets must sign for (EIP-155); 0 = any
+    public_url: str = ""  # where people reach this API, for links in mails and wallets; empty: localhost only

@@ -24,13 +24,18 @@ log = structlog.get_logger()
 
 
 def decide(event: Event, channels: Sequence[Channel]) -> list[tuple[Event, Channel]]:
-    """The notices that follow from an event: one per channel of its project, or none.
+    """The notices that follow from an event: one per channel of its project that takes its kind, or none.
 
     A silent node is one event that names its workloads, so it is one notice.
     """
     if event.kind not in TOLD_KINDS or event.project_id is None:
         return []
-    return [(event, channel) for channel in channels if channel.project_id == event.project_id]
+    return [
+        (event, channel)
+        for channel in channels
+        if channel.project_id == event.project_id
+        and (not channel.event_kinds or event.kind in channel.event_kinds)
+    ]
 
 
 class NotifierStatistics(msgspec.Struct, frozen=True):

@@ -309,13 +309,17 @@ class NewNode(msgspec.Struct, frozen=True):
 
 
 class Channel(msgspec.Struct, frozen=True):
-    """Where notices of a project go. kind: webhook (target = URL, secret) or mail (target = address)."""
+    """Where notices go. kind: webhook (target = URL, secret) or mail (target = address).
+
+    `project_id` is None for a person's channel. `event_kinds`: those told there; none = all that are told.
+    """
 
     channel_id: str
-    project_id: str
+    project_id: str | None
     kind: str
     target: str
     secret: str
+    event_kinds: tuple[str, ...] = ()
 
 
 class Delivery(msgspec.Struct, frozen=True):

@@ -5,8 +5,6 @@ Secrets (private keys, API keys, webhook secrets) are printed once, when they ar
 
 from __future__ import annotations
 
-import base64
-import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -18,10 +16,9 @@ from nodepulse.commands.output import json_option, print_json, show
 from nodepulse.commands.registry import check, node, window, workload
 from nodepulse.commands.stores import now_ms, on_stores, project_of
 from nodepulse.config import Config
-from nodepulse.provision import new_api_key, provision
+from nodepulse.provision import provision
 from storage.open import Stores
-
-WEBHOOK_SECRET_BYTES = 32
+from storage.tokens import new_api_key, new_webhook_secret
 
 
 def admin_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -145,7 +142,7 @@ def channel_add(*, kind: str, target: str, slug: str, secret: str, as_json: bool
     """Send notices of a project to a URL (signed, Standard Webhooks) or a mail address."""
     _check_target(kind, target)
     if kind == "webhook" and not secret:
-        secret = "whsec_" + base64.b64encode(secrets.token_bytes(WEBHOOK_SECRET_BYTES)).decode()
+        secret = new_webhook_secret()
 
     async def work(stores: Stores, _config: Config) -> dict[str, Any]:
         found = await project_of(stores, slug)

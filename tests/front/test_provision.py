@@ -12,9 +12,10 @@ from node.identity import NodeIdentity
 from nodepulse import provision as provisioning
 from nodepulse.canary import PROJECT, ensure_canaries, read_keys
 from nodepulse.config import Config, load_config
-from nodepulse.provision import new_api_key, provision
+from nodepulse.provision import provision
 from nodepulse.seed import seed
 from nodepulse.stores import ensure_secrets
+from storage.tokens import new_api_key
 
 NOW_MS = 1_800_000_000_000
 

@@ -1,0 +1,80 @@
+"""Who wants to be told what, and where: channels of projects and of people, and a person's settings.
+
+Only kept here. Which event becomes a notice and how it is sent is the worker's, over the Outbox (ports.py).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import msgspec
+
+from engine.core.people import Act
+
+CHANNELS_MAX = 100  # of one project, and of one person
+# What may be told at all.
+EventKind = Literal["node.down", "node.up", "workload.down", "workload.up", "workload.below_minimum"]
+
+
+class ChannelRecord(msgspec.Struct, frozen=True):
+    """A channel as its owner sees it. `disabled_ms`: its receiver said that it wants no more."""
+
+    channel_id: str
+    project_id: str | None
+    user_id: str | None
+    kind: str  # webhook | mail
+    target: str
+    secret: str
+    name: str
+    event_kinds: tuple[str, ...]  # none: all
+    created_ms: int
+    disabled_ms: int | None
+
+
+class NotificationSetting(msgspec.Struct, frozen=True, kw_only=True):
+    """When a person is told. Quiet hours are local times ``HH:MM`` of `time_zone`, both or neither."""
+
+    down_delay_s: int = 300
+    quiet_from: str | None = None
+    quiet_to: str | None = None
+    time_zone: str = "UTC"
+    daily_report: bool = False
+    weekly_report: bool = True
+
+
+class TooManyChannelsError(Exception):
+    """There are CHANNELS_MAX of them already."""
+
+
+class Notices(Protocol):
+    """Channels and settings, as their owners change them. Of an owner exactly one id is given."""
+
+    async def channels(
+        self, *, project_id: str | None = None, user_id: str | None = None
+    ) -> list[ChannelRecord]:
+        """By id; what was removed is not among them."""
+        ...
+
+    async def create_channel(
+        self,
+        *,
+        project_id: str | None = None,
+        user_id: str | None = None,
+        kind: str,
+        target: str,
+        secret: str,
+        name: str,
+        event_kinds: tuple[str, ...],
+        act: Act,
+    ) -> ChannelRecord:
+        """The channel `act.made_id`, made when absent. TooManyChannelsError."""
+        ...
+
+    async def remove_channel(
+        self, channel_id: str, *, project_id: str | None = None, user_id: str | None = None, act: Act
+    ) -> bool:
+        """What was still to be told there dies. False when this owner has no such channel."""
+        ...
+
+    async def setting(self, user_id: str) -> NotificationSetting: ...
+    async def change_setting(self, user_id: str, setting: NotificationSetting, *, act: Act) -> None: ...

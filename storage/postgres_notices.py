@@ -1,0 +1,168 @@
+"""Channels and notification settings in PostgreSQL, as their owners change them.
+
+What the worker needs of channels is in postgres_outbox.py, over the same table.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from engine.core.notices import CHANNELS_MAX, ChannelRecord, NotificationSetting, TooManyChannelsError
+from engine.core.people import Act
+from storage.ids import is_id
+from storage.pool import Connection, Postgres
+from storage.postgres_audit import write_audit
+from storage.postgres_outbox import end_channel
+
+_CHANNELS = """
+select channel_id::text, project_id::text, user_id::text, kind, target, secret, name, event_kinds, created_ms,
+  disabled_ms from channel
+"""
+# Of an owner the other id is null, and null equals nothing: `is not distinct from` compares both at once.
+_OWNED = "project_id is not distinct from $1 and user_id is not distinct from $2"
+_LEFT_OUT_IN_AUDIT = ("secret", "disabled_ms", "channel_id", "created_ms")
+
+
+class PostgresNotices:
+    """engine.core.notices.Notices on PostgreSQL."""
+
+    def __init__(self, db: Postgres) -> None:
+        self._db = db
+
+    async def channels(
+        self, *, project_id: str | None = None, user_id: str | None = None
+    ) -> list[ChannelRecord]:
+        return await self._db.run(_channels, project_id, user_id)
+
+    async def create_channel(
+        self,
+        *,
+        project_id: str | None = None,
+        user_id: str | None = None,
+        kind: str,
+        target: str,
+        secret: str,
+        name: str,
+        event_kinds: tuple[str, ...],
+        act: Act,
+    ) -> ChannelRecord:
+        made = ChannelRecord(
+            act.made_id, project_id, user_id, kind, target, secret, name, event_kinds, act.now_ms, None
+        )
+        return await self._db.run(_create_channel, made, act)
+
+    async def remove_channel(
+        self, channel_id: str, *, project_id: str | None = None, user_id: str | None = None, act: Act
+    ) -> bool:
+        if not is_id(channel_id):
+            return False
+        return await self._db.run(_remove_channel, channel_id, project_id, user_id, act)
+
+    async def setting(self, user_id: str) -> NotificationSetting:
+        return await self._db.run(_setting, user_id)
+
+    async def change_setting(self, user_id: str, setting: NotificationSetting, *, act: Act) -> None:
+        await self._db.run(_change_setting, user_id, setting, act)
+
+
+def _record(record: Any) -> ChannelRecord:
+    return ChannelRecord(*[tuple(value) if isinstance(value, list) else value for value in record])
+
+
+async def _channels(
+    connection: Connection, project_id: str | None, user_id: str | None
+) -> list[ChannelRecord]:
+    records = await connection.fetch(
+        f"{_CHANNELS} where {_OWNED} and removed_ms is null order by channel_id", project_id, user_id
+    )
+    return [_record(record) for record in records]
+
+
+async def _create_channel(connection: Connection, made: ChannelRecord, act: Act) -> ChannelRecord:
+    async with connection.transaction():
+        first = await connection.fetchval(
+            f"""
+            insert into channel
+              (project_id, user_id, channel_id, kind, target, secret, name, event_kinds, created_ms)
+            select $1::uuid, $2::uuid, $3, $4, $5, $6, $7, $8, $9
+            where (select count(*) from channel where {_OWNED} and removed_ms is null) < $10
+            on conflict (channel_id) do nothing returning true
+            """,
+            made.project_id,
+            made.user_id,
+            made.channel_id,
+            made.kind,
+            made.target,
+            made.secret,
+            made.name,
+            list(made.event_kinds),
+            made.created_ms,
+            CHANNELS_MAX,
+        )
+        found = await connection.fetchrow(f"{_CHANNELS} where channel_id = $1", made.channel_id)
+        if found is None:
+            raise TooManyChannelsError(f"{CHANNELS_MAX} channels are there already: remove one")
+        if first:
+            fields = msgspec.structs.asdict(made).items()
+            await write_audit(
+                connection,
+                act,
+                action="channel.create",
+                subject=made.channel_id,
+                project_id=made.project_id,
+                detail={name: value for name, value in fields if name not in _LEFT_OUT_IN_AUDIT},
+            )
+    return _record(found)
+
+
+async def _remove_channel(
+    connection: Connection, channel_id: str, project_id: str | None, user_id: str | None, act: Act
+) -> bool:
+    async with connection.transaction():
+        removed = await connection.fetchval(
+            f"""
+            update channel set removed_ms = $4
+            where {_OWNED} and channel_id = $3 and removed_ms is null returning true
+            """,
+            project_id,
+            user_id,
+            channel_id,
+            act.now_ms,
+        )
+        if not removed:
+            return False
+        await end_channel(connection, channel_id, act.now_ms, "the channel was removed")
+        await write_audit(connection, act, action="channel.remove", subject=channel_id, project_id=project_id)
+    return True
+
+
+async def _setting(connection: Connection, user_id: str) -> NotificationSetting:
+    record = await connection.fetchrow(
+        """
+        select down_delay_s, quiet_from, quiet_to, time_zone, daily_report, weekly_report
+        from notification_setting where user_id = $1
+        """,
+        user_id,
+    )
+    return NotificationSetting(**record) if record else NotificationSetting()
+
+
+async def _change_setting(
+    connection: Connection, user_id: str, setting: NotificationSetting, act: Act
+) -> None:
+    fields = msgspec.structs.asdict(setting)
+    async with connection.transaction():
+        await connection.execute(
+            """
+            insert into notification_setting
+              (user_id, down_delay_s, quiet_from, quiet_to, time_zone, daily_report, weekly_report)
+            values ($1, $2, $3, $4, $5, $6, $7)
+            on conflict (user_id) do update set down_delay_s = $2, quiet_from = $3, quiet_to = $4,
+              time_zone = $5, daily_report = $6, weekly_report = $7
+            """,
+            user_id,
+            *fields.values(),
+        )
+        await write_audit(connection, act, action="notifications.change", subject=user_id, detail=fields)
