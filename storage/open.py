@@ -15,6 +15,7 @@ from engine.core.accounts import Accounts, SignIn
 from engine.core.audit import AuditLog
 from engine.core.backfill import Backfill
 from engine.core.idempotency import Idempotency
+from engine.core.inventory import Inventory, InventorySync
 from engine.core.ledger import Ledger
 from engine.core.letters import Letters
 from engine.core.notices import Notices
@@ -26,6 +27,8 @@ from storage.postgres_backfill import PostgresBackfill
 from storage.postgres_directory import PostgresDirectory
 from storage.postgres_history import PostgresHistory
 from storage.postgres_idempotency import PostgresIdempotency
+from storage.postgres_inventory import PostgresInventory
+from storage.postgres_inventory_sync import PostgresInventorySync
 from storage.postgres_ledger import PostgresLedger
 from storage.postgres_letters import PostgresLetters
 from storage.postgres_notices import PostgresNotices
@@ -57,6 +60,8 @@ class AllStores(Stores, frozen=True, kw_only=True):
     letters: Letters
     audit: AuditLog
     idempotency: Idempotency
+    inventory: Inventory
+    inventory_sync: InventorySync
     backfill: Backfill
 
 
@@ -85,6 +90,8 @@ async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> Async
             letters=PostgresLetters(db),
             audit=PostgresAuditLog(db),
             idempotency=PostgresIdempotency(db),
+            inventory=PostgresInventory(db),
+            inventory_sync=PostgresInventorySync(db),
             backfill=PostgresBackfill(db),
             statistics=lambda: {**db.statistics(), **live.statistics()},
         )

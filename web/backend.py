@@ -15,6 +15,7 @@ from engine.core.accounts import Accounts, SignIn
 from engine.core.audit import AuditLog
 from engine.core.backfill import Backfill
 from engine.core.idempotency import Idempotency
+from engine.core.inventory import Inventory
 from engine.core.keys import MasterSecrets
 from engine.core.ledger import Ledger
 from engine.core.notices import Notices
@@ -48,6 +49,8 @@ class Stores(Protocol):
     def audit(self) -> AuditLog: ...
     @property
     def idempotency(self) -> Idempotency: ...
+    @property
+    def inventory(self) -> Inventory: ...
     @property
     def backfill(self) -> Backfill: ...
 
