@@ -14,16 +14,20 @@ import trio
 from engine.core.accounts import Accounts, SignIn
 from engine.core.audit import AuditLog
 from engine.core.backfill import Backfill
+from engine.core.catalog import Catalog, Projects, Releases
 from engine.core.idempotency import Idempotency
 from engine.core.inventory import Inventory, InventorySync
 from engine.core.ledger import Ledger
 from engine.core.letters import Letters
 from engine.core.notices import Notices
+from engine.core.orders import Orders, Rollouts
 from engine.core.ports import Directory, History, LiveView, Outbox, RegistryFeed
 from storage.pool import Postgres
 from storage.postgres_accounts import PostgresAccounts
 from storage.postgres_audit import PostgresAuditLog
 from storage.postgres_backfill import PostgresBackfill
+from storage.postgres_catalog import PostgresCatalog
+from storage.postgres_desired import PostgresOrders
 from storage.postgres_directory import PostgresDirectory
 from storage.postgres_history import PostgresHistory
 from storage.postgres_idempotency import PostgresIdempotency
@@ -33,8 +37,12 @@ from storage.postgres_ledger import PostgresLedger
 from storage.postgres_letters import PostgresLetters
 from storage.postgres_notices import PostgresNotices
 from storage.postgres_outbox import PostgresOutbox
+from storage.postgres_projects import PostgresProjects
 from storage.postgres_registry import PostgresRegistryFeed
+from storage.postgres_releases import PostgresReleases
+from storage.postgres_rollouts import PostgresRollouts
 from storage.postgres_sign_in import PostgresSignIn
+from storage.redis_asks import RedisAsks
 from storage.redis_live import RedisLiveView
 from storage.settings import DatabaseSettings, RedisSettings
 
@@ -58,11 +66,17 @@ class AllStores(Stores, frozen=True, kw_only=True):
     sign_in: SignIn
     notices: Notices
     letters: Letters
+    asks: RedisAsks
     audit: AuditLog
     idempotency: Idempotency
     inventory: Inventory
     inventory_sync: InventorySync
     backfill: Backfill
+    projects: Projects
+    catalog: Catalog
+    releases: Releases
+    orders: Orders
+    rollouts: Rollouts
 
 
 @asynccontextmanager
@@ -75,6 +89,9 @@ async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> Async
         registry, outbox, live = PostgresRegistryFeed(db), PostgresOutbox(db), RedisLiveView(redis)
         closing.push_async_callback(_shielded, registry.close)
         closing.push_async_callback(_shielded, outbox.close)
+        asks = RedisAsks(redis)
+        await asks.open()
+        closing.push_async_callback(_shielded, asks.close)
         await live.open()
         closing.push_async_callback(_shielded, live.close)
         yield AllStores(
@@ -88,12 +105,18 @@ async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> Async
             sign_in=PostgresSignIn(db),
             notices=PostgresNotices(db),
             letters=PostgresLetters(db),
+            asks=asks,
             audit=PostgresAuditLog(db),
             idempotency=PostgresIdempotency(db),
             inventory=PostgresInventory(db),
             inventory_sync=PostgresInventorySync(db),
             backfill=PostgresBackfill(db),
-            statistics=lambda: {**db.statistics(), **live.statistics()},
+            projects=PostgresProjects(db),
+            catalog=PostgresCatalog(db),
+            releases=PostgresReleases(db),
+            orders=PostgresOrders(db),
+            rollouts=PostgresRollouts(db),
+            statistics=lambda: {**db.statistics(), **live.statistics(), **asks.statistics()},
         )
 
 

@@ -26,19 +26,20 @@ select n.node_id::text, n."row", n.project_id::text, n.kind, n.name, n.public_ke
   n.revoked_ms is not null, n.created_ms,
   array(select w.workload_id::text from workload w
     where w.node_id = n.node_id and w.retired_ms is null order by w.slot),
-  n.owner_id::text, n.region, n.retired_ms
+  n.owner_id::text, n.region, n.retired_ms, n.manager_version, n.partner_node_id
 from node n
 """
 _WORKLOADS = """
 select w.workload_id::text, w.node_id::text, n.project_id::text, n."row", w.slot, w.name, w.created_ms,
-  w.retired_ms, w.first_report_ms, n.owner_id::text, w.kind_id::text, w.licence_id::text, w.running_version
-from workload w join node n using (node_id)
+  w.retired_ms, w.first_report_ms, n.owner_id::text, w.kind_id::text, w.licence_id::text, w.running_version,
+  k.slug
+from workload w join node n using (node_id) left join workload_kind k using (kind_id)
 """
 
 
 def _node_record(record: Any) -> NodeRecord:
-    *fields, workload_ids, owner_id, region, retired_ms = record
-    return NodeRecord(*[*fields, tuple(workload_ids), owner_id, region, retired_ms])
+    fields = list(record)
+    return NodeRecord(*fields[:9], tuple(fields[9]), *fields[10:])
 
 
 async def read_nodes(connection: Connection, node_ids: Sequence[str]) -> list[NodeRecord | None]:
@@ -84,7 +85,7 @@ async def create_nodes(connection: Connection, nodes: Sequence[NewNode], now_ms:
         )
         made = [
             NodeRecord(
-                node_id=new_id(),
+                node_id=node.node_id or new_id(),
                 row=row,
                 project_id=node.project_id,
                 kind=node.kind,
@@ -140,7 +141,16 @@ async def _copy(
     )
     await connection.copy_records_to_table(
         "workload",
-        columns=("workload_id", "node_id", "project_id", "slot", "name", "created_ms", "kind_id"),
+        columns=(
+            "workload_id",
+            "node_id",
+            "project_id",
+            "slot",
+            "name",
+            "created_ms",
+            "kind_id",
+            "licence_id",
+        ),
         records=[
             (
                 workload_id,
@@ -150,6 +160,7 @@ async def _copy(
                 node.workloads[slot],
                 now_ms,
                 node.kind_ids[slot] if node.kind_ids else None,
+                node.licence_ids[slot] if node.licence_ids else None,
             )
             for record, node in zip(made, nodes, strict=True)
             for slot, workload_id in enumerate(record.workload_ids)
@@ -183,6 +194,7 @@ async def add_workload(
     now_ms: int,
     kind_id: str | None = None,
     licence_id: str | None = None,
+    workload_id: str = "",
 ) -> WorkloadRecord:
     async with connection.transaction():
         node = await _locked_node(connection, node_id)
@@ -193,7 +205,7 @@ async def add_workload(
             raise RowFullError(
                 f"all {SLOTS_MAX} slots of node {node_id} were given out; register a further node key"
             )
-        workload_id = new_id()
+        workload_id = workload_id or new_id()
         await connection.execute(
             """
             insert into workload
@@ -249,10 +261,48 @@ async def revoke_node(connection: Connection, node_id: str, now_ms: int) -> int 
         )
         if row is None:
             return None
-        await connection.execute(
-            'update session set killed_ms = $2 where "row" = $1 and killed_ms is null', row, now_ms
-        )
+        await _kill_sessions(connection, row, now_ms)
         return await announce(connection, [row], now_ms)
+
+
+async def rekey_node(connection: Connection, node_id: str, public_key: bytes, now_ms: int) -> None:
+    """From now on this key. The salt goes with the old one, so its generations mean nothing any more."""
+    async with connection.transaction():
+        node = await _locked_node(connection, node_id)
+        await connection.execute(
+            "update node set public_key = $2, salt = $3 where node_id = $1",
+            node_id,
+            public_key,
+            os.urandom(SALT_BYTES),
+        )
+        await _kill_sessions(connection, node["row"], now_ms)
+        await _tell_engines(connection, node, now_ms)
+
+
+async def _kill_sessions(connection: Connection, row: int, now_ms: int) -> None:
+    await connection.execute(
+        'update session set killed_ms = $2 where "row" = $1 and killed_ms is null', row, now_ms
+    )
+
+
+async def retire_node(connection: Connection, node_id: str, now_ms: int) -> bool:
+    """With its workloads. False: there was nothing to retire."""
+    async with connection.transaction():
+        node = await connection.fetchrow(
+            """
+            update node set retired_ms = $2 where node_id = $1 and retired_ms is null
+            returning "row", generation, capability_generation
+            """,
+            node_id,
+            now_ms,
+        )
+        if node is None:
+            return False
+        await connection.execute(
+            "update workload set retired_ms = $2 where node_id = $1 and retired_ms is null", node_id, now_ms
+        )
+        await _tell_engines(connection, node, now_ms)
+    return True
 
 
 async def rotate_capability(connection: Connection, node_id: str, now_ms: int) -> tuple[NodeRecord, int]:
@@ -279,7 +329,7 @@ async def open_window(
         if not there:
             raise NodeRefusedError(f"no workload {window.workload_id} on node {node_id}")
         # The node is locked: whoever opens another one at the same time comes after, and sees this one.
-        opened = await _windows_within(connection, node_id, *days_of(window))
+        opened = await windows_within(connection, node_id, *days_of(window))
         check_window(window, opened=opened, update=update, now_ms=now_ms)
         await connection.execute(
             """
@@ -297,7 +347,7 @@ async def open_window(
         await _tell_engines(connection, node, now_ms)
 
 
-async def _windows_within(connection: Connection, node_id: str, from_ms: int, to_ms: int) -> list[Window]:
+async def windows_within(connection: Connection, node_id: str, from_ms: int, to_ms: int) -> list[Window]:
     """The windows of a node and of its living workloads that touch [from_ms, to_ms)."""
     records = await connection.fetch(
         """

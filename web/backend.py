@@ -12,13 +12,16 @@ from typing import Protocol
 import trio
 
 from engine.core.accounts import Accounts, SignIn
+from engine.core.asks import RowAsks
 from engine.core.audit import AuditLog
 from engine.core.backfill import Backfill
+from engine.core.catalog import Catalog, Projects, Releases
 from engine.core.idempotency import Idempotency
 from engine.core.inventory import Inventory
 from engine.core.keys import MasterSecrets
 from engine.core.ledger import Ledger
 from engine.core.notices import Notices
+from engine.core.orders import Orders
 from engine.core.ports import Directory, History, LiveView
 from storage.metrics_http import Statistics
 from web.auth import Keys
@@ -46,6 +49,8 @@ class Stores(Protocol):
     @property
     def notices(self) -> Notices: ...
     @property
+    def asks(self) -> RowAsks | None: ...
+    @property
     def audit(self) -> AuditLog: ...
     @property
     def idempotency(self) -> Idempotency: ...
@@ -53,6 +58,14 @@ class Stores(Protocol):
     def inventory(self) -> Inventory: ...
     @property
     def backfill(self) -> Backfill: ...
+    @property
+    def projects(self) -> Projects: ...
+    @property
+    def catalog(self) -> Catalog: ...
+    @property
+    def releases(self) -> Releases: ...
+    @property
+    def orders(self) -> Orders: ...
 
 
 class BeatDoor(Protocol):
@@ -82,6 +95,7 @@ class Backend:
         clock: Callable[[], int],
     ) -> None:
         self.stores = stores
+        self.asks = stores.asks
         self.clock = clock  # the system's time, unix ms; what is judged by a shard's time asks `heads`
         self.directory = stores.directory
         self.history = stores.history

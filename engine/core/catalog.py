@@ -167,7 +167,7 @@ class Projects(Protocol):
 
 
 class Catalog(Protocol):
-    """Workload kinds and their versions, and the releases of the manager."""
+    """Workload kinds and their versions. What changes the desired state of nodes is told to managers."""
 
     async def kinds(self, project_id: str, *, after: str | None, limit: int) -> list[KindRecord]: ...
     async def kind(self, project_id: str, slug: str) -> KindRecord | None: ...
@@ -184,10 +184,7 @@ class Catalog(Protocol):
         minimum_version: str | msgspec.UnsetType | None = msgspec.UNSET,
         retired: bool | None = None,
     ) -> KindRecord | None:
-        """CatalogRefusedError for a minimum version that there is not, or that is withdrawn.
-
-        A change of the minimum is told to managers (rollout_task).
-        """
+        """CatalogRefusedError for a minimum version that there is not, or that is withdrawn."""
         ...
 
     async def versions(self, kind_id: str, *, after: str | None, limit: int) -> list[VersionRecord]:
@@ -211,6 +208,10 @@ class Catalog(Protocol):
     ) -> VersionRecord | None:
         """CatalogRefusedError when the kind's minimum version would be withdrawn."""
         ...
+
+
+class Releases(Protocol):
+    """Versions of the manager itself."""
 
     async def releases(self, *, after: str | None, limit: int) -> list[ReleaseRecord]:
         """In order of their texts."""

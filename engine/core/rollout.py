@@ -51,9 +51,9 @@ def admits(version_id: str, node_id: str, *, rollout_percent: int) -> bool:
 def offered(versions: Iterable[Offer], *, minimum: str | None) -> tuple[Offer, ...]:
     """The versions that any node may be given, the best first: what `desired` chooses from.
 
-    Withdrawn ones and those below the minimum are left out. The minimum itself is for everybody, whatever its
-    rollout says: who is not admitted to anything better must not stay below it. Of two versions that only
-    differ in build metadata the one made later is the better.
+    Withdrawn ones, those below the minimum and those after one for everybody are left out. The minimum itself
+    is for everybody, whatever its rollout says: who is not admitted to anything better must not stay below
+    it. Of two versions that only differ in build metadata the one made later is the better.
     """
     least = None if minimum is None else precedence(minimum)
     found = [
@@ -61,11 +61,15 @@ def offered(versions: Iterable[Offer], *, minimum: str | None) -> tuple[Offer, .
         for one in versions
         if not one.withdrawn and (one.rollout_percent > 0 or one.version == minimum)
     ]
-    return tuple(
-        msgspec.structs.replace(one, rollout_percent=100) if one.version == minimum else one
-        for order, _, one in sorted(found, key=lambda each: each[:2], reverse=True)
-        if least is None or order >= least
-    )
+    chosen: list[Offer] = []
+    for order, _, one in sorted(found, key=lambda each: each[:2], reverse=True):
+        if least is not None and order < least:
+            break
+        everybody = one.version == minimum or one.rollout_percent >= 100
+        chosen.append(msgspec.structs.replace(one, rollout_percent=100) if everybody else one)
+        if everybody:
+            break
+    return tuple(chosen)
 
 
 def desired(offers: Sequence[Offer], node_id: str) -> Offer | None:
