@@ -35,8 +35,8 @@ async def _begin(
     taken = await connection.fetchrow(
         """
         insert into idempotency as i (credential, key, request_sha256, made_id, begun_ms, lease_ms)
-        values ($1, $2, $3, $4, $5, $5 + $6)
-        on conflict (credential, key) do update set lease_ms = $5 + $6
+        values ($1, $2, $3, $4, $5, $5::bigint + $6::bigint)
+        on conflict (credential, key) do update set lease_ms = $5::bigint + $6::bigint
           where i.status is null and i.lease_ms < $5 and i.request_sha256 = excluded.request_sha256
         returning made_id::text
         """,
