@@ -22,6 +22,7 @@ from engine.core.letters import Letters
 from engine.core.notices import Notices
 from engine.core.orders import Orders, Rollouts
 from engine.core.ports import Directory, History, LiveView, Outbox, RegistryFeed
+from engine.core.registration import Registration
 from storage.pool import Postgres
 from storage.postgres_accounts import PostgresAccounts
 from storage.postgres_audit import PostgresAuditLog
@@ -38,6 +39,7 @@ from storage.postgres_letters import PostgresLetters
 from storage.postgres_notices import PostgresNotices
 from storage.postgres_outbox import PostgresOutbox
 from storage.postgres_projects import PostgresProjects
+from storage.postgres_registration import PostgresRegistration
 from storage.postgres_registry import PostgresRegistryFeed
 from storage.postgres_releases import PostgresReleases
 from storage.postgres_rollouts import PostgresRollouts
@@ -72,6 +74,7 @@ class AllStores(Stores, frozen=True, kw_only=True):
     inventory: Inventory
     inventory_sync: InventorySync
     backfill: Backfill
+    registration: Registration
     projects: Projects
     catalog: Catalog
     releases: Releases
@@ -111,6 +114,7 @@ async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> Async
             inventory=PostgresInventory(db),
             inventory_sync=PostgresInventorySync(db),
             backfill=PostgresBackfill(db),
+            registration=PostgresRegistration(db),
             projects=PostgresProjects(db),
             catalog=PostgresCatalog(db),
             releases=PostgresReleases(db),

@@ -39,7 +39,7 @@ from workload w join node n using (node_id) left join workload_kind k using (kin
 
 def _node_record(record: Any) -> NodeRecord:
     fields = list(record)
-    return NodeRecord(*fields[:9], tuple(fields[9]), *fields[10:])
+    return NodeRecord(*[*fields[:9], tuple(fields[9]), *fields[10:]])
 
 
 async def read_nodes(connection: Connection, node_ids: Sequence[str]) -> list[NodeRecord | None]:

@@ -23,6 +23,7 @@ from engine.core.ledger import Ledger
 from engine.core.notices import Notices
 from engine.core.orders import Orders
 from engine.core.ports import Directory, History, LiveView
+from engine.core.registration import Registration
 from storage.metrics_http import Statistics
 from web.auth import Keys
 from web.heads import Heads
@@ -58,6 +59,8 @@ class Stores(Protocol):
     def inventory(self) -> Inventory: ...
     @property
     def backfill(self) -> Backfill: ...
+    @property
+    def registration(self) -> Registration: ...
     @property
     def projects(self) -> Projects: ...
     @property

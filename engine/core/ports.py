@@ -166,6 +166,8 @@ class NodeRecord(msgspec.Struct, frozen=True):
     owner_id: str | None = None  # the user whose machine it is
     region: str = ""
     retired_ms: int | None = None
+    manager_version: str = ""  # of the newest session
+    partner_node_id: str | None = None  # how another source of uptime calls it (uptime_source.py)
 
 
 class WorkloadRecord(msgspec.Struct, frozen=True):
@@ -182,6 +184,7 @@ class WorkloadRecord(msgspec.Struct, frozen=True):
     kind_id: str | None = None
     licence_id: str | None = None
     running_version: str | None = None  # as its manager reported it
+    kind: str | None = None  # the slug of kind_id
 
 
 class NonceSeenError(Exception):
@@ -306,6 +309,8 @@ class NewNode(msgspec.Struct, frozen=True):
     kind_ids: tuple[str | None, ...] = ()  # of the workloads; empty: of none a kind is known
     owner_id: str | None = None
     region: str = ""
+    licence_ids: tuple[str | None, ...] = ()  # of the workloads; empty: of none
+    node_id: str = ""  # empty: a new one
 
 
 class Channel(msgspec.Struct, frozen=True):

@@ -222,6 +222,7 @@ alter table node
   add column desired_digest bytea, -- of the desired state that its manager fetched last
   add column resync boolean not null default false; -- tell its manager to fetch the desired state
 create index node_owner on node (owner_id, node_id);
+create index node_public_key on node (public_key) where public_key is not null;
 
 alter table workload
   add column project_id uuid references project,
@@ -290,6 +291,7 @@ alter table maintenance_window drop column ordered;
 alter table workload drop column project_id, drop column kind_id, drop column licence_id,
   drop column running_version, drop column running_reported_ms, drop column below_minimum_ms,
   drop column restarts;
+drop index node_public_key;
 alter table node drop column owner_id, drop column region, drop column manager_version,
   drop column partner_node_id, drop column desired_digest, drop column resync;
 drop table balance, ownership, licence, collection, manager_release, rollout_task, workload_version,
