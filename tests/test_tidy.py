@@ -18,6 +18,7 @@ TOP = Path(__file__).parents[1]
 PRODUCT = ("np1", "engine", "storage", "web", "worker", "node", "nodepulse", "bench")
 FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
+GENERATED = "nodepulse/client/generated/"  # written from the API: as long as that is
 
 # Folder: which of ours it may import. The most specific folder counts.
 OURS: dict[str, set[str]] = {
@@ -37,6 +38,7 @@ OTHERS: dict[str, set[str]] = {
     "engine/core": {"numpy", "msgspec"},
     "engine": {"numpy", "msgspec", "trio", "structlog", "httptools", "orjson"},
     "node": {"trio", "cryptography"},
+    "nodepulse/client": {"httpx2", "msgspec", "stamina"},
 }
 # Pure: decided by arguments alone, so neither clocks nor input and output nor other tasks.
 IMPURE = {
@@ -189,7 +191,8 @@ def test_the_wall_clock_is_read_only_where_it_may():
 
 
 def test_no_file_is_longer_than_400_lines():
-    lengths = {name_of(path): len(path.read_text().splitlines()) for path in ALL}
+    written = [path for path in ALL if not name_of(path).startswith(GENERATED)]
+    lengths = {name_of(path): len(path.read_text().splitlines()) for path in written}
     assert {name: lines for name, lines in lengths.items() if lines > FILE_LINES_MAX} == {}
 
 

@@ -1,0 +1,1 @@
+"""What nodepulse/client/generate.py has written. Not to be edited."""
