@@ -79,6 +79,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "web.sse_streams_max": (0, 1_000_000),
     "web.key_requests_per_min_max": (1, 1_000_000_000),
     "web.address_requests_per_min_max": (1, 1_000_000_000),
+    "web.ownership_stale_s": (60, 365 * _DAY_S),
     "web.sign_ins_per_min_max": (1, 1_000_000),
     "web.login_life_s": (60, 365 * _DAY_S),
     "web.wallet_chain_id": (0, 2**53),

@@ -83,9 +83,6 @@ class PostgresInventory:
     ) -> dict[str, list[Ownership]]:
         return await self._db.run(_owners_during, licence_ids, from_ms, to_ms)
 
-    async def wallet(self, user_id: str) -> str | None:
-        return await self._db.run(_wallet, user_id)
-
     async def balances(self, owner: str, *, after: str | None, limit: int) -> list[Balance]:
         return await self._db.run(_balances, owner, after, limit)
 
@@ -277,14 +274,6 @@ async def _owners_during(
     for record in records:
         found.setdefault(record["licence_id"], []).append(_ownership_of(record))
     return found
-
-
-async def _wallet(connection: Connection, user_id: str) -> str | None:
-    record = await connection.fetchrow("select wallet from account where user_id = $1", user_id)
-    if record is None:
-        raise LookupError(f"no account {user_id}")
-    wallet: str | None = record["wallet"]
-    return wallet
 
 
 async def _balances(connection: Connection, owner: str, after: str | None, limit: int) -> list[Balance]:

@@ -13,8 +13,10 @@ from engine.core.keys import MasterSecrets
 from engine.core.version import VERSION
 from web import (
     backfill,
+    collections,
     events,
     health,
+    licences,
     metrics,
     nodes,
     openapi,
@@ -36,6 +38,8 @@ RESOURCES = (
     *workloads.ROUTES,
     *events.ROUTES,
     *points.ROUTES,
+    *collections.ROUTES,
+    *licences.ROUTES,
     *health.ROUTES,
 )
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from quart import request
 
+from engine.core.accounts import Account, KeyRecord
+from engine.core.inventory import Licence
 from engine.core.people import Principal, Role
 from engine.core.ports import NodeRecord, Project, WorkloadRecord
 from web.backend import Backend
@@ -74,6 +76,28 @@ async def node(backend: Backend, caller: Principal, node_id: str) -> NodeRecord:
     return found
 
 
+async def user(backend: Backend, caller: Principal, user_id: str) -> Account:
+    """A person as an admin, or as that person. RefusedError 404, 403."""
+    key = canonical_uuid(user_id)
+    found = await backend.stores.accounts.account(key) if key else None
+    roles = Role(0) if found is None else roles_over(caller, project_id=None, owner_id=found.user_id)
+    must_have(roles, "user")
+    assert found is not None
+    return found
+
+
+async def api_key(backend: Backend, caller: Principal, key_id: str) -> KeyRecord:
+    """A key as whoever may revoke it: an admin, its person, who runs its project. RefusedError 404, 403."""
+    key = canonical_uuid(key_id)
+    found = await backend.stores.accounts.key(key) if key else None
+    roles = Role(0)
+    if found is not None:
+        roles = roles_over(caller, project_id=found.project_id, owner_id=found.user_id)
+    must_have(roles, "key")
+    assert found is not None
+    return found
+
+
 async def workload(backend: Backend, caller: Principal, workload_id: str) -> WorkloadRecord:
     """RefusedError 404, 403."""
     key = canonical_uuid(workload_id)
@@ -84,5 +108,25 @@ async def workload(backend: Backend, caller: Principal, workload_id: str) -> Wor
             caller, project_id=found.project_id, owner_id=found.owner_id, node_id=found.node_id
         )
     must_have(roles, "workload")
+    assert found is not None
+    return found
+
+
+async def own_wallet(backend: Backend, caller: Principal) -> str | None:
+    """The wallet of the person who calls; None for a key of a project, and for a person without one."""
+    account = None if caller.user_id is None else await backend.stores.accounts.account(caller.user_id)
+    return None if account is None else account.wallet
+
+
+async def licence(backend: Backend, caller: Principal, licence_id: str) -> Licence:
+    """A licence as whoever runs its project, or as whose wallet owns it now. RefusedError 404, 403."""
+    key = canonical_uuid(licence_id)
+    found = await backend.stores.inventory.licence(key) if key else None
+    roles = Role(0)
+    if found is not None:
+        roles = roles_over(caller, project_id=found.project_id)
+        if found.owner is not None and found.owner == await own_wallet(backend, caller):
+            roles |= Role.OPERATOR
+    must_have(roles, "licence")
     assert found is not None
     return found

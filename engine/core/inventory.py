@@ -181,10 +181,6 @@ class Inventory(Protocol):
         """
         ...
 
-    async def wallet(self, user_id: str) -> str | None:
-        """The wallet of an account. LookupError when there is no such account."""
-        ...
-
     async def balances(self, owner: str, *, after: str | None, limit: int) -> list[Balance]:
         """What a wallet has, above zero, by collection, of collections with an id after `after`."""
         ...
