@@ -30,6 +30,7 @@ from storage.postgres_audit import write_audit
 
 _FIRST = "00000000-0000-0000-0000-000000000000"
 _FIELDS = "user_id::text, name, wallet, email, admin, created_ms, retired_ms"
+_UNIQUE = {"account_wallet_key": "wallet", "account_email_key": "email"}
 _KEYS = """
 select key_id::text, scope, project_id::text, user_id::text, name, permissions, created_ms, expires_ms,
   last_used_ms, revoked_ms from api_key
@@ -120,12 +121,9 @@ def _taken() -> Iterator[None]:
     try:
         yield
     except asyncpg.UniqueViolationError as error:
-        field = {"account_wallet_key": "wallet", "account_email_key": "email"}.get(
-            error.constraint_name or ""
-        )
-        if field is None:
+        if error.constraint_name not in _UNIQUE:
             raise
-        raise TakenError(field) from error
+        raise TakenError(_UNIQUE[error.constraint_name]) from error
 
 
 async def insert_account(connection: Connection, made: Account) -> bool:
@@ -231,7 +229,7 @@ async def _own_projects(connection: Connection, project_ids: tuple[str, ...]) ->
 
 
 def _key_record(record: Any) -> KeyRecord:
-    return KeyRecord(*[tuple(value) if isinstance(value, list) else value for value in record])
+    return KeyRecord(**{**record, "permissions": tuple(record["permissions"])})
 
 
 async def _key(connection: Connection, key_id: str) -> KeyRecord | None:

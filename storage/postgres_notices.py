@@ -68,7 +68,7 @@ class PostgresNotices:
 
 
 def _record(record: Any) -> ChannelRecord:
-    return ChannelRecord(*[tuple(value) if isinstance(value, list) else value for value in record])
+    return ChannelRecord(**{**record, "event_kinds": tuple(record["event_kinds"])})
 
 
 async def _channels(

@@ -121,7 +121,7 @@ async def _channels(connection: Connection, project_id: str) -> list[Channel]:
         """,
         project_id,
     )
-    return [Channel(*fields, tuple(event_kinds)) for *fields, event_kinds in records]
+    return [Channel(**{**record, "event_kinds": tuple(record["event_kinds"])}) for record in records]
 
 
 async def _cursor(connection: Connection) -> int:

@@ -12,11 +12,15 @@ from quart_trio import QuartTrio
 from engine.core.keys import MasterSecrets
 from engine.core.version import VERSION
 from web import (
+    audit,
     backfill,
+    channels,
     collections,
     events,
     health,
+    keys,
     licences,
+    me,
     metrics,
     nodes,
     openapi,
@@ -24,6 +28,8 @@ from web import (
     problems,
     routing,
     sessions,
+    sign_in,
+    users,
     workloads,
 )
 from web.backend import Backend, BeatDoor, Stores
@@ -32,6 +38,12 @@ from web.guard import Guard
 from web.settings import WebSettings
 
 RESOURCES = (
+    *sign_in.ROUTES,
+    *me.ROUTES,
+    *users.ROUTES,
+    *keys.ROUTES,
+    *audit.ROUTES,
+    *channels.ROUTES,
     *sessions.ROUTES,
     *backfill.ROUTES,
     *nodes.ROUTES,

@@ -127,26 +127,28 @@ async def _caller(backend: Backend, policy: Policy, *, limited: bool) -> Princip
     """Who calls, counted and allowed to. RefusedError 401, 403, 429."""
     if Role.PUBLIC in policy.roles:
         if limited:
-            _tell_rate(backend.address_rate.take(_address()))
+            tell_rate(backend.address_rate.take(client_address()))
         return ANYONE
     try:
         caller = await backend.keys.caller(request.headers.get("authorization"))
     except RefusedError:
-        backend.address_rate.take(_address())  # whoever guesses is soon told to slow down
+        backend.address_rate.take(client_address())  # whoever guesses is soon told to slow down
         raise
     request.scope[CALLER] = caller.actor  # type: ignore[literal-required]
     if limited:
-        _tell_rate(backend.key_rate.take(caller.key_id))
+        tell_rate(backend.key_rate.take(caller.key_id))
     must_be_allowed(caller, policy)
     return caller
 
 
-def _address() -> str:
+def client_address() -> str:
+    """Where the present request comes from, for rates."""
     client = request.scope.get("client")
     return str(client[0]) if client else ""
 
 
-def _tell_rate(headers: dict[str, str]) -> None:
+def tell_rate(headers: dict[str, str]) -> None:
+    """Have these headers in the answer of the present request."""
     request.scope[RATE] = headers  # type: ignore[literal-required]
 
 
