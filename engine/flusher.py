@@ -124,7 +124,7 @@ class Flusher:
         with trio.CancelScope(deadline=until) as resting:
             await self._applied.wait()
             self._applied = trio.Event()
-            head = self._head(self._watermark_ms)
+            head = self.head(self._watermark_ms)
             # As in a cycle: what is told a restart must know of.
             await self._committer.wait_settled(self._journal.appended)
         if not resting.cancelled_caught and not self._first_write:
@@ -149,10 +149,10 @@ class Flusher:
         now_ms = self._source.now_ms()
         self._decisions.drain(self._journal, now_ms)
         if trio.current_time() < self._history_retry_at:
-            await self._write_live(self._head(self._watermark_ms), _NOTHING)
+            await self._write_live(self.head(self._watermark_ms), _NOTHING)
             return
         watermark = self._source.watermark_ms()
-        head = self._head(watermark)
+        head = self.head(watermark)
         began = trio.current_time()
         captured = capture(self._table)
         captured_ms = (trio.current_time() - began) * 1_000
@@ -170,9 +170,10 @@ class Flusher:
             raise
         give_back(self._table, captured)
         # The shard lives and says so, but tells nothing newer than history has.
-        await self._write_live(self._head(self._watermark_ms), _NOTHING)
+        await self._write_live(self.head(self._watermark_ms), _NOTHING)
 
-    def _head(self, watermark_ms: int) -> ShardHead:
+    def head(self, watermark_ms: int) -> ShardHead:
+        """The header that goes with this watermark."""
         return ShardHead(
             shard=self._table.shard,
             shards=self._table.shards,

@@ -43,8 +43,8 @@ def capture(table: Entries) -> Captured:
     row_marks, slot_marks = table.dirty_rows, table.dirty_slots
     table.dirty_rows, table.dirty_slots = np.zeros_like(row_marks), np.zeros_like(slot_marks)
     return Captured(
-        _pages(row_marks, DIRTY_ROWS, table.rows, partial(_row_records, table.row)),
-        _pages(slot_marks, DIRTY_SLOTS, table.slots, partial(_slot_records, table.slot)),
+        _pages(row_marks, DIRTY_ROWS, table.rows, partial(row_records, table.row)),
+        _pages(slot_marks, DIRTY_SLOTS, table.slots, partial(slot_records, table.slot)),
         row_marks,
         slot_marks,
     )
@@ -56,7 +56,7 @@ def give_back(table: Entries, captured: Captured) -> None:
     table.dirty_slots[: len(captured.slot_marks)] |= captured.slot_marks[: len(table.dirty_slots)]
 
 
-def _row_records(rows: Columns, entries: Array) -> Array:
+def row_records(rows: Columns, entries: Array) -> Array:
     """A row's line is laid out like its record (`engine.columns`), but for what only one of them has."""
     records = rows.lines.take(entries).view(ROW_DTYPE)
     records["state"], records["since_ms"] = rows.state.take(entries), rows.since_ms.take(entries)
@@ -64,7 +64,7 @@ def _row_records(rows: Columns, entries: Array) -> Array:
     return records
 
 
-def _slot_records(slots: Columns, entries: Array) -> Array:
+def slot_records(slots: Columns, entries: Array) -> Array:
     records = np.zeros(len(entries), SLOT_DTYPE)
     for field, column in _SLOT_FIELDS.items():
         records[field] = slots.arrays[column].take(entries)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from engine.actors import Actor, Actors
 from engine.clock import Clock
 from engine.committer import Committer
+from engine.core.asks import RowAnswers
 from engine.core.keys import MasterSecrets
 from engine.core.ports import History, LiveView, RegistryFeed
 from engine.decisions import Decisions
@@ -59,6 +60,7 @@ class Surroundings(NamedTuple):
     host: Host
     udp: tuple[socket.socket, ...] = ()
     drops: Drops | None = None
+    asks: RowAnswers | None = None  # those who want rows as they are now; none in most tests
     files: Files | None = None  # the journal's system calls; faults in tests
 
 

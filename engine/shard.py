@@ -15,6 +15,7 @@ import msgspec
 import trio
 
 from engine.actors import Actor
+from engine.answering import Answering
 from engine.core.ports import StoreUnavailableError
 from engine.core.records import Gap
 from engine.core.step import SUSPECT, UP
@@ -57,6 +58,20 @@ class Shard:
         self.registry, self.flusher, self.pace = parts.registry, parts.flusher, parts.pace
         self.recovered: Recovered = parts.recovered
         self.started_ms = self.clock.now_ms()
+        self.answering: Answering | None = None
+        if around.asks is not None:
+            self.answering = Answering(
+                around.asks,
+                self.table,
+                self.journal,
+                self.committer,
+                self.actors,
+                self.listeners,
+                now_ms=self.clock.now_ms,
+                complete_ms=self.complete_ms,
+                gaps=self.gaps,
+                flusher=self.flusher,
+            )
 
     # -- what the parts ask -------------------------------------------------------------------------
 
@@ -122,6 +137,8 @@ class Shard:
                 nursery.start_soon(part)
             if self._around.drops is not None:
                 nursery.start_soon(self._watch_drops, self._around.drops)
+            if self.answering is not None:
+                nursery.start_soon(self.answering.run)
             self.listening = True
             listening()
             await stop.wait()
@@ -281,6 +298,8 @@ class Shard:
             "table": self.table,
             "pace": self.pace,
         }
+        if self.answering is not None:
+            parts["answering"] = self.answering
         for number, listener in enumerate(self.listeners):
             parts[f"udp{number}"] = listener
         return {name: _figures(part.statistics()._asdict()) for name, part in parts.items()}

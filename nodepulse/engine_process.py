@@ -67,6 +67,7 @@ async def serve(
             host=host_loop,
             udp=udp,
             drops=DropCounter(udp) if udp else None,
+            asks=stores.asks,
         )
         served = await _recover(journals / f"{settings.shards}" / f"{shard}", settings, shard, around)
         doors = _Doors(http, data_dir / "run", secrets, settings)

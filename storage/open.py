@@ -14,6 +14,7 @@ import trio
 from engine.core.accounts import Accounts, SignIn
 from engine.core.audit import AuditLog
 from engine.core.backfill import Backfill
+from engine.core.bulk import Bulk
 from engine.core.catalog import Catalog, Projects, Releases
 from engine.core.idempotency import Idempotency
 from engine.core.inventory import Inventory, InventorySync
@@ -27,6 +28,7 @@ from storage.pool import Postgres
 from storage.postgres_accounts import PostgresAccounts
 from storage.postgres_audit import PostgresAuditLog
 from storage.postgres_backfill import PostgresBackfill
+from storage.postgres_bulk import PostgresBulk
 from storage.postgres_catalog import PostgresCatalog
 from storage.postgres_desired import PostgresOrders
 from storage.postgres_directory import PostgresDirectory
@@ -74,6 +76,7 @@ class AllStores(Stores, frozen=True, kw_only=True):
     inventory: Inventory
     inventory_sync: InventorySync
     backfill: Backfill
+    bulk: Bulk
     registration: Registration
     projects: Projects
     catalog: Catalog
@@ -114,6 +117,7 @@ async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> Async
             inventory=PostgresInventory(db),
             inventory_sync=PostgresInventorySync(db),
             backfill=PostgresBackfill(db),
+            bulk=PostgresBulk(db),
             registration=PostgresRegistration(db),
             projects=PostgresProjects(db),
             catalog=PostgresCatalog(db),

@@ -15,6 +15,7 @@ from engine.core.accounts import Accounts, SignIn
 from engine.core.asks import RowAsks
 from engine.core.audit import AuditLog
 from engine.core.backfill import Backfill
+from engine.core.bulk import Bulk
 from engine.core.catalog import Catalog, Projects, Releases
 from engine.core.idempotency import Idempotency
 from engine.core.inventory import Inventory
@@ -26,6 +27,7 @@ from engine.core.ports import Directory, History, LiveView
 from engine.core.registration import Registration
 from storage.metrics_http import Statistics
 from web.auth import Keys
+from web.counted import Counted
 from web.heads import Heads
 from web.rates import Rate
 from web.settings import WebSettings
@@ -57,6 +59,8 @@ class Stores(Protocol):
     def idempotency(self) -> Idempotency: ...
     @property
     def inventory(self) -> Inventory: ...
+    @property
+    def bulk(self) -> Bulk: ...
     @property
     def backfill(self) -> Backfill: ...
     @property
@@ -113,6 +117,7 @@ class Backend:
         self.key_rate = Rate("key", per_min=settings.key_requests_per_min_max)
         self.address_rate = Rate("address", per_min=settings.address_requests_per_min_max)
         self.sign_in_rate = Rate("sign-in", per_min=settings.sign_ins_per_min_max)
+        self.bulk_streams = Counted(settings.bulk_streams_max)
         self.tails = Tails(stores.live, stores.history, streams_max=settings.sse_streams_max)
         self.draining = False  # readyz fails from here on
         self.sessions_opened = 0
@@ -123,6 +128,7 @@ class Backend:
             "web_heads": self.heads.statistics,
             "web_keys": self.keys.statistics,
             "web_streams": self.tails.statistics,
+            "web_bulk_streams": self.bulk_streams.statistics,
             "web_sessions": self._session_statistics,
             "web_backfills": self._backfill_statistics,
             "web_key_rate": self.key_rate.statistics,

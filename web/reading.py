@@ -23,6 +23,7 @@ from collections.abc import Sequence
 import msgspec
 import trio
 
+from engine.core.asks import Found
 from engine.core.compose import OPEN_END, Composition, compose, needed_range
 from engine.core.ports import StoreUnavailableError, WorkloadRecord
 from engine.core.records import (
@@ -39,17 +40,22 @@ from engine.core.timing import grace_of_ttl, ttl_of_interval
 from web.backend import Backend
 
 HISTORY_POLL_S = 0.05
+ASK_S_MAX = 0.5  # a shard that answers later than this is not waited for: the view is read
 MARGIN_MS = grace_of_ttl(ttl_of_interval(60_000))  # around a window at first; needed_range widens it further
 ROUNDS_MAX = 8  # of widening; each reaches over one more chain of gaps
 HISTORY_TOLD_MS = 1_000  # with nothing to write, history's own watermark is told this often
 
 
 class Look(msgspec.Struct, frozen=True):
-    """One row of the live view. `head` None: the view is away, or has not been rebuilt yet."""
+    """One row of the live view. `head` None: the view is away, or has not been rebuilt yet.
+
+    `gaps`: of the row, those that history may not have yet.
+    """
 
     shard: int
     head: ShardHead | None
     node: LiveNode | None
+    gaps: tuple[Gap, ...] = ()
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -71,8 +77,16 @@ class Reader:
         return self._backend.heads.now_ms(row % self._backend.shards) + 1
 
     async def look(self, row: int, *, up_to_ms: int) -> Look:
-        """The row in the live view, once the view has everything up to `up_to_ms` or time is out."""
+        """The row in the live view, once the view has everything up to `up_to_ms` or time is out.
+
+        Up to now, the shard itself is asked first: the view is written too seldom to be waited for.
+        """
         shard = row % self._backend.shards
+        told = await self._ask([row], shard, up_to_ms)
+        if told is not None:
+            head, node = told.rows[row]
+            gaps = tuple(gap for gap in told.gaps if row % gap.shards == gap.shard)
+            return Look(shard=shard, head=head, node=node, gaps=gaps)
         await self._backend.heads.wait_watermark(shard, up_to_ms, timeout_s=self._left_s())
         found = None
         # More than what is left: a view that answers slowly is worth a moment, one that hangs is away.
@@ -84,6 +98,15 @@ class Reader:
         if found is None or found[0].watermark_ms <= 0:
             return Look(shard=shard, head=None, node=None)
         return Look(shard=shard, head=found[0], node=found[1])
+
+    async def _ask(self, rows: Sequence[int], shard: int, up_to_ms: int) -> Found | None:
+        """Rows of one shard as they are now; None when the view has them already or nobody answers."""
+        head = self._backend.heads.head(shard)
+        if self._backend.asks is None or head is None or head.watermark_ms >= up_to_ms:
+            return None
+        return await self._backend.asks.ask(
+            rows, shards=self._backend.shards, timeout_s=min(ASK_S_MAX, self._left_s())
+        )
 
     async def look_many(self, rows: Sequence[int]) -> dict[int, LiveNode | None]:
         """Many rows in one read, without slots; left out: those of which the view can tell nothing now."""
@@ -153,6 +176,7 @@ class Reader:
         low, high = from_ms - MARGIN_MS, end_ms + MARGIN_MS
         for _ in range(ROUNDS_MAX):
             gaps = await self._backend.history.gaps(workload.row, low, high)
+            gaps += [gap for gap in look.gaps if gap not in gaps and gap.from_ms < high and low < gap.to_ms]
             gaps += _undecided(look)
             closed = await self._backend.history.intervals(workload.workload_id, low, high)
             base = _with_open(closed, open_row)

@@ -59,10 +59,11 @@ class Totals:
         count = len(from_ms)
         self.from_ms, self.to_ms, self.as_of_ms = from_ms, to_ms, as_of_ms
         self.ms = np.zeros((count, len(KINDS)), np.int64)
+        self.claims_paid_ms = np.zeros(count, np.int64)  # of `claimed_up`, what policy pays
         self.provisional = np.zeros(count, bool)
         self.unsure = np.zeros(count, bool)  # to be composed one by one, and put in here
 
-    def put(self, index: int, answer: Composition) -> None:
+    def put(self, index: int, answer: Composition, *, claims_paid_ms: int) -> None:
         """Take over what `compose` answered for one workload."""
         self.from_ms[index], self.to_ms[index], self.as_of_ms[index] = (
             answer.from_ms,
@@ -70,6 +71,7 @@ class Totals:
             answer.as_of,
         )
         self.ms[index] = [answer.ms[kind] for kind in KINDS]
+        self.claims_paid_ms[index] = claims_paid_ms
         self.provisional[index] = answer.provisional
         self.unsure[index] = False
 
@@ -98,17 +100,13 @@ def compose_many(
     return totals
 
 
-def paid_ms(totals: Totals, *, pay_claims: bool) -> np.ndarray:
-    """Paid milliseconds of each workload, by the project's policy."""
-    paid = totals.ms[:, _RANK["up"]] + totals.ms[:, _RANK["maintenance"]]
-    return np.asarray(paid + totals.ms[:, _RANK["claimed_up"]] if pay_claims else paid)
-
-
-def ratios(totals: Totals, paid: np.ndarray) -> list[float | None]:
-    """paid / (window - unobserved); None where that is nothing."""
+def paid_and_ratio(totals: Totals) -> tuple[list[int], list[float | None]]:
+    """Paid milliseconds, and paid / (window - unobserved); None where that is nothing."""
+    paid = totals.ms[:, _RANK["up"]] + totals.ms[:, _RANK["maintenance"]] + totals.claims_paid_ms
     owed = totals.to_ms - totals.from_ms - totals.ms[:, _RANK["unobserved"]]
     ratio = paid / np.maximum(owed, 1)
-    return [each if some else None for each, some in zip(ratio.tolist(), owed.tolist(), strict=True)]
+    some = zip(ratio.tolist(), owed.tolist(), strict=True)
+    return paid.tolist(), [each if left else None for each, left in some]
 
 
 def _cut(lives: Lives, from_ms: int, to_ms: int) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,9 @@ from typing import Protocol
 import msgspec
 
 
+KEPT_MS = 86_400_000  # how long a request can be sent again
+
+
 class Begun(msgspec.Struct, frozen=True):
     """Nobody answered it yet: run it now. What it creates gets `made_id`, also when it is run again."""
 
@@ -48,6 +51,10 @@ class Idempotency(Protocol):
         """It was refused, nothing happened: the key may be used again."""
         ...
 
-    async def prune(self, *, before_ms: int, limit: int) -> int:
-        """Delete requests that began before then; how many."""
+    async def release(self, credential: str, key: str) -> None:
+        """It ended without an answer, nobody knows how far it came: it may be run again, under its id."""
+        ...
+
+    async def prune(self, *, now_ms: int, limit: int) -> int:
+        """Delete requests that began more than KEPT_MS ago; how many."""
         ...

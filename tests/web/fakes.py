@@ -326,6 +326,7 @@ class World:
         self.live = FakeLive(self.now_ms, self.directory, shards=shards)
         self.history = FakeHistory(self.now_ms)
         self.ledger = FakeLedger()
+        self.asks = None
         self.secrets = MasterSecrets(secrets={1: bytes(32)})
         self.system_offset_ms = 0  # how far the web machine's clock is off the engine's
         self.app: WebApp = create_app(
