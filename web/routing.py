@@ -157,13 +157,13 @@ def reply(value: Any, status: int = 200, headers: Mapping[str, str] | None = Non
     return Response(msgspec.json.encode(value), status, dict(headers or {}), content_type="application/json")
 
 
-def reply_polled(value: Any) -> Response:
-    """A JSON answer with an ETag of its content; 304 when the client has just that (If-None-Match)."""
+def reply_polled(value: Any, *, etag: str | None = None) -> Response:
+    """A JSON answer with an ETag, of its content if none is given; 304 when the client has just that."""
     body = msgspec.json.encode(value)
-    etag = f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
+    etag = etag or f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
     headers = {"etag": etag, "cache-control": "private, no-cache"}
     known = [each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")]
-    if etag in known or known == ["*"]:
+    if etag.removeprefix("W/") in known or known == ["*"]:
         return Response(b"", 304, headers)
     return Response(body, 200, headers, content_type="application/json")
 
