@@ -77,6 +77,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "web.session_rate_per_min": (1, 100_000),
     "web.read_wait_ms_max": (0, 60_000),
     "web.sse_streams_max": (0, 1_000_000),
+    "web.bulk_streams_max": (0, 1_000),
     "web.key_requests_per_min_max": (1, 1_000_000_000),
     "web.address_requests_per_min_max": (1, 1_000_000_000),
     "web.ownership_stale_s": (60, 365 * _DAY_S),

@@ -307,6 +307,7 @@ POLICIES: dict[str, str] = {
     "web.send_s_max": "the connection is closed",
     "web.read_wait_ms_max": "an older as_of is answered",
     "web.sse_streams_max": "503",
+    "web.bulk_streams_max": "503",
     "web.key_requests_per_min_max": "429",
     "web.address_requests_per_min_max": "429",
     "web.sign_ins_per_min_max": "429",

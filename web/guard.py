@@ -20,7 +20,7 @@ import trio
 
 from web.cors import Cors
 from web.metrics import Requests
-from web.problems import CONTENT_TYPE, REQUEST_ID, RefusedError, document, unavailable
+from web.problems import CONTENT_TYPE, REQUEST_ID, CutOffError, RefusedError, document, unavailable
 from web.routing import CALLER, RATE, ROUTE
 
 Message = MutableMapping[str, Any]
@@ -98,7 +98,7 @@ class Guard:
             except RefusedError as problem:
                 await _refuse(problem, scope, answer)
                 return
-            await self._app(scope, _replay(body, receive), answer)
+            await self._pass_on(scope, _replay(body, receive), answer)
         finally:
             self._held_bytes -= len(body)
             seconds = trio.current_time() - began
@@ -107,6 +107,13 @@ class Guard:
             )
             if self._access_log and scope.get(ROUTE) not in UNLOGGED:
                 _log.info("request", **_access(scope, answer, len(body), seconds))
+
+    async def _pass_on(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        """To the app. An answer that is not ended is cut off by the server: it must not look whole."""
+        try:
+            await self._app(scope, receive, answer)
+        except* CutOffError:
+            _log.warning("answer_cut_off", route=scope.get(ROUTE, ""), bytes_out=answer.body_bytes)
 
     async def _read(self, scope: Scope, receive: Receive, body: bytearray) -> None:
         """Fill `body`. RefusedError 400, 413, 408 or 503; _GoneError."""

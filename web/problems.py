@@ -66,6 +66,10 @@ class RefusedError(Exception):
         self.server_time = server_time
 
 
+class CutOffError(Exception):
+    """An answer broke off in a form that cannot say so: its connection is closed without an end (guard.py)."""
+
+
 def unavailable(detail: str, *, retry_after_s: int = 1) -> RefusedError:
     """503: a shard or a store is away; nothing is known to have happened."""
     return RefusedError(503, "unavailable", detail, headers={"retry-after": str(retry_after_s)})

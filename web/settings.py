@@ -23,6 +23,7 @@ class WebSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     session_rate_per_min: int = 10  # signed requests per node and minute
     read_wait_ms_max: int = 2_000  # how long a read waits for the watermark
     sse_streams_max: int = 1_000
+    bulk_streams_max: int = 4  # bulk uptime as NDJSON or CSV; above it 503
     key_requests_per_min_max: int = 60_000  # of one credential, in this process; above it 429
     address_requests_per_min_max: int = 6_000  # of one address that shows no valid credential
     cors_origins: str = ""  # origins whose pages may call the API, separated by spaces; none by default

@@ -42,6 +42,9 @@ def parse_rfc3339(text: str) -> int:
     return (whole - _EPOCH) // _MS + milliseconds
 
 
+TIME_MS_MAX = parse_rfc3339("9999-12-31T00:00:00Z")  # what is written must have four digits of year
+
+
 def format_rfc3339(unix_ms: int) -> str:
     """``2026-01-31T23:59:59.999Z``; times outside the years 1 to 9999 are a bug of the caller."""
     moment = _EPOCH + timedelta(milliseconds=unix_ms)

@@ -18,10 +18,9 @@ from web.problems import RefusedError, bad_parameter
 from web.reading import Answer as Reading
 from web.reading import Reader
 from web.routing import Answer, Parameter, Route, boolean_parameter, reply
-from web.times import DAY_MS, format_rfc3339, parse_rfc3339
+from web.times import DAY_MS, TIME_MS_MAX, format_rfc3339, parse_rfc3339
 
 WINDOW_MS_MAX = 400 * DAY_MS  # of one answer, after the cut to the workload's life: bounds the rows read
-TIME_MS_MAX = parse_rfc3339("9999-12-31T00:00:00Z")
 
 
 class WorkloadAnswer(msgspec.Struct, frozen=True):

@@ -18,10 +18,9 @@ from engine.core.compose_many import (
     Spans,
     Totals,
     compose_many,
-    paid_ms,
-    ratios,
+    paid_and_ratio,
 )
-from engine.core.records import KINDS, PAID_KINDS, Gap
+from engine.core.records import KINDS, Gap
 from tests.core.compose_cases import beats, gap, lease, seconds, window, world
 from tests.core.compose_oracle import World
 from tests.core.compose_worlds import random_world
@@ -59,9 +58,8 @@ def agree(totals: Totals, at: int, answer: Composition) -> None:
         answer.as_of,
     )
     assert totals.provisional[at] == answer.provisional
-    paid = paid_ms(totals, pay_claims=True)
-    assert paid[at] == answer.paid_ms
-    assert ratios(totals, paid)[at] == answer.ratio
+    paid, ratio = paid_and_ratio(totals)
+    assert (paid[at], ratio[at]) == (answer.paid_ms, answer.ratio)
 
 
 @often
@@ -83,7 +81,7 @@ def test_an_answer_put_in_is_taken_over_as_it_is(rng: Random) -> None:
     totals = together(worlds, worlds[0].asked, worlds[0].gaps)
     for at, one in enumerate(worlds):
         answer = one.composed(gaps=worlds[0].gaps, from_ms=worlds[0].asked[0], to_ms=worlds[0].asked[1])
-        totals.put(at, answer)
+        totals.put(at, answer, claims_paid_ms=answer.ms["claimed_up"])
         agree(totals, at, answer)
         assert not totals.unsure[at]
 
@@ -117,13 +115,6 @@ def test_a_gap_of_another_shard_makes_nobody_unsure() -> None:
 def test_an_undecided_gap_reaches_to_the_end_of_time() -> None:
     open_gap = Gap(shard=0, from_ms=seconds(10), to_ms=OPEN_END, cause="degraded")
     assert together([world(beats("0 up"))], (seconds(500), seconds(600)), (open_gap,)).unsure.all()
-
-
-def test_claims_are_paid_by_policy() -> None:
-    totals = together([world(beats("0 up"))], (0, seconds(100)), ())
-    totals.ms[0, KINDS.index("claimed_up")] = 7
-    assert "claimed_up" in PAID_KINDS
-    assert paid_ms(totals, pay_claims=True)[0] - paid_ms(totals, pay_claims=False)[0] == 7
 
 
 def test_leases_and_windows_have_their_ranks() -> None:
