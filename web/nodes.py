@@ -35,11 +35,17 @@ class WorkloadOfNode(msgspec.Struct, frozen=True):
 
 
 class NodeAnswer(msgspec.Struct, frozen=True):
-    """`since`: of the state; `last_beat`: the newest accepted one; null when there was none."""
+    """`since`: of the state; `last_beat`: the newest accepted one; null when there was none.
+
+    `owner_id`: whose machine it is; null: nobody's. `manager_version`: of the newest session, "" before one.
+    `partner_node_id`: how Datagram calls it, if it is registered there.
+    """
 
     node_id: str
     project_id: str
+    owner_id: str | None
     name: str
+    region: str
     kind: str
     state: NodeState
     since: str | None
@@ -47,8 +53,11 @@ class NodeAnswer(msgspec.Struct, frozen=True):
     as_of: str
     interval_ms: int
     ttl_ms: int | None
+    manager_version: str
+    partner_node_id: str | None
     revoked: bool
     created_at: str
+    retired_at: str | None
     workloads: list[WorkloadOfNode]
 
 
@@ -110,7 +119,9 @@ def _answer(node: NodeRecord, look: Look, workloads: list[WorkloadOfNode]) -> No
     return NodeAnswer(
         node_id=node.node_id,
         project_id=node.project_id,
+        owner_id=node.owner_id,
         name=node.name,
+        region=node.region,
         kind=node.kind,
         state="new" if live is None else live.state,
         since=_time(0 if live is None else live.since_ms),
@@ -118,8 +129,11 @@ def _answer(node: NodeRecord, look: Look, workloads: list[WorkloadOfNode]) -> No
         as_of=format_rfc3339(look.head.watermark_ms),
         interval_ms=node.interval_ms,
         ttl_ms=(live.ttl_ms or None) if live is not None else None,
+        manager_version=node.manager_version,
+        partner_node_id=node.partner_node_id,
         revoked=node.revoked,
         created_at=format_rfc3339(node.created_ms),
+        retired_at=_time(node.retired_ms or 0),
         workloads=workloads,
     )
 
