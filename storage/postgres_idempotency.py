@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.core.idempotency import Answered, Begun, BusyError, OtherRequestError
+from engine.core.idempotency import KEPT_MS, Answered, Begun, BusyError, OtherRequestError
 from storage.ids import new_id
 from storage.pool import Connection, Postgres
 
@@ -24,8 +24,11 @@ class PostgresIdempotency:
     async def forget(self, credential: str, key: str) -> None:
         await self._db.run(_forget, credential, key)
 
-    async def prune(self, *, before_ms: int, limit: int) -> int:
-        return await self._db.run(_prune, before_ms, limit)
+    async def release(self, credential: str, key: str) -> None:
+        await self._db.run(_release, credential, key)
+
+    async def prune(self, *, now_ms: int, limit: int) -> int:
+        return await self._db.run(_prune, now_ms - KEPT_MS, limit)
 
 
 async def _begin(
@@ -76,6 +79,14 @@ async def _finish(connection: Connection, credential: str, key: str, status: int
 async def _forget(connection: Connection, credential: str, key: str) -> None:
     await connection.execute(
         "delete from idempotency where credential = $1 and key = $2 and status is null", credential, key
+    )
+
+
+async def _release(connection: Connection, credential: str, key: str) -> None:
+    await connection.execute(
+        "update idempotency set lease_ms = 0 where credential = $1 and key = $2 and status is null",
+        credential,
+        key,
     )
 
 

@@ -12,12 +12,14 @@ import re
 from collections.abc import Awaitable, Callable
 
 import msgspec
+import structlog
 import trio
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from quart import Response, request
 
-from engine.core.idempotency import Answered, BusyError, OtherRequestError
+from engine.core.idempotency import Answered, BusyError, Idempotency, OtherRequestError
 from engine.core.people import Principal
+from engine.core.ports import StoreUnavailableError
 from web.acts import MADE_ID
 from web.backend import Backend
 from web.problems import RefusedError, bad_parameter
@@ -25,6 +27,7 @@ from web.problems import RefusedError, bad_parameter
 HEADER = "Idempotency-Key"
 KEY = re.compile(r"[!-~]{1,255}", re.ASCII)
 LEASE_MS = 60_000  # longer than any such request takes; after a crash it may be run again
+_log = structlog.get_logger("web")
 _NONCE = bytes(12)  # each key seals one answer
 
 
@@ -69,6 +72,11 @@ async def once(backend: Backend, caller: Principal, run: Callable[[], Awaitable[
     except RefusedError as refusal:
         if refusal.status < 500:
             await port.forget(caller.key_id, key)
+        else:
+            await _release(port, caller, key)
+        raise
+    except Exception:
+        await _release(port, caller, key)
         raise
     kept = _Kept(
         await response.get_data(as_text=False), response.content_type, response.headers.get("location", "")
@@ -77,6 +85,15 @@ async def once(backend: Backend, caller: Principal, run: Callable[[], Awaitable[
         sealed = cipher.encrypt(_NONCE, msgspec.msgpack.encode(kept), None)
         await port.finish(caller.key_id, key, status=response.status_code, answer=sealed)
     return response
+
+
+async def _release(port: Idempotency, caller: Principal, key: str) -> None:
+    """Nobody knows how far it came, and nobody works on it any more: the next try may run it again."""
+    with trio.CancelScope(shield=True):
+        try:
+            await port.release(caller.key_id, key)
+        except StoreUnavailableError as error:  # then its lease has to end first
+            _log.warning("idempotency.not_released", error=str(error))
 
 
 def _sealing_key(key: str) -> bytes:

@@ -15,6 +15,7 @@ import msgspec
 from quart import Response, request
 
 from engine.core.accounts import Login
+from engine.core.letters import LETTER_LIFE_MS
 from engine.core.mail_address import account_address
 from engine.core.people import Principal
 from storage.tokens import new_login_token, new_mailed_token, new_nonce, sha256_of
@@ -28,12 +29,9 @@ from web.users import MailText, UserAnswer, user_answer
 from web.wallet import WalletMessage, parse_message, signer_of
 
 NONCE_LIFE_MS = 10 * 60_000
-LETTER_LIFE_MS = 15 * 60_000
 SKEW_MS = 5 * 60_000  # how far a wallet's clock may be from ours
 MESSAGE_CHARS_MAX = 4_096
-_LOOPBACK = re.compile(
-    r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?", re.ASCII | re.IGNORECASE
-)
+_LOOPBACK = re.compile(r"(?i:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?", re.ASCII)
 _SUBJECT = "Sign in to NodePulse"
 _LETTER = """\
 Somebody, we hope you, asked to sign in to NodePulse with this address.

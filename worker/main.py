@@ -31,5 +31,7 @@ async def serve(
             history=stores.history,
             live=stores.live,
             directory=stores.directory,
+            letters=stores.letters,
+            prunes=(stores.sign_in.prune, stores.letters.prune, stores.idempotency.prune),
         )
         await worker.run(listening=listening, stop=stop)

@@ -6,7 +6,7 @@ Over any stores: main.py opens the real ones. What each part does stands in its 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 
 import msgspec
@@ -14,16 +14,19 @@ import structlog
 import trio
 from prometheus_client import Histogram
 
+from engine.core.letters import Letter, Letters
 from engine.core.ports import Delivery, Directory, History, LiveView, Outbox
 from storage.metrics_http import Checks, Statistics, new_registry, serve_metrics
 from storage.observe import capture
 from worker.deliveries import Deliveries
-from worker.mail import MAIL_CONNECTIONS_MAX, MailSender
+from worker.letters import LetterPost, by_mail
+from worker.mail import MailSender
 from worker.notifier import Notifier
 from worker.outcome import Sender
-from worker.pruner import Pruner
+from worker.pruner import Prune, Pruner
 from worker.restart import KeptTask
 from worker.settings import WorkerSettings
+from worker.smtp import MAIL_CONNECTIONS_MAX, MailServer
 from worker.webhooks import WebhookSender
 
 # From SIGTERM: what is being sent may finish for this long, then it is cut and falls due after its lease.
@@ -50,8 +53,11 @@ class Worker:
         history: History,
         live: LiveView,
         directory: Directory,
+        letters: Letters | None = None,
+        prunes: Sequence[Prune] = (),
         now_ms: Callable[[], int] = wall_ms,
     ) -> None:
+        """`letters` and `prunes`: of the control plane, where there is one."""
         self._settings = settings
         self._outbox = outbox
         self._now_ms = now_ms
@@ -65,7 +71,9 @@ class Worker:
             poll_s=settings.poll_ms / 1000,
             decided=self._wake_deliveries,
         )
-        self._pruner = Pruner(directory=directory, now_ms=now_ms)
+        self._letters = letters
+        self._letter_post: LetterPost | None = None
+        self._pruner = Pruner(prunes=(directory.prune, *prunes), now_ms=now_ms)
         self._kept: list[KeptTask] = []
         self._lag = Histogram(
             "nodepulse_event_to_first_attempt_seconds",
@@ -87,6 +95,8 @@ class Worker:
                 await stop.wait()
                 for deliveries in self._deliveries.values():
                     deliveries.stop()
+                if self._letter_post is not None:
+                    self._letter_post.stop()
                 with trio.move_on_after(STOP_GRACE_S):
                     await sending.wait()
                 nursery.cancel_scope.cancel()
@@ -94,11 +104,13 @@ class Worker:
     def statistics(self) -> dict[str, Callable[[], Statistics]]:
         """Per part what `/metrics` shows."""
 
-        def of(part: Notifier | Pruner | Deliveries) -> Callable[[], Statistics]:
+        def of(part: Notifier | Pruner | Deliveries | LetterPost) -> Callable[[], Statistics]:
             return lambda: msgspec.structs.asdict(part.statistics())
 
         parts = {"notifier": of(self._notifier), "pruner": of(self._pruner)}
         parts |= {f"{kind}_deliveries": of(deliveries) for kind, deliveries in self._deliveries.items()}
+        if self._letter_post is not None:
+            parts["letters"] = of(self._letter_post)
         return parts | {"worker": lambda: {"crashes_total": {task.name: task.crashes for task in self._kept}}}
 
     def live(self) -> Checks:
@@ -120,10 +132,12 @@ class Worker:
         )
         self._add("webhook", webhooks, settings.delivery_concurrency_max)
         if settings.mail.host:
-            mail = MailSender(settings.mail)
-            self._add("mail", mail, min(settings.delivery_concurrency_max, MAIL_CONNECTIONS_MAX))
+            server = MailServer(settings.mail)
+            at_once = min(settings.delivery_concurrency_max, MAIL_CONNECTIONS_MAX)
+            self._add("mail", MailSender(server), at_once)
+            self._open_letters(server)
         else:
-            log.warning("mail.off", advice="worker.mail.host is empty: notices by mail wait in the outbox")
+            log.warning("mail.off", advice="worker.mail.host is empty: notices wait, letters are lost")
 
     def _add(self, kind: str, send: Sender, concurrency_max: int) -> None:
         self._deliveries[kind] = Deliveries(
@@ -139,6 +153,17 @@ class Worker:
             attempted=self._observe_attempt,
         )
 
+    def _open_letters(self, server: MailServer) -> None:
+        if self._letters is not None:
+            self._letter_post = LetterPost(
+                letters=self._letters,
+                send=by_mail(server),
+                now_ms=self._now_ms,
+                timeout_s=self._settings.delivery_timeout_s,
+                poll_s=self._settings.poll_ms / 1000,
+                crashed=_report_letter,
+            )
+
     def _keep(self, name: str, run: Callable[[], Awaitable[None]], nursery: trio.Nursery) -> None:
         task = KeptTask(name, run, report=_report_task)
         self._kept.append(task)
@@ -150,6 +175,8 @@ class Worker:
         async with trio.open_nursery() as nursery:
             for kind, deliveries in self._deliveries.items():
                 self._keep(f"{kind} deliveries", deliveries.run, nursery)
+            if self._letter_post is not None:
+                self._keep("letters", self._letter_post.run, nursery)
             task_status.started(done)
         done.set()
 
@@ -176,6 +203,11 @@ class Worker:
 
 def _report_task(error: Exception, name: str) -> None:
     capture(error, task=name)
+
+
+def _report_letter(error: Exception, letter: Letter) -> None:
+    log.error("sender.crashed", exc_info=error, channel_kind="letter", letter_id=letter.letter_id)
+    capture(error, task="letters", letter_id=letter.letter_id)
 
 
 def _report_sender(error: Exception, delivery: Delivery) -> None:

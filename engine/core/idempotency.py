@@ -9,7 +9,6 @@ from typing import Protocol
 
 import msgspec
 
-
 KEPT_MS = 86_400_000  # how long a request can be sent again
 
 

@@ -14,6 +14,7 @@ from tests.worker.receivers import Mailbox, mail_server, self_signed
 from worker.mail import MailSender, compose_mail
 from worker.outcome import Outcome, Result
 from worker.settings import MailSettings
+from worker.smtp import MailServer
 
 
 def delivery_to(target: str = "owner@example.org", **event):
@@ -22,7 +23,7 @@ def delivery_to(target: str = "owner@example.org", **event):
 
 async def send(port: int, *, tls=None, timeout_s: float = 5.0, delivery=None, **settings) -> Outcome:
     options = {"host": "127.0.0.1", "port": port, "sender": "NodePulse <pulse@nodes.example>"}
-    sender = MailSender(MailSettings(**options | settings), tls=tls)
+    sender = MailSender(MailServer(MailSettings(**options | settings), tls=tls))
     return await sender(delivery or delivery_to(), now_ms=T0, timeout_s=timeout_s)
 
 
