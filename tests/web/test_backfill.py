@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from engine.core.records import BASE_UNHEALTHY, BASE_UP, BASE_UPDATING, FirstReport, Gap
@@ -203,27 +202,27 @@ async def test_unknown_revoked_and_retired_nodes_look_like_a_wrong_signature(con
     assert answers == [(401, "unauthorized", "unknown node or wrong signature")] * 4
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        (b'"plane0":"0000000000000001"', b'"plane0":"000000000000001"'),
-        (b'"plane0":"0000000000000001"', b'"plane0":"000000000000000A"'),
-        (b'"plane0":"0000000000000001"', b'"plane0":1'),
-        (b'"generation":1', b'"generation":65536'),
-        (b'"generation":1', b'"generation":1,"generation":1'),
-        (b'"at_ms":', b'"at_ms":-'),
-        (b'"at_ms":', b'"at_ms":99'),
-        (b'"beats": [', b'"beats": [], "beats": ['),
-        (b'"beats": [', b'"b\\u0065ats": [], "beats": ['),
-        (b'"beats": [', b'"x": ' + b"[" * 5_000 + b"]" * 5_000 + b', "beats": ['),
-        (b'"beats": [', b'"x": "\xff", "beats": ['),
-        (b'"beats": [', b'"beats": null, "x": ['),
-    ],
+OTHER_SHAPES = (
+    (b'"plane0":"0000000000000001"', b'"plane0":"000000000000001"'),
+    (b'"plane0":"0000000000000001"', b'"plane0":"000000000000000A"'),
+    (b'"plane0":"0000000000000001"', b'"plane0":1'),
+    (b'"generation":1', b'"generation":65536'),
+    (b'"generation":1', b'"generation":1,"generation":1'),
+    (b'"at_ms":', b'"at_ms":-'),
+    (b'"at_ms":', b'"at_ms":99'),
+    (b'"beats": [', b'"beats": [], "beats": ['),
+    (b'"beats": [', b'"b\\u0065ats": [], "beats": ['),
+    (b'"beats": [', b'"x": ' + b"[" * 5_000 + b"]" * 5_000 + b', "beats": ['),
+    (b'"beats": [', b'"x": "\xff", "beats": ['),
+    (b'"beats": [', b'"beats": null, "x": ['),
 )
-async def test_a_body_of_another_shape_is_malformed(control: Control, old: bytes, new: bytes) -> None:
+
+
+async def test_a_body_of_another_shape_is_malformed(control: Control) -> None:
     body = signed(control, asked_of(control, beat(system_ms() - 1_000)))
-    assert old in body
-    assert await refused(control, body.replace(old, new)) == (400, "malformed")
+    for old, new in OTHER_SHAPES:
+        assert old in body
+        assert await refused(control, body.replace(old, new)) == (400, "malformed"), new[:80]
 
 
 async def test_the_signature_is_over_the_bytes_as_they_stand(control: Control) -> None:
