@@ -17,6 +17,7 @@ from nodepulse.client.errors import (
 )
 from nodepulse.client.generated import types
 from nodepulse.client.generated.api import Client
+from nodepulse.client.streams import follow_events, ndjson, uptime_rows
 
 __all__ = [
     "Client",
@@ -28,6 +29,9 @@ __all__ = [
     "Stream",
     "UnexpectedAnswerError",
     "UnreachableError",
+    "follow_events",
+    "ndjson",
     "pages",
     "types",
+    "uptime_rows",
 ]

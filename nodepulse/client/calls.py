@@ -20,6 +20,7 @@ import msgspec
 import stamina
 
 from nodepulse.client.errors import (
+    CutOffError,
     ProblemError,
     UnexpectedAnswerError,
     UnreachableError,
@@ -76,11 +77,11 @@ class Stream:
         self._response = response
 
     def chunks(self) -> Iterator[bytes]:
-        """The bytes in pieces of no particular size. UnreachableError when the connection breaks."""
+        """The bytes in pieces of no particular size. CutOffError when the connection breaks."""
         try:
             yield from self._response.iter_bytes()
         except httpx2.TransportError as error:
-            raise UnreachableError(f"broke off: {error}") from error
+            raise CutOffError(f"the connection broke: {error}") from error
 
     def lines(self) -> Iterator[bytes]:
         """The lines, without their ends; only LF (or CRLF) ends one. A last line without an end is one."""
@@ -163,6 +164,13 @@ class Calls:
         self, method: str, path: str, returns: type[T], *, known: Polled[T] | None, **asked: Any
     ) -> Polled[T]:
         """An answer with its ETag; `known` itself when it is still true."""
+        answer: Polled[T] = self._poll_any(method, path, returns, known=known, **asked)
+        return answer
+
+    def _poll_any(
+        self, method: str, path: str, returns: Any, *, known: Polled[Any] | None, **asked: Any
+    ) -> Polled[Any]:
+        """The same for what is no single class."""
         request = self._request(method, path, **asked)
         if known is not None:
             request.headers["if-none-match"] = known.etag

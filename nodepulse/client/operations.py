@@ -61,7 +61,16 @@ class Operation(NamedTuple):
     @property
     def streamed(self) -> list[str]:
         """The content types that are read as they come."""
-        return [kind for content in self.successes for kind in content if kind in STREAMED]
+        return [kind for content in self.successes for kind in content if _is_streamed(kind)]
+
+    @property
+    def whole(self) -> bool:
+        """Whether it can be had at once: as JSON, as text, or with nothing in it."""
+        return any(not content or not all(map(_is_streamed, content)) for content in self.successes)
+
+
+def _is_streamed(content_type: str) -> bool:
+    return content_type.partition(";")[0] in STREAMED
 
 
 def operations(document: Mapping[str, Any]) -> Iterator[Operation]:
@@ -74,7 +83,7 @@ def api_source(document: Mapping[str, Any]) -> str:
     """The module with the class of all operations."""
     pieces = [HEADER]
     for operation in operations(document):
-        if any(set(content) - set(STREAMED) or not content for content in operation.successes):
+        if operation.whole:
             pieces.append(_method(operation))
         if operation.streamed:
             pieces.append(_streaming(operation))
@@ -88,7 +97,7 @@ def returned(operation: Operation) -> str:
         if JSON in content:
             kinds.append(annotation(content[JSON].get("schema", {}), prefix="types."))
         else:
-            kinds.append("str" if set(content) - set(STREAMED) else "None")
+            kinds.append("str" if content else "None")
     return " | ".join(dict.fromkeys(kinds))
 
 
@@ -98,22 +107,29 @@ def _method(operation: Operation) -> str:
     lines = [f"    def {operation.name}({_signature(operation, known=kind)}) -> {answer}:", _about(operation)]
     first, rest = f"{operation.method!r}, {_path(operation)}", _arguments(operation)
     if operation.polled:
-        lines.append(f"        return self._poll({', '.join([first, kind, 'known=known', *rest])})")
+        call = ", ".join([first, kind, "known=known", *rest])
+        if _is_class(kind):
+            lines.append(f"        return self._poll({call})")
+        else:
+            lines.append(f"        return cast({answer!r}, self._poll_any({call}))")
     elif kind == "str":
         lines.append(f"        return self._text({', '.join([first, *rest])})")
     elif kind == "None":
         lines.append(f"        self._send({', '.join([first, *rest])})")
-    elif kind.removeprefix("types.").isidentifier():
+    elif _is_class(kind):
         lines.append(f"        return self._call({', '.join([first, kind, *rest])})")
     else:
         lines.append(f"        return cast({kind!r}, self._call_any({', '.join([first, kind, *rest])}))")
     return "\n".join(lines) + "\n"
 
 
+def _is_class(kind: str) -> bool:
+    return kind.removeprefix("types.").isidentifier()
+
+
 def _streaming(operation: Operation) -> str:
     """The method that reads it as it comes; named for that where it can also be had whole."""
-    alone = not any(JSON in content for content in operation.successes)
-    name = operation.name if alone else f"{operation.name}_stream"
+    name = f"{operation.name}_stream" if operation.whole else operation.name
     accept = ", ".join(repr(kind) for kind in operation.streamed)
     choice = "" if len(operation.streamed) == 1 else f", accept: Literal[{accept}]"
     given = accept if len(operation.streamed) == 1 else "accept"

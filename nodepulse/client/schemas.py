@@ -63,8 +63,12 @@ def parameter_annotation(schema: Schema) -> str:
 
 
 def class_name(component: str) -> str:
-    """A component's name as Python's; generic ones come as ``Page_NodeItem_``."""
-    return re.sub(r"\W+", "_", component).strip("_")
+    """A component's name as Python's.
+
+    Generic ones come as ``Page_NodeItem_``; two of the same name in two modules as ``web.keys.Answer``.
+    """
+    *module, own = component.split(".")
+    return "".join(one.title() for one in module[1:]) + re.sub(r"\W+", "_", own).strip("_")
 
 
 def python_name(name: str) -> str:
@@ -76,12 +80,11 @@ def python_name(name: str) -> str:
 def docstring(text: str, *, indent: str) -> str:
     """`text` as a docstring, paragraphs kept, lines wrapped."""
     plain = text.replace("\\", "\\\\").replace('"""', "'''")
-    if plain.endswith('"'):
-        plain += " "
     paragraphs = [" ".join(each.split()) for each in re.split(r"\n\s*\n", plain) if each.strip()]
     wrapped = [line for each in paragraphs for line in [*textwrap.wrap(each, WIDTH), ""]][:-1]
     if len(wrapped) == 1:
-        return f'{indent}"""{wrapped[0]}"""'
+        space = " " if wrapped[0].endswith('"') else ""
+        return f'{indent}"""{wrapped[0]}{space}"""'
     return "\n".join([f'{indent}"""{wrapped[0]}', *(f"{indent}{line}".rstrip() for line in wrapped[1:])]) + (
         f'\n{indent}"""'
     )
@@ -128,14 +131,28 @@ def _field(name: str, schema: Schema, *, required: bool, asked: bool) -> str:
         if default == "" or isinstance(value, Mapping):
             return f"{own}: {kind} = field({', '.join(filter(None, ['default_factory=dict', renamed]))})"
     else:
-        kind = f"{kind} | UnsetType"
+        kind = _union([kind, "UnsetType"])
     if renamed:
         return f"{own}: {kind} = field(default={default}, {renamed})"
     return f"{own}: {kind} = {default}"
 
 
 def _union(kinds: list[str]) -> str:
-    return " | ".join(dict.fromkeys(kinds))
+    """None comes last, and nothing twice."""
+    flat = dict.fromkeys(one for kind in kinds for one in _members(kind))
+    return " | ".join(sorted(flat, key=lambda kind: kind == "None"))
+
+
+def _members(kind: str) -> list[str]:
+    """Of a union at the outermost level: what is in brackets stays together."""
+    found, depth = [""], 0
+    for piece in re.split(r"( \| |[\[\]])", kind):
+        depth += {"[": 1, "]": -1}.get(piece, 0)
+        if piece == " | " and depth == 0:
+            found.append("")
+        else:
+            found[-1] += piece
+    return found
 
 
 def _tags(components: Schema) -> dict[str, tuple[str, str]]:

@@ -4,15 +4,233 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from datetime import datetime
-from typing import Any, cast
+from datetime import date, datetime
+from typing import Any, Literal, cast
 
-from nodepulse.client.calls import Calls, Stream, new_key, part
+from nodepulse.client.calls import Calls, Polled, Stream, new_key, part
 from nodepulse.client.generated import types
 
 
 class Client(Calls):
     """Every operation of the API, by its operationId. See `Calls` for how to make one."""
+
+    def ask_nonce(self) -> types.NonceAnswer:
+        """A nonce for a wallet to sign (EIP-4361).
+
+        Anybody may call this.
+        """
+        return self._call("POST", "/v1/sign-in/wallet/nonce", types.NonceAnswer)
+
+    def sign_in_by_wallet(self, body: types.WalletSignIn) -> types.SignedIn:
+        """Sign in with a wallet; the first time makes an account, where that is allowed.
+
+        Anybody may call this.
+        """
+        return self._call("POST", "/v1/sign-in/wallet", types.SignedIn, body=body)
+
+    def ask_letter(self, body: types.MailSignIn) -> types.LetterAnswer:
+        """Have a letter with a link sent; the answer is the same for every address.
+
+        Anybody may call this.
+        """
+        return self._call("POST", "/v1/sign-in/mail", types.LetterAnswer, body=body)
+
+    def sign_in_by_mail(self, body: types.MailConfirmation) -> types.SignedIn:
+        """Sign in with the token of a letter; the first time makes an account, where that is allowed.
+
+        Anybody may call this.
+        """
+        return self._call("POST", "/v1/sign-in/mail/confirm", types.SignedIn, body=body)
+
+    def sign_out(self) -> None:
+        """Sign out: the token is refused everywhere within a second.
+
+        For: operator, owner, admin. A key needs the permission `write`.
+        """
+        self._send("DELETE", "/v1/sign-in")
+
+    def get_me(self) -> types.MeAnswer:
+        """Who one is, and what one may do.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+        """
+        return self._call("GET", "/v1/me", types.MeAnswer)
+
+    def change_me(self, body: types.MeChange) -> types.UserAnswer:
+        """Change one's name.
+
+        For: operator, admin. A key needs the permission `write`.
+        """
+        return self._call("PATCH", "/v1/me", types.UserAnswer, body=body)
+
+    def get_notifications(self) -> types.Notifications:
+        """When one is told.
+
+        For: operator, admin. A key needs the permission `read`.
+        """
+        return self._call("GET", "/v1/me/notifications", types.Notifications)
+
+    def put_notifications(self, body: types.Notifications) -> types.Notifications:
+        """Say when one wants to be told.
+
+        For: operator, admin. A key needs the permission `write`.
+        """
+        return self._call("PUT", "/v1/me/notifications", types.Notifications, body=body)
+
+    def list_users(
+        self,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        wallet: str | None = None,
+        email: str | None = None,
+    ) -> types.UsersAnswer:
+        """People, by cursor.
+
+        For: admin. A key needs the permission `read`.
+
+        `after`: The last page's next_cursor. `limit`: Items in a page. `wallet`: Only who has this wallet.
+        `email`: Only who has this mail address.
+        """
+        return self._call(
+            "GET",
+            "/v1/users",
+            types.UsersAnswer,
+            query={"after": after, "limit": limit, "wallet": wallet, "email": email},
+        )
+
+    def create_user(self, body: types.NewUser, *, idempotency_key: str | None = None) -> types.UserAnswer:
+        """Enter a person, who can then sign in by wallet or by mail.
+
+        For: admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST",
+            "/v1/users",
+            types.UserAnswer,
+            headers={"Idempotency-Key": idempotency_key or new_key()},
+            body=body,
+        )
+
+    def get_user(self, user_id: str) -> types.UserAnswer:
+        """A person; admins see everybody, others themselves.
+
+        For: operator, admin. A key needs the permission `read`.
+        """
+        return self._call("GET", f"/v1/users/{part(user_id)}", types.UserAnswer)
+
+    def change_user(self, user_id: str, body: types.UserChange) -> types.UserAnswer:
+        """Change or retire a person.
+
+        For: admin. A key needs the permission `write`.
+        """
+        return self._call("PATCH", f"/v1/users/{part(user_id)}", types.UserAnswer, body=body)
+
+    def list_keys(
+        self, *, after: str | None = None, limit: int | None = None, project: str | None = None
+    ) -> types.KeysAnswer:
+        """Keys that one may revoke: one's own and those of one's projects; an admin's are all.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+
+        `after`: The last page's next_cursor. `limit`: Items in a page. `project`: Only keys of this project
+        (slug).
+        """
+        return self._call(
+            "GET", "/v1/keys", types.KeysAnswer, query={"after": after, "limit": limit, "project": project}
+        )
+
+    def create_key(self, body: types.NewKeyRequest, *, idempotency_key: str | None = None) -> types.MadeKey:
+        """Make a key; its secret is in this answer and nowhere else.
+
+        For: operator, owner, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST",
+            "/v1/keys",
+            types.MadeKey,
+            headers={"Idempotency-Key": idempotency_key or new_key()},
+            body=body,
+        )
+
+    def revoke_key(self, key_id: str) -> None:
+        """Revoke a key: it is refused everywhere within a second; once more changes nothing.
+
+        For: operator, owner, admin. A key needs the permission `write`.
+        """
+        self._send("DELETE", f"/v1/keys/{part(key_id)}")
+
+    def list_audit(
+        self, *, after: str | None = None, limit: int | None = None, project: str | None = None
+    ) -> types.AuditAnswer:
+        """Who changed what, newest first; an owner reads that of a project.
+
+        For: owner, admin. A key needs the permission `read`.
+
+        `after`: The last page's next_cursor. `limit`: Items in a page. `project`: Only what was done in
+        this project (slug).
+        """
+        return self._call(
+            "GET", "/v1/audit", types.AuditAnswer, query={"after": after, "limit": limit, "project": project}
+        )
+
+    def list_channels(self, slug: str) -> types.ChannelsAnswer:
+        """Where notices of a project go.
+
+        For: owner, admin. A key needs the permission `read`.
+        """
+        return self._call("GET", f"/v1/projects/{part(slug)}/channels", types.ChannelsAnswer)
+
+    def create_channel(
+        self, slug: str, body: types.NewChannel, *, idempotency_key: str | None = None
+    ) -> types.MadeChannel:
+        """Have notices of a project sent to a URL or an address; at most 100.
+
+        For: owner, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST",
+            f"/v1/projects/{part(slug)}/channels",
+            types.MadeChannel,
+            headers={"Idempotency-Key": idempotency_key or new_key()},
+            body=body,
+        )
+
+    def remove_channel(self, slug: str, channel_id: str) -> None:
+        """Remove a channel; what was still to be told there is dropped.
+
+        For: owner, admin. A key needs the permission `write`.
+        """
+        self._send("DELETE", f"/v1/projects/{part(slug)}/channels/{part(channel_id)}")
+
+    def list_my_channels(self) -> types.ChannelsAnswer:
+        """Where notices of one's own go.
+
+        For: operator, admin. A key needs the permission `read`.
+        """
+        return self._call("GET", "/v1/me/channels", types.ChannelsAnswer)
+
+    def create_my_channel(
+        self, body: types.NewChannel, *, idempotency_key: str | None = None
+    ) -> types.MadeChannel:
+        """Have notices of one's own sent to a URL or an address; at most 100.
+
+        For: operator, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST",
+            "/v1/me/channels",
+            types.MadeChannel,
+            headers={"Idempotency-Key": idempotency_key or new_key()},
+            body=body,
+        )
+
+    def remove_my_channel(self, channel_id: str) -> None:
+        """Remove a channel; what was still to be told there is dropped.
+
+        For: operator, admin. A key needs the permission `write`.
+        """
+        self._send("DELETE", f"/v1/me/channels/{part(channel_id)}")
 
     def open_session(self, body: types.SessionRequest) -> types.SessionsAnswer:
         """Open a session with a node's key.
@@ -37,6 +255,21 @@ class Client(Calls):
         """
         return self._call("GET", "/v1/nodes", types.NodesAnswer, query={"after": after, "limit": limit})
 
+    def register_node(
+        self, body: types.NodeToRegister, *, idempotency_key: str | None = None
+    ) -> types.RegisteredNode:
+        """Register a node with its public key and what runs on it.
+
+        For: operator, owner, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST",
+            "/v1/nodes",
+            types.RegisteredNode,
+            headers={"Idempotency-Key": idempotency_key or new_key()},
+            body=body,
+        )
+
     def get_node(self, node_id: str) -> types.NodeAnswer:
         """How a node and its workloads are now.
 
@@ -44,12 +277,69 @@ class Client(Calls):
         """
         return self._call("GET", f"/v1/nodes/{part(node_id)}", types.NodeAnswer)
 
+    def change_node(self, node_id: str, body: types.NodePatch) -> types.RegisteredNode:
+        """Rename a node, move it to another region or, as an admin, to another person.
+
+        For: operator, owner, admin. A key needs the permission `write`.
+        """
+        return self._call("PATCH", f"/v1/nodes/{part(node_id)}", types.RegisteredNode, body=body)
+
+    def rekey_node(self, node_id: str, body: types.NewKey) -> types.RegisteredNode:
+        """Give a node another key; its sessions end within a second.
+
+        For: operator, admin. A key needs the permission `write`.
+        """
+        return self._call("POST", f"/v1/nodes/{part(node_id)}/rekey", types.RegisteredNode, body=body)
+
+    def revoke_node(self, node_id: str) -> types.RegisteredNode:
+        """Revoke a node's key for good; its sessions end within a second.
+
+        For: operator, owner, admin. A key needs the permission `write`.
+        """
+        return self._call("POST", f"/v1/nodes/{part(node_id)}/revoke", types.RegisteredNode)
+
+    def retire_node(self, node_id: str) -> types.RegisteredNode:
+        """Retire a node and its workloads; what they did stays.
+
+        For: operator, owner, admin. A key needs the permission `write`.
+        """
+        return self._call("POST", f"/v1/nodes/{part(node_id)}/retire", types.RegisteredNode)
+
+    def add_workload(
+        self, node_id: str, body: types.WorkloadToRegister, *, idempotency_key: str | None = None
+    ) -> types.RegisteredWorkload:
+        """Put a workload on a node, under a licence.
+
+        For: operator, owner, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST",
+            f"/v1/nodes/{part(node_id)}/workloads",
+            types.RegisteredWorkload,
+            headers={"Idempotency-Key": idempotency_key or new_key()},
+            body=body,
+        )
+
+    def change_workload(self, workload_id: str, body: types.WorkloadPatch) -> types.RegisteredWorkload:
+        """Rename a workload, make it another kind, or run it under another licence.
+
+        For: operator, owner, admin. A key needs the permission `write`.
+        """
+        return self._call("PATCH", f"/v1/workloads/{part(workload_id)}", types.RegisteredWorkload, body=body)
+
     def get_workload(self, workload_id: str) -> types.WorkloadAnswer:
         """How a workload is now.
 
         For: operator, owner, admin. A key needs the permission `read`.
         """
         return self._call("GET", f"/v1/workloads/{part(workload_id)}", types.WorkloadAnswer)
+
+    def retire_workload(self, workload_id: str) -> types.RegisteredWorkload:
+        """Retire a workload; what it did stays.
+
+        For: operator, owner, admin. A key needs the permission `write`.
+        """
+        return self._call("POST", f"/v1/workloads/{part(workload_id)}/retire", types.RegisteredWorkload)
 
     def get_uptime(
         self,
@@ -71,6 +361,65 @@ class Client(Calls):
             f"/v1/workloads/{part(workload_id)}/uptime",
             types.UptimeAnswer,
             query={"from": from_, "to": to, "intervals": intervals},
+        )
+
+    def get_bulk_uptime(
+        self,
+        slug: str,
+        *,
+        day: date | str | None = None,
+        from_: datetime | str | None = None,
+        to: datetime | str | None = None,
+        format: Literal["json", "ndjson", "csv"] | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> types.BulkPage:
+        """Milliseconds by kind of all workloads that lived within a window.
+
+        For: owner, admin. A key needs the permission `read`.
+
+        `day`: A UTC day. `from_`: Instead of a day: the window's beginning. `to`: And its end, at most 31
+        days later. `format`: json: a page. ndjson: all rows, then {end: true, rows}, or {error} when it
+        broke off. csv: all rows under a header; when it breaks off, the body has no last chunk. Without
+        this the Accept header decides. `after`: The last page's next_cursor, or a workload's id. `limit`:
+        Items in a page; streams have all.
+        """
+        return self._call(
+            "GET",
+            f"/v1/projects/{part(slug)}/uptime",
+            types.BulkPage,
+            query={"day": day, "from": from_, "to": to, "format": format, "after": after, "limit": limit},
+        )
+
+    def get_bulk_uptime_stream(
+        self,
+        slug: str,
+        *,
+        day: date | str | None = None,
+        from_: datetime | str | None = None,
+        to: datetime | str | None = None,
+        format: Literal["json", "ndjson", "csv"] | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+        accept: Literal["application/x-ndjson", "text/csv; charset=utf-8"],
+    ) -> AbstractContextManager[Stream]:
+        """Milliseconds by kind of all workloads that lived within a window.
+
+        For: owner, admin. A key needs the permission `read`.
+
+        Read as it comes, inside of ``with``.
+
+        `day`: A UTC day. `from_`: Instead of a day: the window's beginning. `to`: And its end, at most 31
+        days later. `format`: json: a page. ndjson: all rows, then {end: true, rows}, or {error} when it
+        broke off. csv: all rows under a header; when it breaks off, the body has no last chunk. Without
+        this the Accept header decides. `after`: The last page's next_cursor, or a workload's id. `limit`:
+        Items in a page; streams have all.
+        """
+        return self._stream(
+            "GET",
+            f"/v1/projects/{part(slug)}/uptime",
+            accept=accept,
+            query={"day": day, "from": from_, "to": to, "format": format, "after": after, "limit": limit},
         )
 
     def list_events(
@@ -133,6 +482,419 @@ class Client(Calls):
         `day`: YYYY-MM-DD; without it all days.
         """
         return self._call("GET", f"/v1/projects/{part(slug)}/points", types.TotalsAnswer, query={"day": day})
+
+    def list_collections(
+        self, slug: str, *, after: str | None = None, limit: int | None = None
+    ) -> types.CollectionsAnswer:
+        """A project's collections and how far they were read, by cursor.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+
+        `after`: The last page's next_cursor. `limit`: Items in a page.
+        """
+        return self._call(
+            "GET",
+            f"/v1/projects/{part(slug)}/collections",
+            types.CollectionsAnswer,
+            query={"after": after, "limit": limit},
+        )
+
+    def create_collection(
+        self, slug: str, body: types.CollectionBody, *, idempotency_key: str | None = None
+    ) -> types.CollectionAnswer:
+        """Follow a contract.
+
+        For: owner, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST",
+            f"/v1/projects/{part(slug)}/collections",
+            types.CollectionAnswer,
+            headers={"Idempotency-Key": idempotency_key or new_key()},
+            body=body,
+        )
+
+    def change_collection(
+        self, slug: str, collection_id: str, body: types.CollectionChangeBody
+    ) -> types.CollectionAnswer:
+        """Rename a collection, read it from elsewhere, retire it.
+
+        For: owner, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "PATCH",
+            f"/v1/projects/{part(slug)}/collections/{part(collection_id)}",
+            types.CollectionAnswer,
+            body=body,
+        )
+
+    def list_licences(
+        self,
+        *,
+        project: str | None = None,
+        owner: str | None = None,
+        collection: str | None = None,
+        bound: bool | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> types.LicencesAnswer:
+        """Licences of your projects and of your wallet, by cursor.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+
+        `project`: Only those of this project (its slug). `owner`: Only those that this wallet owns.
+        `collection`: Only those of this collection. `bound`: true: workloads run under them; false: free.
+        `after`: The last page's next_cursor. `limit`: Items in a page.
+        """
+        return self._call(
+            "GET",
+            "/v1/licences",
+            types.LicencesAnswer,
+            query={
+                "project": project,
+                "owner": owner,
+                "collection": collection,
+                "bound": bound,
+                "after": after,
+                "limit": limit,
+            },
+        )
+
+    def get_licence(self, licence_id: str) -> types.OneLicenceAnswer:
+        """A licence and its last known owner.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+        """
+        return self._call("GET", f"/v1/licences/{part(licence_id)}", types.OneLicenceAnswer)
+
+    def list_licence_owners(
+        self,
+        licence_id: str,
+        *,
+        at: datetime | str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> types.LicencesOwnersAnswer:
+        """Who owned a licence when, or at one time.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+
+        `at`: Only who owned it then; after the source's block_time: the last known owner. `after`: The last
+        page's next_cursor. `limit`: Items in a page.
+        """
+        return self._call(
+            "GET",
+            f"/v1/licences/{part(licence_id)}/owners",
+            types.LicencesOwnersAnswer,
+            query={"at": at, "after": after, "limit": limit},
+        )
+
+    def list_user_licences(
+        self, user_id: str, *, after: str | None = None, limit: int | None = None
+    ) -> types.LicencesAnswer:
+        """Licences in a person's wallet; none without a wallet.
+
+        For: operator, admin. A key needs the permission `read`.
+
+        `after`: The last page's next_cursor. `limit`: Items in a page.
+        """
+        return self._call(
+            "GET",
+            f"/v1/users/{part(user_id)}/licences",
+            types.LicencesAnswer,
+            query={"after": after, "limit": limit},
+        )
+
+    def list_user_balances(
+        self, user_id: str, *, after: str | None = None, limit: int | None = None
+    ) -> types.BalancesAnswer:
+        """Balances of a person's wallet; none without a wallet.
+
+        For: operator, admin. A key needs the permission `read`.
+
+        `after`: The last page's next_cursor. `limit`: Items in a page.
+        """
+        return self._call(
+            "GET",
+            f"/v1/users/{part(user_id)}/balances",
+            types.BalancesAnswer,
+            query={"after": after, "limit": limit},
+        )
+
+    def list_projects(self, *, after: str | None = None, limit: int | None = None) -> types.ProjectsAnswer:
+        """Projects, by cursor.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+
+        `after`: The last page's next_cursor. `limit`: Items in a page.
+        """
+        return self._call("GET", "/v1/projects", types.ProjectsAnswer, query={"after": after, "limit": limit})
+
+    def create_project(
+        self, body: types.NewProject, *, idempotency_key: str | None = None
+    ) -> types.ProjectAnswer:
+        """Make a project.
+
+        For: admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST",
+            "/v1/projects",
+            types.ProjectAnswer,
+            headers={"Idempotency-Key": idempotency_key or new_key()},
+            body=body,
+        )
+
+    def get_project(self, slug: str) -> types.ProjectAnswer:
+        """A project.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+        """
+        return self._call("GET", f"/v1/projects/{part(slug)}", types.ProjectAnswer)
+
+    def change_project(self, slug: str, body: types.ProjectChange) -> types.ProjectAnswer:
+        """Rename or retire a project.
+
+        For: owner, admin. A key needs the permission `write`.
+        """
+        return self._call("PATCH", f"/v1/projects/{part(slug)}", types.ProjectAnswer, body=body)
+
+    def list_project_owners(
+        self, slug: str, *, after: str | None = None, limit: int | None = None
+    ) -> types.ProjectsOwnersAnswer:
+        """Who owns a project, by cursor.
+
+        For: owner, admin. A key needs the permission `read`.
+
+        `after`: The last page's next_cursor. `limit`: Items in a page.
+        """
+        return self._call(
+            "GET",
+            f"/v1/projects/{part(slug)}/owners",
+            types.ProjectsOwnersAnswer,
+            query={"after": after, "limit": limit},
+        )
+
+    def add_project_owner(self, slug: str, user_id: str) -> types.OwnerAnswer:
+        """Make somebody an owner of a project.
+
+        For: admin. A key needs the permission `write`.
+        """
+        return self._call("PUT", f"/v1/projects/{part(slug)}/owners/{part(user_id)}", types.OwnerAnswer)
+
+    def remove_project_owner(self, slug: str, user_id: str) -> None:
+        """Let somebody own a project no longer.
+
+        For: admin. A key needs the permission `write`.
+        """
+        self._send("DELETE", f"/v1/projects/{part(slug)}/owners/{part(user_id)}")
+
+    def list_policies(self, slug: str) -> types.PoliciesAnswer:
+        """What holds for a project from which day on.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+        """
+        return self._call("GET", f"/v1/projects/{part(slug)}/policies", types.PoliciesAnswer)
+
+    def decide_policy(
+        self, slug: str, body: types.NewPolicy, *, idempotency_key: str | None = None
+    ) -> types.PolicyAnswer:
+        """Decide what shall hold from a day to come.
+
+        For: owner, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST",
+            f"/v1/projects/{part(slug)}/policies",
+            types.PolicyAnswer,
+            headers={"Idempotency-Key": idempotency_key or new_key()},
+            body=body,
+        )
+
+    def list_kinds(
+        self, slug: str, *, after: str | None = None, limit: int | None = None
+    ) -> types.KindsAnswer:
+        """Workload kinds of a project, by cursor.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+
+        `after`: The last page's next_cursor. `limit`: Items in a page.
+        """
+        return self._call(
+            "GET",
+            f"/v1/projects/{part(slug)}/kinds",
+            types.KindsAnswer,
+            query={"after": after, "limit": limit},
+        )
+
+    def create_kind(
+        self, slug: str, body: types.NewKind, *, idempotency_key: str | None = None
+    ) -> types.KindAnswer:
+        """Make a workload kind.
+
+        For: owner, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST",
+            f"/v1/projects/{part(slug)}/kinds",
+            types.KindAnswer,
+            headers={"Idempotency-Key": idempotency_key or new_key()},
+            body=body,
+        )
+
+    def get_kind(self, slug: str, kind: str) -> types.KindAnswer:
+        """A workload kind.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+        """
+        return self._call("GET", f"/v1/projects/{part(slug)}/kinds/{part(kind)}", types.KindAnswer)
+
+    def change_kind(self, slug: str, kind: str, body: types.KindChange) -> types.KindAnswer:
+        """Rename a kind, choose its minimum version, retire it.
+
+        For: owner, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "PATCH", f"/v1/projects/{part(slug)}/kinds/{part(kind)}", types.KindAnswer, body=body
+        )
+
+    def list_versions(
+        self, slug: str, kind: str, *, after: str | None = None, limit: int | None = None
+    ) -> types.VersionsAnswer:
+        """Versions of a kind, by cursor.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+
+        `after`: The last page's next_cursor. `limit`: Items in a page.
+        """
+        return self._call(
+            "GET",
+            f"/v1/projects/{part(slug)}/kinds/{part(kind)}/versions",
+            types.VersionsAnswer,
+            query={"after": after, "limit": limit},
+        )
+
+    def create_version(
+        self, slug: str, kind: str, body: types.NewVersion, *, idempotency_key: str | None = None
+    ) -> types.VersionAnswer:
+        """Offer a version.
+
+        For: owner, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST",
+            f"/v1/projects/{part(slug)}/kinds/{part(kind)}/versions",
+            types.VersionAnswer,
+            headers={"Idempotency-Key": idempotency_key or new_key()},
+            body=body,
+        )
+
+    def get_version(self, slug: str, kind: str, version: str) -> types.VersionAnswer:
+        """A version with its manifest.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+        """
+        return self._call(
+            "GET",
+            f"/v1/projects/{part(slug)}/kinds/{part(kind)}/versions/{part(version)}",
+            types.VersionAnswer,
+        )
+
+    def change_version(
+        self, slug: str, kind: str, version: str, body: types.VersionChange
+    ) -> types.VersionAnswer:
+        """Roll a version out further, or back, or withdraw it.
+
+        For: owner, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "PATCH",
+            f"/v1/projects/{part(slug)}/kinds/{part(kind)}/versions/{part(version)}",
+            types.VersionAnswer,
+            body=body,
+        )
+
+    def list_releases(self, *, after: str | None = None, limit: int | None = None) -> types.ReleasesAnswer:
+        """Releases of the manager, by cursor.
+
+        For: admin. A key needs the permission `read`.
+
+        `after`: The last page's next_cursor. `limit`: Items in a page.
+        """
+        return self._call("GET", "/v1/releases", types.ReleasesAnswer, query={"after": after, "limit": limit})
+
+    def create_release(
+        self, body: types.NewRelease, *, idempotency_key: str | None = None
+    ) -> types.ReleaseAnswer:
+        """Publish a release of the manager.
+
+        For: admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST",
+            "/v1/releases",
+            types.ReleaseAnswer,
+            headers={"Idempotency-Key": idempotency_key or new_key()},
+            body=body,
+        )
+
+    def change_release(self, version: str, body: types.ReleaseChange) -> types.ReleaseAnswer:
+        """Roll a release out further, or back, or withdraw it.
+
+        For: admin. A key needs the permission `write`.
+        """
+        return self._call("PATCH", f"/v1/releases/{part(version)}", types.ReleaseAnswer, body=body)
+
+    def get_desired(self, *, known: Polled[types.DesiredAnswer] | None = None) -> Polled[types.DesiredAnswer]:
+        """What the node should run.
+
+        For: manager. A key needs the permission `read`.
+        """
+        return self._poll("GET", "/v1/manager/desired", types.DesiredAnswer, known=known)
+
+    def get_manifest(
+        self, workload_id: str, *, known: Polled[Mapping[str, Any]] | None = None
+    ) -> Polled[Mapping[str, Any]]:
+        """The manifest of the version that a workload should run, byte for byte as it was offered.
+
+        For: manager. A key needs the permission `read`.
+        """
+        return cast(
+            "Polled[Mapping[str, Any]]",
+            self._poll_any(
+                "GET", f"/v1/manager/manifests/{part(workload_id)}", Mapping[str, Any], known=known
+            ),
+        )
+
+    def put_running_version(self, workload_id: str, body: types.RunningReport) -> types.RunningAnswer:
+        """Report what runs now.
+
+        For: manager. A key needs the permission `write`.
+        """
+        return self._call(
+            "PUT", f"/v1/manager/workloads/{part(workload_id)}/version", types.RunningAnswer, body=body
+        )
+
+    def get_manager_release(
+        self, *, known: Polled[types.ManagerReleaseAnswer] | None = None
+    ) -> Polled[types.ManagerReleaseAnswer]:
+        """The release of the manager that this node should have.
+
+        For: manager. A key needs the permission `read`.
+        """
+        return self._poll("GET", "/v1/manager/release", types.ManagerReleaseAnswer, known=known)
+
+    def order_restart(self, workload_id: str, *, idempotency_key: str | None = None) -> types.RestartAnswer:
+        """Order a restart of a workload.
+
+        For: owner, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST",
+            f"/v1/workloads/{part(workload_id)}/restart",
+            types.RestartAnswer,
+            headers={"Idempotency-Key": idempotency_key or new_key()},
+        )
 
     def livez(self, *, verbose: str | None = None, exclude: str | None = None) -> str:
         """Is the process alive.

@@ -6,9 +6,33 @@ Fields that a request may leave out are UNSET and are then not sent; times are R
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType, field
+
+
+class AuditAnswer(Struct, frozen=True, kw_only=True):
+    """A page of entries, newest first."""
+
+    items: Sequence[AuditItem]
+    next_cursor: str | None
+
+
+class AuditItem(Struct, frozen=True, kw_only=True):
+    """One act. `actor`: user:<id>, key:<id>, node:<id>; `subject`: the id of what was changed. `hash`:
+    hex, over the entry and the hash of the one before it, `previous`.
+    """
+
+    seq: int
+    at: str
+    actor: str
+    action: str
+    subject: str
+    project_id: str | None
+    request_id: str
+    detail: Mapping[str, Any]
+    previous: str
+    hash: str
 
 
 class BackfillAnswer(Struct, frozen=True, kw_only=True):
@@ -41,6 +65,169 @@ class BackfillRequest(Struct, frozen=True, kw_only=True):
     signature: str
 
 
+class BalanceItem(Struct, frozen=True, kw_only=True):
+    """`amount`: in the contract's smallest unit, decimal digits.
+
+    `block`: at which it was seen to have changed; null: it was so when the contract was first read.
+    """
+
+    collection_id: str
+    chain_id: int
+    contract: str
+    name: str
+    amount: str
+    block: int | None
+
+
+class BalancesAnswer(Struct, frozen=True, kw_only=True):
+    """What a wallet has, above zero, by collection. `sources`: of those collections."""
+
+    items: Sequence[BalanceItem]
+    next_cursor: str | None
+    sources: Sequence[Source]
+
+
+class BulkMs(Struct, frozen=True, kw_only=True):
+    """Milliseconds by kind; together they are the window, cut to the workload's life and to as_of."""
+
+    standby: int
+    up: int
+    claimed_up: int
+    maintenance: int
+    updating: int
+    claimed_updating: int
+    claimed_unhealthy: int
+    unhealthy: int
+    stopped: int
+    unobserved: int
+    maintenance_own: int
+    silent: int
+
+
+class BulkOwner(Struct, frozen=True, kw_only=True):
+    """Who owned the licence at the end of the window. `user_id`: of the account with that wallet, if any."""
+
+    wallet: str
+    user_id: str | None
+
+
+class BulkOwnerSpan(Struct, frozen=True, kw_only=True):
+    """Who owned the licence in [from, to), cut to the window."""
+
+    wallet: str
+    user_id: str | None
+    from_: str = field(name="from")
+    to: str
+
+
+class BulkPage(Struct, frozen=True, kw_only=True):
+    """A page, by workload id. `next_cursor`: of the next page; null on the last one."""
+
+    items: Sequence[BulkRow]
+    next_cursor: str | None
+
+
+class BulkRow(Struct, frozen=True, kw_only=True):
+    """One workload. `paid_ms`: by the project's policy of each day; `ratio`: paid_ms / (to - from -
+    ms.unobserved), null when that is zero. `provisional`: some of it may still change. `operator_id`:
+    the user whose machine it is; `owner`, `owners`: of the licence. `granularity_ms`: how fine `source`
+    measures.
+    """
+
+    workload_id: str
+    name: str
+    kind: str | None
+    licence_id: str | None
+    chain_id: int | None
+    contract: str | None
+    token_id: str | None
+    node_id: str
+    node_name: str
+    operator_id: str | None
+    owner: BulkOwner | None
+    owners: Sequence[BulkOwnerSpan]
+    from_: str = field(name="from")
+    to: str
+    as_of: str
+    ms: BulkMs
+    paid_ms: int
+    ratio: float | None
+    provisional: bool
+    source: Literal["datagram", "native"]
+    granularity_ms: int
+
+
+class ChannelAnswer(Struct, frozen=True, kw_only=True):
+    """A channel, without its secret. No `event_kinds`: all that are told at all. `disabled_at`: its
+    receiver said then that it wants no more (410).
+    """
+
+    channel_id: str
+    kind: str
+    target: str
+    name: str
+    event_kinds: Sequence[str]
+    created_at: str
+    disabled_at: str | None
+
+
+class ChannelsAnswer(Struct, frozen=True, kw_only=True):
+    """All channels, by id. There are at most 100, so `next_cursor` is always null."""
+
+    items: Sequence[ChannelAnswer]
+    next_cursor: str | None
+
+
+class CollectionAnswer(Struct, frozen=True, kw_only=True):
+    """`subgraph_url` is told to those who run the project only, else null; empty: the installation's own.
+
+    `preset`: empty means the installation's own. `swept_at`: the last time that everything was read.
+    """
+
+    collection_id: str
+    project_id: str
+    chain_id: int
+    contract: str
+    standard: Literal["erc20", "erc721"]
+    name: str
+    subgraph_url: str | None
+    preset: Literal["", "custom", "eip721", "openzeppelin"]
+    created_at: str
+    retired_at: str | None
+    swept_at: str | None
+    source: Source
+
+
+class CollectionBody(Struct, frozen=True, kw_only=True):
+    """`contract`: of the chain with this EIP-155 number.
+
+    `subgraph_url`, `preset`: empty for the installation's own.
+    """
+
+    chain_id: int
+    contract: str
+    standard: Literal["erc20", "erc721"]
+    name: str | UnsetType = UNSET
+    subgraph_url: str | UnsetType = UNSET
+    preset: Literal["", "custom", "eip721", "openzeppelin"] | UnsetType = UNSET
+
+
+class CollectionChangeBody(Struct, frozen=True, kw_only=True):
+    """Null, or left out, leaves a thing as it is. `retired`: read no more; its licences stay as they are."""
+
+    name: str | UnsetType | None = UNSET
+    subgraph_url: str | UnsetType | None = UNSET
+    preset: Literal["", "custom", "eip721", "openzeppelin"] | UnsetType | None = UNSET
+    retired: bool | UnsetType | None = UNSET
+
+
+class CollectionsAnswer(Struct, frozen=True, kw_only=True):
+    """A page of collections by id."""
+
+    items: Sequence[CollectionAnswer]
+    next_cursor: str | None
+
+
 class CommitAnswer(Struct, frozen=True, kw_only=True):
     """CommitAnswer of the API."""
 
@@ -50,6 +237,32 @@ class CommitAnswer(Struct, frozen=True, kw_only=True):
     rows: int
     total_points: str
     committed_at: str
+
+
+class DesiredAnswer(Struct, frozen=True, kw_only=True):
+    """What a node should run. The ETag changes exactly when something else is asked for."""
+
+    node_id: str
+    interval_ms: int
+    workloads: Sequence[DesiredWorkloadAnswer]
+
+
+class DesiredWorkloadAnswer(Struct, frozen=True, kw_only=True):
+    """One workload as it should be. `version` null: none is asked for; what runs may run on.
+
+    `running_version`: as it was reported last. `restarts`: ordered so far; report them when they are
+    done. `digest`: of the manifest at `manifest_url`.
+    """
+
+    workload_id: str
+    slot: int
+    name: str
+    kind: str | None
+    version: str | None
+    running_version: str | None
+    digest: str | None
+    restarts: int
+    manifest_url: str | None
 
 
 class Endpoints(Struct, frozen=True, kw_only=True):
@@ -114,12 +327,251 @@ class IntervalAnswer(Struct, frozen=True, kw_only=True):
     ended_at: str
 
 
+class KeyAnswer(Struct, frozen=True, kw_only=True):
+    """A key, without its secret. `last_used_at` is at most a minute behind; null times: never."""
+
+    key_id: str
+    scope: Literal["admin", "manager", "none", "project", "user"]
+    project_id: str | None
+    user_id: str | None
+    name: str
+    permissions: Sequence[str]
+    created_at: str
+    expires_at: str | None
+    last_used_at: str | None
+    revoked_at: str | None
+
+
+class KeysAnswer(Struct, frozen=True, kw_only=True):
+    """A page of keys, by id; those that were revoked are among them."""
+
+    items: Sequence[KeyAnswer]
+    next_cursor: str | None
+
+
+class KindAnswer(Struct, frozen=True, kw_only=True):
+    """A workload kind. `minimum_version`: no node is asked to run less, and who does is told of."""
+
+    kind_id: str
+    slug: str
+    name: str
+    minimum_version: str | None
+    created_at: str
+    retired_at: str | None
+
+
+class KindChange(Struct, frozen=True, kw_only=True):
+    """What is to be changed; what is left out stays. A retired kind gets no more versions.
+
+    `minimum_version`: one of the kind's versions that is not withdrawn, null for none.
+    """
+
+    name: str | UnsetType | None = UNSET
+    minimum_version: str | UnsetType | None = UNSET
+    retired: bool | UnsetType | None = UNSET
+
+
+class KindsAnswer(Struct, frozen=True, kw_only=True):
+    """A page of kinds, by id."""
+
+    items: Sequence[KindAnswer]
+    next_cursor: str | None
+
+
+class LetterAnswer(Struct, frozen=True, kw_only=True):
+    """The same for every address: a letter is on its way if its owner may sign in. `expires_in_s`: how
+    long what it carries works.
+    """
+
+    expires_in_s: int
+
+
+class LicenceAnswer(Struct, frozen=True, kw_only=True):
+    """A token. `token_id`: decimal digits. `owner`: the last known one; null when it was burned.
+
+    `workload_ids`: the workloads that run under it and are not retired.
+    """
+
+    licence_id: str
+    project_id: str
+    collection_id: str
+    token_id: str
+    owner: str | None
+    workload_ids: Sequence[str]
+    created_at: str
+    retired_at: str | None
+
+
+class LicencesAnswer(Struct, frozen=True, kw_only=True):
+    """A page of licences by id. `sources`: of the collections that they are of."""
+
+    items: Sequence[LicenceAnswer]
+    next_cursor: str | None
+    sources: Sequence[Source]
+
+
+class LicencesOwnersAnswer(Struct, frozen=True, kw_only=True):
+    """Owners by time; times in which nobody owned it are left out."""
+
+    licence_id: str
+    items: Sequence[OwnerItem]
+    next_cursor: str | None
+    source: Source
+
+
+class MadeChannel(Struct, frozen=True, kw_only=True):
+    """The new channel. `secret`: what its webhooks are signed with (Standard Webhooks), told here only;
+    null for mail.
+    """
+
+    channel: ChannelAnswer
+    secret: str | None
+
+
+class MadeKey(Struct, frozen=True, kw_only=True):
+    """The new key. `api_key` is the secret itself: it is told here and never again."""
+
+    key: KeyAnswer
+    api_key: str
+
+
+class MailConfirmation(Struct, frozen=True, kw_only=True):
+    """The token that came by mail."""
+
+    token: str
+
+
+class MailSignIn(Struct, frozen=True, kw_only=True):
+    """Where the letter is to go."""
+
+    email: str
+
+
+class ManagerReleaseAnswer(Struct, frozen=True, kw_only=True):
+    """The release that this node's manager should be."""
+
+    version: str
+    url: str
+    sha256: str
+    signature: str
+    released_at: str
+
+
+class MeAnswer(Struct, frozen=True, kw_only=True):
+    """The credential that asks. `user` is null for a key that is no person's; `projects`: those it owns."""
+
+    credential_id: str
+    scope: Literal["admin", "manager", "none", "project", "user"]
+    permissions: Sequence[str]
+    user: UserAnswer | None
+    projects: Sequence[OwnProject]
+
+
+class MeChange(Struct, frozen=True, kw_only=True):
+    """What one changes of oneself."""
+
+    name: str
+
+
+class NewChannel(Struct, frozen=True, kw_only=True):
+    """`target`: an http or https URL for a webhook, an address for mail."""
+
+    kind: Literal["mail", "webhook"]
+    target: str
+    name: str | UnsetType = UNSET
+    event_kinds: (
+        Sequence[Literal["node.down", "node.up", "workload.below_minimum", "workload.down", "workload.up"]]
+        | UnsetType
+    ) = UNSET
+
+
+class NewKey(Struct, frozen=True, kw_only=True):
+    """`public_key`: Ed25519, 32 bytes in lower-case hex."""
+
+    public_key: str
+
+
+class NewKeyRequest(Struct, frozen=True, kw_only=True):
+    """A key to be made. Scope project names the `project` by its slug; scope user may name a `user_id` (an
+    admin only), else it is the caller's own. `permissions`: all that the caller has, if left out.
+    """
+
+    scope: Literal["admin", "project", "user"]
+    project: str | UnsetType | None = UNSET
+    user_id: str | UnsetType | None = UNSET
+    name: str | UnsetType = UNSET
+    permissions: Sequence[Literal["points", "read", "write"]] | UnsetType | None = UNSET
+    expires_at: str | UnsetType | None = UNSET
+
+
+class NewKind(Struct, frozen=True, kw_only=True):
+    """A kind to be made. `slug`: what it is called in paths, for ever."""
+
+    slug: str
+    name: str | UnsetType = UNSET
+
+
+class NewPolicy(Struct, frozen=True, kw_only=True):
+    """What shall hold from a UTC day on: tomorrow or later; a project's first policy today or later.
+
+    `pay_claims`: whether time that was only claimed afterwards (backfill) is paid.
+    """
+
+    effective_from: str
+    uptime_source: Literal["datagram", "native"] | UnsetType = UNSET
+    pay_claims: bool | UnsetType = UNSET
+    reward: RewardBody | UnsetType = UNSET
+
+
+class NewProject(Struct, frozen=True, kw_only=True):
+    """A project to be made. `slug`: what it is called in paths, for ever."""
+
+    slug: str
+    name: str | UnsetType = UNSET
+
+
+class NewRelease(Struct, frozen=True, kw_only=True):
+    """A release to be published: SemVer 2.0.0. `rollout_percent`: of all nodes, chosen by hash."""
+
+    version: str
+    url: str
+    sha256: str
+    signature: str
+    rollout_percent: int | UnsetType = UNSET
+
+
+class NewUser(Struct, frozen=True, kw_only=True):
+    """A person to be entered, with a wallet, a mail address, or both. A wallet of mixed case is checked."""
+
+    name: str | UnsetType = UNSET
+    wallet: str | UnsetType | None = UNSET
+    email: str | UnsetType | None = UNSET
+    admin: bool | UnsetType = UNSET
+
+
+class NewVersion(Struct, frozen=True, kw_only=True):
+    """A version to be offered: SemVer 2.0.0, its manifest (a JSON object as text, up to 256 KiB).
+
+    `rollout_percent`: of the nodes, chosen by hash: those of 10 are among those of 50.
+    """
+
+    version: str
+    manifest: str
+    rollout_percent: int | UnsetType = UNSET
+
+
 class NodeAnswer(Struct, frozen=True, kw_only=True):
-    """`since`: of the state; `last_beat`: the newest accepted one; null when there was none."""
+    """`since`: of the state; `last_beat`: the newest accepted one; null when there was none.
+
+    `owner_id`: whose machine it is; null: nobody's. `manager_version`: of the newest session, "" before
+    one. `partner_node_id`: how Datagram calls it, if it is registered there.
+    """
 
     node_id: str
     project_id: str
+    owner_id: str | None
     name: str
+    region: str
     kind: str
     state: Literal["down", "lost", "maintenance", "new", "stopped", "suspect", "up"]
     since: str | None
@@ -127,8 +579,11 @@ class NodeAnswer(Struct, frozen=True, kw_only=True):
     as_of: str
     interval_ms: int
     ttl_ms: int | None
+    manager_version: str
+    partner_node_id: str | None
     revoked: bool
     created_at: str
+    retired_at: str | None
     workloads: Sequence[WorkloadOfNode]
 
 
@@ -151,11 +606,97 @@ class NodeItem(Struct, frozen=True, kw_only=True):
     workload_ids: Sequence[str]
 
 
+class NodePatch(Struct, frozen=True, kw_only=True):
+    """What is left out stays as it is. `owner_id`: null for nobody; an admin's to change."""
+
+    name: str | UnsetType = UNSET
+    region: str | UnsetType = UNSET
+    owner_id: str | UnsetType | None = UNSET
+
+
+class NodeToRegister(Struct, frozen=True, kw_only=True):
+    """`public_key`: Ed25519, 32 bytes in lower-case hex; its other half stays on the machine.
+
+    `owner_id`: whose machine it is; left out: the caller's, for a project's key nobody's.
+    `interval_ms`: how often it shall beat.
+    """
+
+    project: str
+    name: str
+    public_key: str
+    region: str | UnsetType = UNSET
+    owner_id: str | UnsetType | None = UNSET
+    interval_ms: int | UnsetType = UNSET
+    workloads: Sequence[WorkloadToRegister] | UnsetType = UNSET
+
+
 class NodesAnswer(Struct, frozen=True, kw_only=True):
     """NodesAnswer of the API."""
 
     items: Sequence[NodeItem]
     next_cursor: str | None
+
+
+class NonceAnswer(Struct, frozen=True, kw_only=True):
+    """What the wallet's message must carry as its nonce. It works once."""
+
+    nonce: str
+    expires_at: str
+
+
+class Notifications(Struct, frozen=True, kw_only=True):
+    """When one is told: seconds that something must be down first, and quiet hours (``HH:MM``, local time
+    of `time_zone`, both or neither; they may go over midnight).
+    """
+
+    down_delay_s: int | UnsetType = UNSET
+    quiet_from: str | UnsetType | None = UNSET
+    quiet_to: str | UnsetType | None = UNSET
+    time_zone: str | UnsetType = UNSET
+    daily_report: bool | UnsetType = UNSET
+    weekly_report: bool | UnsetType = UNSET
+
+
+class OneLicenceAnswer(Struct, frozen=True, kw_only=True):
+    """A licence, and how old that is."""
+
+    licence_id: str
+    project_id: str
+    collection_id: str
+    token_id: str
+    owner: str | None
+    workload_ids: Sequence[str]
+    created_at: str
+    retired_at: str | None
+    source: Source
+
+
+class OwnProject(Struct, frozen=True, kw_only=True):
+    """A project as its owner refers to it."""
+
+    project_id: str
+    slug: str
+
+
+class OwnerAnswer(Struct, frozen=True, kw_only=True):
+    """A person who owns a project, since when."""
+
+    user_id: str
+    name: str
+    since: str
+
+
+class OwnerItem(Struct, frozen=True, kw_only=True):
+    """Who owned it from when to when, half-open, by the time of blocks.
+
+    `from` null: since before it was first looked at. `to` null: still does, as far as is known.
+    `block`: at which that was seen; null where `from` is.
+    """
+
+    owner: str
+    from_: str | None = field(name="from")
+    to: str | None
+    block: int | None
 
 
 class PointsEntry(Struct, frozen=True, kw_only=True):
@@ -172,6 +713,25 @@ class PointsRequest(Struct, frozen=True, kw_only=True):
     rows: Sequence[PointsEntry]
 
 
+class PoliciesAnswer(Struct, frozen=True, kw_only=True):
+    """All revisions, by day and revision. Before the first day: native uptime, claims are paid."""
+
+    items: Sequence[PolicyAnswer]
+
+
+class PolicyAnswer(Struct, frozen=True, kw_only=True):
+    """Of revisions for the same day the highest holds. `in_force`: it holds today (UTC)."""
+
+    effective_from: str
+    revision: int
+    uptime_source: Literal["datagram", "native"]
+    pay_claims: bool
+    reward: RewardBody
+    in_force: bool
+    decided_at: str
+    decided_by: str
+
+
 class ProblemDocument(Struct, frozen=True, kw_only=True):
     """`application/problem+json` as it is served. `code` is for programs, `detail` for people."""
 
@@ -183,6 +743,132 @@ class ProblemDocument(Struct, frozen=True, kw_only=True):
     request_id: str = ""
     server_time: int | None = None
     errors: Sequence[Fault] = ()
+
+
+class ProjectAnswer(Struct, frozen=True, kw_only=True):
+    """A project. Keys of a retired one do not work."""
+
+    project_id: str
+    slug: str
+    name: str
+    created_at: str
+    retired_at: str | None
+
+
+class ProjectChange(Struct, frozen=True, kw_only=True):
+    """What is to be changed; what is left out stays. `retired`: for admins only."""
+
+    name: str | UnsetType | None = UNSET
+    retired: bool | UnsetType | None = UNSET
+
+
+class ProjectsAnswer(Struct, frozen=True, kw_only=True):
+    """A page of projects, by id."""
+
+    items: Sequence[ProjectAnswer]
+    next_cursor: str | None
+
+
+class ProjectsOwnersAnswer(Struct, frozen=True, kw_only=True):
+    """A page of owners, by their ids."""
+
+    items: Sequence[OwnerAnswer]
+    next_cursor: str | None
+
+
+class RegisteredNode(Struct, frozen=True, kw_only=True):
+    """A node as it is registered. `workloads`: those that are not retired, by slot."""
+
+    node_id: str
+    project_id: str
+    owner_id: str | None
+    name: str
+    region: str
+    public_key: str | None
+    interval_ms: int
+    partner_node_id: str | None
+    revoked: bool
+    created_at: str
+    retired_at: str | None
+    workloads: Sequence[RegisteredWorkload]
+
+
+class RegisteredWorkload(Struct, frozen=True, kw_only=True):
+    """`kind`: slug; `licence_id`: null when it runs under none."""
+
+    workload_id: str
+    node_id: str
+    slot: int
+    name: str
+    kind: str | None
+    licence_id: str | None
+    created_at: str
+    retired_at: str | None
+
+
+class ReleaseAnswer(Struct, frozen=True, kw_only=True):
+    """A release. `sha256`: of what lies at the URL; `signature`: the publisher's, told on as it was sent."""
+
+    version: str
+    url: str
+    sha256: str
+    signature: str
+    rollout_percent: int
+    created_at: str
+    withdrawn_at: str | None
+
+
+class ReleaseChange(Struct, frozen=True, kw_only=True):
+    """What is to be changed; what is left out stays. The rollout may grow and shrink."""
+
+    rollout_percent: int | UnsetType | None = UNSET
+    withdrawn: bool | UnsetType | None = UNSET
+
+
+class ReleasesAnswer(Struct, frozen=True, kw_only=True):
+    """A page of releases, in the order of their texts."""
+
+    items: Sequence[ReleaseAnswer]
+    next_cursor: str | None
+
+
+class RestartAnswer(Struct, frozen=True, kw_only=True):
+    """`restarts`: how many were ordered of this workload so far; the manager reports how many it has done."""
+
+    workload_id: str
+    restarts: int
+
+
+class RewardBody(Struct, frozen=True, kw_only=True):
+    """How paid time becomes points; for the owner's own reckoning, NodePulse only keeps it.
+
+    `micro_points_per_paid_s`: for each paid second. `daily_cap_micro_points`: of one workload and UTC
+    day, null = none. `floor_paid_ms`: a day with less paid time earns nothing. `kind_weights_ppm`: by
+    the slug of the kind, in millionths; a kind that is not named has 1,000,000.
+    """
+
+    micro_points_per_paid_s: int | UnsetType = UNSET
+    daily_cap_micro_points: int | UnsetType | None = UNSET
+    floor_paid_ms: int | UnsetType = UNSET
+    kind_weights_ppm: Mapping[str, int] | UnsetType = UNSET
+
+
+class RunningAnswer(Struct, frozen=True, kw_only=True):
+    """What runs, and what should. `restarts`: ordered so far."""
+
+    workload_id: str
+    running_version: str | None
+    version: str | None
+    minimum_version: str | None
+    below_minimum: bool
+    restarts: int
+
+
+class RunningReport(Struct, frozen=True, kw_only=True):
+    """What runs now; what is left out is as before. `restarts`: how many of those ordered are done."""
+
+    version: str | UnsetType | None = UNSET
+    restarts: int | UnsetType | None = UNSET
 
 
 class SessionAnswer(Struct, frozen=True, kw_only=True):
@@ -216,11 +902,37 @@ class SessionsAnswer(Struct, frozen=True, kw_only=True):
     server_ms: int
 
 
+class SignedIn(Struct, frozen=True, kw_only=True):
+    """`token`: the credential from now on (Authorization: Bearer), told here only."""
+
+    token: str
+    expires_at: str
+    user: UserAnswer
+
+
 class SlotAnswer(Struct, frozen=True, kw_only=True):
     """SlotAnswer of the API."""
 
     slot: int
     workload_id: str
+
+
+class Source(Struct, frozen=True, kw_only=True):
+    """How far the collection was read from the chain. Null: not yet.
+
+    `block_time`: of the block `synced_block`, up to which everything is in. `age_ms`: since then.
+    `checked_at`: when that was last found to be so. `stale`: older than the installation thinks right;
+    the last known owners stand all the same. `error`: why the last look failed, in words; empty: it did
+    not.
+    """
+
+    collection_id: str
+    synced_block: int | None
+    block_time: str | None
+    checked_at: str | None
+    age_ms: int | None
+    stale: bool
+    error: str
 
 
 class TotalsAnswer(Struct, frozen=True, kw_only=True):
@@ -250,11 +962,84 @@ class UptimeAnswer(Struct, frozen=True, kw_only=True):
     gaps: Sequence[GapAnswer] | UnsetType = UNSET
 
 
+class UserAnswer(Struct, frozen=True, kw_only=True):
+    """A person. `wallet`: with its checksum (EIP-55). Retired: may do nothing more."""
+
+    user_id: str
+    name: str
+    wallet: str | None
+    email: str | None
+    admin: bool
+    created_at: str
+    retired_at: str | None
+
+
+class UserChange(Struct, frozen=True, kw_only=True):
+    """What is to be changed; what is left out stays. `retired` true ends all keys and logins, for good."""
+
+    name: str | UnsetType = UNSET
+    wallet: str | UnsetType | None = UNSET
+    email: str | UnsetType | None = UNSET
+    admin: bool | UnsetType = UNSET
+    retired: bool | UnsetType = UNSET
+
+
 class UserPoints(Struct, frozen=True, kw_only=True):
     """`user`: whom the points belong to; a node without a user stands for itself."""
 
     user: str
     points: str
+
+
+class UsersAnswer(Struct, frozen=True, kw_only=True):
+    """A page of people, by id."""
+
+    items: Sequence[UserAnswer]
+    next_cursor: str | None
+
+
+class VersionAnswer(Struct, frozen=True, kw_only=True):
+    """A version with its manifest, byte for byte as it was sent."""
+
+    version_id: str
+    version: str
+    digest: str
+    rollout_percent: int
+    created_at: str
+    withdrawn_at: str | None
+    manifest: str
+
+
+class VersionChange(Struct, frozen=True, kw_only=True):
+    """What is to be changed; what is left out stays. The rollout may grow and shrink."""
+
+    rollout_percent: int | UnsetType | None = UNSET
+    withdrawn: bool | UnsetType | None = UNSET
+
+
+class VersionItem(Struct, frozen=True, kw_only=True):
+    """A version in a list, without its manifest. `digest`: sha256 of the manifest's UTF-8 bytes."""
+
+    version_id: str
+    version: str
+    digest: str
+    rollout_percent: int
+    created_at: str
+    withdrawn_at: str | None
+
+
+class VersionsAnswer(Struct, frozen=True, kw_only=True):
+    """A page of versions, in the order in which they were made."""
+
+    items: Sequence[VersionItem]
+    next_cursor: str | None
+
+
+class WalletSignIn(Struct, frozen=True, kw_only=True):
+    """`message`: the text of EIP-4361, as it was signed. `signature`: 65 bytes as 0x and hex (EIP-191)."""
+
+    message: str
+    signature: str
 
 
 class WorkloadAnswer(Struct, frozen=True, kw_only=True):
@@ -278,3 +1063,19 @@ class WorkloadOfNode(Struct, frozen=True, kw_only=True):
     slot: int
     name: str
     state: str
+
+
+class WorkloadPatch(Struct, frozen=True, kw_only=True):
+    """What is left out stays as it is. `licence_id`: null for none. `kind`: slug; its manager is told."""
+
+    name: str | UnsetType = UNSET
+    kind: str | UnsetType = UNSET
+    licence_id: str | UnsetType | None = UNSET
+
+
+class WorkloadToRegister(Struct, frozen=True, kw_only=True):
+    """`kind`: slug of a workload kind of the project. `licence_id`: the licence it runs under, if any."""
+
+    kind: str
+    name: str
+    licence_id: str | UnsetType | None = UNSET
