@@ -109,7 +109,9 @@ async def _kind_of_slug(connection: Connection, project_id: str, slug: str) -> K
 
 
 async def _locked_kind(connection: Connection, kind_id: str) -> KindRecord | None:
-    record = await connection.fetchrow(f"{_KIND} where kind_id = $1 for update", kind_id)
+    # Not `for update`: who puts a workload on a node refers to its kind with the node locked, the chunks of a
+    # rollout lock nodes under their task, and we want the task next. Waiting for a reference closed the ring.
+    record = await connection.fetchrow(f"{_KIND} where kind_id = $1 for no key update", kind_id)
     return KindRecord(*record) if record else None
 
 

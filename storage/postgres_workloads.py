@@ -148,7 +148,7 @@ async def _living_kind(connection: Connection, project_id: str, slug: str, *, at
     kind_id: str | None = await connection.fetchval(
         """
         select kind_id::text from workload_kind
-        where project_id = $1 and slug = $2 and retired_ms is null for share
+        where project_id = $1 and slug = $2 and retired_ms is null for key share
         """,
         project_id,
         slug,

@@ -32,6 +32,7 @@ async def serve(
             live=stores.live,
             directory=stores.directory,
             letters=stores.letters,
+            rollouts=stores.rollouts,
             prunes=(stores.sign_in.prune, stores.letters.prune, stores.idempotency.prune),
         )
         await worker.run(listening=listening, stop=stop)

@@ -17,7 +17,9 @@ from engine.core.records import Event
 from worker.outage import OUTAGE_POLL_S, Outage
 
 # A node that was stopped in order alarms nobody (LIVENESS.md 4).
-TOLD_KINDS: frozenset[str] = frozenset({"node.down", "node.up", "workload.down", "workload.up"})
+TOLD_KINDS: frozenset[str] = frozenset(
+    {"node.down", "node.up", "workload.down", "workload.up", "workload.below_minimum"}
+)
 STANDBY_POLL_S = 1.0  # how often a process that is not the notifier asks whether it may be
 
 log = structlog.get_logger()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from typing import TypeAlias
 
 import msgspec
 import structlog
@@ -15,6 +16,7 @@ import trio
 from prometheus_client import Histogram
 
 from engine.core.letters import Letter, Letters
+from engine.core.orders import Rollouts
 from engine.core.ports import Delivery, Directory, History, LiveView, Outbox
 from storage.metrics_http import Checks, Statistics, new_registry, serve_metrics
 from storage.observe import capture
@@ -25,6 +27,7 @@ from worker.notifier import Notifier
 from worker.outcome import Sender
 from worker.pruner import Prune, Pruner
 from worker.restart import KeptTask
+from worker.rollouts import RolloutFollower
 from worker.settings import WorkerSettings
 from worker.smtp import MAIL_CONNECTIONS_MAX, MailServer
 from worker.webhooks import WebhookSender
@@ -32,6 +35,7 @@ from worker.webhooks import WebhookSender
 # From SIGTERM: what is being sent may finish for this long, then it is cut and falls due after its lease.
 # Less than the front door grants before it kills.
 STOP_GRACE_S = 4.0
+_Part: TypeAlias = Notifier | Pruner | Deliveries | LetterPost | RolloutFollower
 _LAG_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3600.0)
 
 log = structlog.get_logger()
@@ -55,9 +59,10 @@ class Worker:
         directory: Directory,
         letters: Letters | None = None,
         prunes: Sequence[Prune] = (),
+        rollouts: Rollouts | None = None,
         now_ms: Callable[[], int] = wall_ms,
     ) -> None:
-        """`letters` and `prunes`: of the control plane, where there is one."""
+        """`letters`, `prunes` and `rollouts`: of the control plane, where there is one."""
         self._settings = settings
         self._outbox = outbox
         self._now_ms = now_ms
@@ -74,6 +79,9 @@ class Worker:
         self._letters = letters
         self._letter_post: LetterPost | None = None
         self._pruner = Pruner(prunes=(directory.prune, *prunes), now_ms=now_ms)
+        self._rollouts: RolloutFollower | None = None
+        if rollouts is not None:
+            self._rollouts = RolloutFollower(rollouts=rollouts, now_ms=now_ms, poll_s=settings.poll_ms / 1000)
         self._kept: list[KeptTask] = []
         self._lag = Histogram(
             "nodepulse_event_to_first_attempt_seconds",
@@ -90,6 +98,8 @@ class Worker:
                 host, port = await nursery.start(self._serve_metrics)
                 self._keep("notifier", self._notifier.run, nursery)
                 self._keep("pruner", self._pruner.run, nursery)
+                if self._rollouts is not None:
+                    self._keep("rollouts", self._rollouts.run, nursery)
                 sending = await nursery.start(self._run_deliveries)
                 listening(f"{host}:{port}")
                 await stop.wait()
@@ -104,13 +114,17 @@ class Worker:
     def statistics(self) -> dict[str, Callable[[], Statistics]]:
         """Per part what `/metrics` shows."""
 
-        def of(part: Notifier | Pruner | Deliveries | LetterPost) -> Callable[[], Statistics]:
+        def of(
+            part: Notifier | Pruner | Deliveries | LetterPost | RolloutFollower,
+        ) -> Callable[[], Statistics]:
             return lambda: msgspec.structs.asdict(part.statistics())
 
         parts = {"notifier": of(self._notifier), "pruner": of(self._pruner)}
         parts |= {f"{kind}_deliveries": of(deliveries) for kind, deliveries in self._deliveries.items()}
         if self._letter_post is not None:
             parts["letters"] = of(self._letter_post)
+        if self._rollouts is not None:
+            parts["rollouts"] = of(self._rollouts)
         return parts | {"worker": lambda: {"crashes_total": {task.name: task.crashes for task in self._kept}}}
 
     def live(self) -> Checks:

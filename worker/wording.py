@@ -24,7 +24,12 @@ _ADVICE: dict[str, str] = {
         "(`lfgnode workload restart`)."
     ),
     "workload.up": "The node reports the workload as healthy again. Nothing is to be done.",
+    "workload.below_minimum": (
+        "Its project asks for a newer version than the one that runs. Its time counts all the same for now.\n"
+        "What to do: see that the node's manager runs and can fetch (`lfgnode status`): it updates by itself."
+    ),
 }
+_CHANGES: dict[str, str] = {"workload.below_minimum": "below the minimum version"}
 
 
 def rfc3339(unix_ms: int) -> str:
@@ -35,14 +40,14 @@ def rfc3339(unix_ms: int) -> str:
 
 def subject(event: Event) -> str:
     """One line: what, which, since when."""
-    thing, _, change = event.kind.partition(".")
+    thing, change = _thing_and_change(event)
     since = rfc3339(event.since_ms)[:16].replace("T", " ")
     return f"[NodePulse] {thing.capitalize()} {change}: {_which(event)} since {since} UTC"
 
 
 def text(event: Event) -> str:
     """The whole message: the facts, what to do, and the id by which a repetition is recognised."""
-    thing, _, change = event.kind.partition(".")
+    thing, change = _thing_and_change(event)
     lines = [
         f"{thing.capitalize()} {_which(event)} is {change}.",
         "",
@@ -60,6 +65,11 @@ def text(event: Event) -> str:
         lines += [f"  {workload}" for workload in event.workloads[:WORKLOADS_NAMED_MAX]]
     lines += ["", _ADVICE.get(event.kind, ""), "", f"Event {event.event_id}"]
     return "\n".join(lines) + "\n"
+
+
+def _thing_and_change(event: Event) -> tuple[str, str]:
+    thing, _, change = event.kind.partition(".")
+    return thing, _CHANGES.get(event.kind, change)
 
 
 def _which(event: Event) -> str:
