@@ -143,9 +143,9 @@ ROUTES = (
             Parameter(name="to", description="And its end, at most 31 days later", schema=_TIME),
             Parameter(
                 name="format",
-                description="json: a page. ndjson: all rows, then {end: true, rows}, or {error} when it broke off. "
-                "csv: all rows under a header; when it breaks off, the body has no last chunk. Without this "
-                "the Accept header decides",
+                description="json: a page. ndjson: all rows, then {end: true, rows}, or {error} when it "
+                "broke off. csv: all rows under a header; when it breaks off, the body has no last chunk. "
+                "Without this the Accept header decides",
                 schema={"type": "string", "enum": list(CONTENT_TYPES), "default": "json"},
             ),
             Parameter(name="after", description="The last page's next_cursor, or a workload's id"),

@@ -48,7 +48,7 @@ class BulkMs(msgspec.Struct, frozen=True, gc=False):
 
 
 class BulkOwner(msgspec.Struct, frozen=True, gc=False):
-    """Who owned the licence at the end of the window. `user_id`: null when nobody signed in with that wallet."""
+    """Who owned the licence at the end of the window. `user_id`: of the account with that wallet, if any."""
 
     wallet: str
     user_id: str | None
@@ -65,8 +65,9 @@ class BulkOwnerSpan(msgspec.Struct, frozen=True, gc=False, rename={"from_": "fro
 
 class BulkRow(msgspec.Struct, frozen=True, gc=False, rename={"from_": "from"}):
     """One workload. `paid_ms`: by the project's policy of each day; `ratio`: paid_ms / (to - from -
-    ms.unobserved), null when that is zero. `provisional`: some of it may still change. `operator_id`: the user
-    whose machine it is; `owner`, `owners`: of the licence. `granularity_ms`: how fine `source` measures."""
+    ms.unobserved), null when that is zero. `provisional`: some of it may still change. `operator_id`: the
+    user whose machine it is; `owner`, `owners`: of the licence. `granularity_ms`: how fine `source` measures.
+    """
 
     workload_id: str
     name: str
@@ -92,23 +93,12 @@ class BulkRow(msgspec.Struct, frozen=True, gc=False, rename={"from_": "from"}):
 
 
 assert BulkMs.__struct_fields__ == KINDS
-assert set(BulkMs.__struct_fields__) == set(KINDS)
 COLUMNS = (
-    *(
-        "workload_id",
-        "name",
-        "kind",
-        "licence_id",
-        "chain_id",
-        "contract",
-        "token_id",
-        "node_id",
-        "node_name",
-    ),
-    *("operator_id", "owner_wallet", "owner_user_id", "owners", "from", "to", "as_of"),
-    *(f"{kind}_ms" for kind in KINDS),
-    *("paid_ms", "ratio", "provisional", "source", "granularity_ms"),
-)
+    "workload_id name kind licence_id chain_id contract token_id node_id node_name operator_id"
+    " owner_wallet owner_user_id owners from to as_of "
+    + " ".join(f"{kind}_ms" for kind in KINDS)
+    + " paid_ms ratio provisional source granularity_ms"
+).split()
 _time = lru_cache(maxsize=4_096)(format_rfc3339)
 _encoder = msgspec.json.Encoder()
 
@@ -132,7 +122,8 @@ def rows_of(chunk: Chunk, owners: Owners, asked: Asked) -> list[BulkRow]:
             _owned(items[at].licence_id, owners, asked),
             (_time(from_ms[at]), _time(to_ms[at]), _time(as_of[at])),
             BulkMs(*ms[at]),
-            (paid[at], ratio[at], provisional[at]),
+            paid[at],
+            (ratio[at], provisional[at]),
         )
         for at in chunk.told
     ]
@@ -143,7 +134,8 @@ def _row(
     owned: tuple[BulkOwner | None, list[BulkOwnerSpan]],
     times: tuple[str, str, str],
     ms: BulkMs,
-    result: tuple[int, float | None, bool],
+    paid_ms: int,
+    told: tuple[float | None, bool],
 ) -> BulkRow:
     return BulkRow(
         item.workload_id,
@@ -159,7 +151,8 @@ def _row(
         *owned,
         *times,
         ms,
-        *result,
+        paid_ms,
+        *told,
         "native",
         NATIVE_MS,
     )

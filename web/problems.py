@@ -67,7 +67,7 @@ class RefusedError(Exception):
 
 
 class CutOffError(Exception):
-    """An answer broke off in a form that cannot say so: its connection is closed without an end (guard.py)."""
+    """An answer broke off in a form that cannot say so: its connection is cut without an end (guard.py)."""
 
 
 def unavailable(detail: str, *, retry_after_s: int = 1) -> RefusedError:

@@ -1,0 +1,156 @@
+"""A fleet in real stores for benches of web: registry, a day of history, the live view; no engine.
+
+One workload per node. Most were up all day; every tenth had outages. Made by SQL and by binary COPY, because
+a million nodes through the registry's own doors would take longer than what is measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from typing import NamedTuple
+
+import asyncpg
+import numpy as np
+
+from engine.core.liveview import ROW_BYTES, ROW_DTYPE, SLOT_BYTES, SLOT_DTYPE
+from engine.core.ports import LiveView
+from engine.core.records import BASE_UP, INTERVAL_DTYPE, NODE_STATES, ShardHead
+from storage.postgres_history import _COLUMNS, _COPY_HEADER, _COPY_TRAILER, copy_rows
+
+SLUG, KEY = "bench", "np_bench"
+DAY_MS = 86_400_000
+TTL_MS = 90_000
+OUTAGES = 3
+PART = 100_000
+_PROJECT = "0192d000-0000-7000-8000-000000000001"
+_WORKLOAD_HI = 0x0192F000_0000_7000
+_WORKLOAD_LO = 0x8000_000000000000
+
+
+class Fleet(NamedTuple):
+    """`day_ms`: the beginning of the day that is asked about; everybody beat at `now_ms` last."""
+
+    workloads: int
+    day_ms: int
+    now_ms: int
+
+    @property
+    def flaky(self) -> np.ndarray:
+        """Who had outages."""
+        return np.arange(self.workloads) % 10 == 3
+
+
+async def register(connection: asyncpg.Connection, fleet: Fleet) -> None:
+    """The project, its key, nodes and workloads."""
+    born_ms = fleet.day_ms - 30 * DAY_MS
+    await connection.execute("insert into project values ($1, $2, $3)", _PROJECT, SLUG, born_ms)
+    await connection.execute(
+        "insert into api_key (key_id, key_sha256, scope, project_id, name, created_ms)"
+        " values ($1, $2, 'project', $1, 'bench', $3)",
+        _PROJECT,
+        hashlib.sha256(KEY.encode()).digest(),
+        born_ms,
+    )
+    for first in range(0, fleet.workloads, PART):
+        many = min(PART, fleet.workloads - first)
+        await connection.execute(
+            """
+            insert into node (node_id, "row", project_id, kind, name, public_key, interval_ms, salt,
+              created_ms, region)
+            select ('0192e000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, n, $1, 'node',
+              'node-' || n, null, 60000, '\\x0000000000000000', $2, 'region-' || n % 7
+            from generate_series($3::bigint, $4::bigint) n
+            """,
+            _PROJECT,
+            born_ms,
+            first,
+            first + many - 1,
+        )
+        await connection.execute(
+            """
+            insert into workload (workload_id, node_id, slot, name, created_ms, first_report_ms, project_id)
+            select ('0192f000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,
+              ('0192e000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 0, 'inference-' || n, $2, $2, $1
+            from generate_series($3::bigint, $4::bigint) n
+            """,
+            _PROJECT,
+            born_ms,
+            first,
+            first + many - 1,
+        )
+    await connection.execute("insert into shard_state values (0, 1, $1)", fleet.now_ms)
+    await connection.execute("vacuum analyze")
+
+
+async def write_day(connection: asyncpg.Connection, fleet: Fleet) -> int:
+    """Closed rows: two old ones of everybody, and the day's of those with outages. How many."""
+    everybody, flaky = np.arange(fleet.workloads), np.flatnonzero(fleet.flaky)
+    rows = [
+        _rows(everybody, fleet.day_ms - (9 - 3 * each) * DAY_MS, fleet.day_ms - (7 - 3 * each) * DAY_MS)
+        for each in range(2)
+    ]
+    rows += [
+        _rows(flaky, fleet.day_ms + number * DAY_MS // OUTAGES, fleet.day_ms + _outage(number))
+        for number in range(OUTAGES)
+    ]
+    return await _copy(connection, rows)
+
+
+async def close_all(connection: asyncpg.Connection, fleet: Fleet) -> int:
+    """As after a restart of the engine this morning: the row that held all day was closed since."""
+    steady = np.flatnonzero(~fleet.flaky)
+    return await _copy(connection, [_rows(steady, _steady_since(fleet), fleet.day_ms + DAY_MS + 1_000)])
+
+
+async def write_view(live: LiveView, fleet: Fleet, *, restarted: bool) -> None:
+    """The live view: everybody is up, since long ago or (`restarted`) since this morning."""
+    head = ShardHead(0, 1, "bench", fleet.now_ms, 1, fleet.workloads, False, None, fleet.now_ms)
+    await live.reset(head)
+    for first in range(0, fleet.workloads, PART):
+        many = min(PART, fleet.workloads - first)
+        numbers = np.arange(first, first + many)
+        rows, slots = np.zeros(many, ROW_DTYPE), np.zeros(many, SLOT_DTYPE)
+        rows["state"], rows["generation"], rows["ttl_ms"] = NODE_STATES.index("up"), 1, TTL_MS
+        rows["last_t_ms"] = rows["since_ms"] = fleet.now_ms
+        rows["plane0"] = rows["slots"] = rows["seen"] = rows["slot_count"] = 1
+        rows["slot_base"] = numbers
+        slots["kind"], slots["ttl_ms"] = BASE_UP, TTL_MS
+        slots["first_report_ms"] = fleet.day_ms - 30 * DAY_MS
+        morning_ms = fleet.day_ms + DAY_MS + 2_000
+        steady_ms = morning_ms if restarted else _steady_since(fleet)
+        slots["started_ms"] = np.where(fleet.flaky[numbers], morning_ms, steady_ms)
+        for part in range(0, many, 10_000):
+            cut = slice(part, part + 10_000)
+            assert await live.write(
+                head,
+                rows=[((first + part) * ROW_BYTES, rows[cut].tobytes())],
+                slots=[((first + part) * SLOT_BYTES, slots[cut].tobytes())],
+            )
+
+
+def _steady_since(fleet: Fleet) -> int:
+    return fleet.day_ms - 2 * DAY_MS
+
+
+def _outage(number: int) -> int:
+    """When the outage begins, in the day: ten minutes before the next stretch, two hours the last one."""
+    return (number + 1) * DAY_MS // OUTAGES - (600_000 if number < OUTAGES - 1 else 7_200_000)
+
+
+def _rows(numbers: np.ndarray, started_ms: int, ended_ms: int) -> np.ndarray:
+    rows = np.zeros(len(numbers), INTERVAL_DTYPE)
+    rows["hi"], rows["lo"] = _WORKLOAD_HI, numbers.astype(np.uint64) + np.uint64(_WORKLOAD_LO)
+    rows["kind"], rows["ttl_ms"], rows["started_ms"], rows["ended_ms"] = BASE_UP, TTL_MS, started_ms, ended_ms
+    return rows
+
+
+async def _copy(connection: asyncpg.Connection, parts: list[np.ndarray]) -> int:
+    for rows in parts:
+        for first in range(0, len(rows), PART):
+            source = _COPY_HEADER + copy_rows(rows[first : first + PART]) + _COPY_TRAILER
+            await connection.copy_to_table(
+                "base_interval", source=io.BytesIO(source), columns=_COLUMNS, format="binary"
+            )
+    await connection.execute("vacuum analyze base_interval")
+    return sum(map(len, parts))
