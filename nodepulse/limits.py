@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _KIB, _MIB, _GIB = 1024, 1024**2, 1024**3
 _DAY_S = 86_400.0
+PRESETS = ("openzeppelin", "eip721", "custom")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -93,6 +94,13 @@ RANGES: dict[str, tuple[float, float]] = {
     "worker.metrics_port": (0, 65_535),
     "worker.mail.port": (1, 65_535),
     "worker.mail.timeout_s": (0.1, 600),
+    "worker.ownership.poll_s": (5, _DAY_S),
+    "worker.ownership.nightly_hour_utc": (0, 23),
+    "worker.ownership.depth_blocks": (0, 1_000_000),
+    "worker.ownership.block_age_s_max": (1, 30 * _DAY_S),
+    "worker.ownership.timeout_s": (0.1, 600),
+    "worker.ownership.tokens_max": (1, 100_000_000),
+    "worker.ownership.concurrency_max": (1, 100),
     "database.pool_connections_max": (1, 1_000),
     "database.command_timeout_s": (0.1, 3_600),
     "database.connect_timeout_s": (0.1, 600),
@@ -167,6 +175,15 @@ def _relations(config: Config) -> Iterator[Problem]:
         )
     if config.web.port and config.web.port == config.ingest.port and config.web.host == config.ingest.host:
         yield Problem("web.port", "is also ingest.port, whose HTTP listener needs it; choose another")
+    ownership = config.worker.ownership
+    if ownership.preset not in PRESETS:
+        yield Problem("worker.ownership.preset", f"must be one of {', '.join(PRESETS)}")
+    if ownership.preset == "custom" and not ownership.custom.query:
+        yield Problem("worker.ownership.custom.query", "is empty, but worker.ownership.preset is custom")
+    try:
+        ownership.keys_by_origin  # noqa: B018 - raises ValueError; its value is a secret and is not told
+    except ValueError as error:
+        yield Problem("worker.ownership.keys", str(error))
     total = config.serve.stop_web_s + config.serve.stop_engine_s + config.serve.stop_stores_s
     if total > STOP_S_MAX:
         yield Problem(
@@ -223,6 +240,7 @@ _FORMS: dict[str, Callable[[str], str | None]] = {
     "canary.url": _url_of("http", "https"),
     "web.public_url": _url_of("http", "https"),
     "web.cors_origins": _origins,
+    "worker.ownership.url": _url_of("http", "https"),
     "web.sign_up": _sign_up,
     "sentry.dsn": _url_of("http", "https"),
     "database.url": _url_of("postgresql", "postgres"),

@@ -33,6 +33,7 @@ async def serve(
             directory=stores.directory,
             letters=stores.letters,
             rollouts=stores.rollouts,
+            inventory_sync=stores.inventory_sync,
             prunes=(stores.sign_in.prune, stores.letters.prune, stores.idempotency.prune),
         )
         await worker.run(listening=listening, stop=stop)

@@ -15,6 +15,7 @@ import structlog
 import trio
 from prometheus_client import Histogram
 
+from engine.core.inventory import InventorySync
 from engine.core.letters import Letter, Letters
 from engine.core.orders import Rollouts
 from engine.core.ports import Delivery, Directory, History, LiveView, Outbox
@@ -25,6 +26,8 @@ from worker.letters import LetterPost, by_mail
 from worker.mail import MailSender
 from worker.notifier import Notifier
 from worker.outcome import Sender
+from worker.ownership.graphql import GraphClient
+from worker.ownership.schedule import Ownership
 from worker.pruner import Prune, Pruner
 from worker.restart import KeptTask
 from worker.rollouts import RolloutFollower
@@ -35,7 +38,7 @@ from worker.webhooks import WebhookSender
 # From SIGTERM: what is being sent may finish for this long, then it is cut and falls due after its lease.
 # Less than the front door grants before it kills.
 STOP_GRACE_S = 4.0
-_Part: TypeAlias = Notifier | Pruner | Deliveries | LetterPost | RolloutFollower
+_Part: TypeAlias = Notifier | Pruner | Deliveries | LetterPost | RolloutFollower | Ownership
 _LAG_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3600.0)
 
 log = structlog.get_logger()
@@ -60,9 +63,10 @@ class Worker:
         letters: Letters | None = None,
         prunes: Sequence[Prune] = (),
         rollouts: Rollouts | None = None,
+        inventory_sync: InventorySync | None = None,
         now_ms: Callable[[], int] = wall_ms,
     ) -> None:
-        """`letters`, `prunes` and `rollouts`: of the control plane, where there is one."""
+        """`letters` to `inventory_sync`: of the control plane, where there is one."""
         self._settings = settings
         self._outbox = outbox
         self._now_ms = now_ms
@@ -82,6 +86,8 @@ class Worker:
         self._rollouts: RolloutFollower | None = None
         if rollouts is not None:
             self._rollouts = RolloutFollower(rollouts=rollouts, now_ms=now_ms, poll_s=settings.poll_ms / 1000)
+        self._inventory_sync = inventory_sync
+        self._ownership: Ownership | None = None
         self._kept: list[KeptTask] = []
         self._lag = Histogram(
             "nodepulse_event_to_first_attempt_seconds",
@@ -94,12 +100,15 @@ class Worker:
         """Until `stop`, and then until what is being sent is done, at most STOP_GRACE_S."""
         async with AsyncExitStack() as stack:
             await self._open_senders(stack)
+            await self._open_ownership(stack)
             async with trio.open_nursery() as nursery:
                 host, port = await nursery.start(self._serve_metrics)
                 self._keep("notifier", self._notifier.run, nursery)
                 self._keep("pruner", self._pruner.run, nursery)
                 if self._rollouts is not None:
                     self._keep("rollouts", self._rollouts.run, nursery)
+                if self._ownership is not None:
+                    self._keep("ownership", self._ownership.run, nursery)
                 sending = await nursery.start(self._run_deliveries)
                 listening(f"{host}:{port}")
                 await stop.wait()
@@ -114,9 +123,7 @@ class Worker:
     def statistics(self) -> dict[str, Callable[[], Statistics]]:
         """Per part what `/metrics` shows."""
 
-        def of(
-            part: Notifier | Pruner | Deliveries | LetterPost | RolloutFollower,
-        ) -> Callable[[], Statistics]:
+        def of(part: _Part) -> Callable[[], Statistics]:
             return lambda: msgspec.structs.asdict(part.statistics())
 
         parts = {"notifier": of(self._notifier), "pruner": of(self._pruner)}
@@ -125,6 +132,8 @@ class Worker:
             parts["letters"] = of(self._letter_post)
         if self._rollouts is not None:
             parts["rollouts"] = of(self._rollouts)
+        if self._ownership is not None:
+            parts["ownership"] = of(self._ownership)
         return parts | {"worker": lambda: {"crashes_total": {task.name: task.crashes for task in self._kept}}}
 
     def live(self) -> Checks:
@@ -152,6 +161,19 @@ class Worker:
             self._open_letters(server)
         else:
             log.warning("mail.off", advice="worker.mail.host is empty: notices wait, letters are lost")
+
+    async def _open_ownership(self, stack: AsyncExitStack) -> None:
+        if self._inventory_sync is None:
+            return
+        settings = self._settings.ownership
+        client = GraphClient(keys=settings.keys_by_origin, timeout_s=settings.timeout_s, now_ms=self._now_ms)
+        self._ownership = Ownership(
+            sync=self._inventory_sync,
+            client=await stack.enter_async_context(client),
+            settings=settings,
+            now_ms=self._now_ms,
+            reported=lambda error, key: capture(error, task="ownership", collection_id=key),
+        )
 
     def _add(self, kind: str, send: Sender, concurrency_max: int) -> None:
         self._deliveries[kind] = Deliveries(

@@ -17,6 +17,47 @@ class MailSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     timeout_s: float = 20.0
 
 
+class CustomSubgraph(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The form of the preset `custom` (worker/ownership/forms.py Form): a query and paths in its answer."""
+
+    query: str = ""
+    items: str = "tokens"
+    id: str = "id"
+    key: str = "tokenID"
+    value: str = "owner"
+    contract: str = "contract"
+    contract_filter: str = "contract"
+    key_filter: str = "tokenID_in"
+
+
+class OwnershipSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How owners and balances are read from subgraphs."""
+
+    url: str = ""  # for collections that name none
+    preset: str = "openzeppelin"
+    keys: str = ""  # origin=key, separated by spaces
+    allow_private: bool = False  # let a project's subgraph be in private and loopback networks
+    poll_s: float = 300.0
+    nightly_hour_utc: int = 3  # of the full pass
+    depth_blocks: int = 64  # how far each look reads back
+    block_age_s_max: float = 900.0  # of a subgraph's newest block
+    timeout_s: float = 30.0  # of one query
+    tokens_max: int = 2_000_000  # of one collection
+    concurrency_max: int = 2  # collections looked at side by side
+    custom: CustomSubgraph = msgspec.field(default_factory=CustomSubgraph)
+
+    @property
+    def keys_by_origin(self) -> dict[str, str]:
+        """ValueError when it is not of its form; the text holds no key."""
+        found = {}
+        for each in self.keys.split():
+            origin, equals, key = each.partition("=")
+            if not equals or not key or not origin.startswith(("https://", "http://")):
+                raise ValueError("must be https://host=KEY, several separated by spaces")
+            found[origin.lower().rstrip("/")] = key
+        return found
+
+
 class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Notifier and deliveries."""
 
@@ -29,3 +70,4 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 0  # 0 = a free port, told in the state file
     mail: MailSettings = msgspec.field(default_factory=MailSettings)
+    ownership: OwnershipSettings = msgspec.field(default_factory=OwnershipSettings)

@@ -1,7 +1,7 @@
 """Webhooks after the Standard Webhooks specification: the message, its signature, and one guarded POST.
 
 `webhook-id` is the event's id, so a repetition is recognisable. The receiver is not trusted: its address is
-checked and pinned (addresses.py), redirects are refused, time is bounded as a whole, and what it answers is
+checked and pinned (guarded.py), redirects are refused, time is bounded as a whole, and what it answers is
 read to a bound and thrown away: the status alone counts, nothing of the body can reach anybody.
 """
 
@@ -19,11 +19,11 @@ from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 
 from engine.core.ports import Delivery
 from engine.core.records import Event
-from worker.addresses import AddressRefusedError, resolve
+from worker.addresses import AddressRefusedError
+from worker.guarded import BadUrlError, GuardedClient
 from worker.outcome import Outcome, Result
 from worker.wording import rfc3339
 
-CONNECT_TIMEOUT_S = 5.0  # per address, within the whole
 RESPONSE_BYTES_MAX = 16_384  # a longer answer is not read at all
 RESPONSE_DRAIN_S = 1.0
 
@@ -73,17 +73,7 @@ class WebhookSender:
     def __init__(self, *, allow_private: bool, tls: ssl.SSLContext | None = None) -> None:
         """`tls` replaces the system's trust store (tests, private authorities)."""
         self._allow_private = allow_private
-        # No connection is kept: two names may share an address, and a name must be checked each time.
-        self._client = httpx2.AsyncClient(
-            transport=httpx2.AsyncHTTPTransport(
-                verify=True if tls is None else tls,
-                trust_env=False,
-                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0),
-            ),
-            follow_redirects=False,
-            trust_env=False,
-            headers={"user-agent": "NodePulse-Webhooks/1", "accept-encoding": "identity"},
-        )
+        self._client = GuardedClient(user_agent="NodePulse-Webhooks/1", tls=tls)
 
     async def __aenter__(self) -> WebhookSender:
         await self._client.__aenter__()
@@ -100,59 +90,27 @@ class WebhookSender:
             return Outcome(Result.FAILED, f"no answer within {timeout_s:g} s")
         except AddressRefusedError as error:
             return Outcome(Result.FAILED, str(error))
+        except BadUrlError as error:
+            return Outcome(Result.REFUSED, f"the channel's target: {error}")
         except _BadChannelError as error:
             return Outcome(Result.REFUSED, str(error))
         except httpx2.HTTPError as error:
             return Outcome(Result.FAILED, f"{type(error).__name__}: {error}".rstrip(": "))
 
     async def _post(self, delivery: Delivery, now_ms: int) -> Outcome:
-        url = _checked_url(delivery.channel.target)
         body = payload(delivery.event)
         try:
             headers = signed_headers(delivery.event, body, secret=delivery.channel.secret, now_ms=now_ms)
         except ValueError as error:
             raise _BadChannelError("the channel's secret is not a Standard Webhooks secret") from error
-        host = url.raw_host.decode("ascii")
-        port = url.port or (443 if url.scheme == "https" else 80)
-        headers |= {"host": url.netloc.decode("ascii"), "content-type": "application/json"}
-        failed: httpx2.TransportError | None = None
-        for address in await resolve(host, port, allow_private=self._allow_private):
-            request = self._client.build_request(
-                "POST",
-                url.copy_with(host=address),
-                content=body,
-                headers=headers,
-                # The certificate is checked against the name, although the address is what we connect to.
-                extensions={"sni_hostname": host},
-                timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S),
-            )
-            try:
-                return await self._exchange(request)
-            except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-                failed = error  # nothing was sent: the next address may do
-        assert failed is not None, "resolve gives at least one address"
-        raise failed
-
-    async def _exchange(self, request: httpx2.Request) -> Outcome:
-        response = await self._client.send(request, stream=True)
-        try:
+        async with self._client.post(
+            delivery.channel.target,
+            content=body,
+            headers=headers | {"content-type": "application/json"},
+            allow_private=self._allow_private,
+        ) as response:
             await _drain(response)
-        finally:
-            await response.aclose()
         return _read_status(response.status_code)
-
-
-def _checked_url(target: str) -> httpx2.URL:
-    try:
-        url = httpx2.URL(target)
-        well = url.scheme in ("http", "https") and bool(url.host) and not url.userinfo
-    except (httpx2.InvalidURL, UnicodeError) as error:  # UnicodeError: a host name that is not valid IDNA
-        raise _BadChannelError("not a URL") from error
-    if not well:
-        raise _BadChannelError("a webhook needs an http or https URL without a user name")
-    if url.port is not None and not 0 < url.port < 65_536:
-        raise _BadChannelError("no such port")
-    return url
 
 
 def _read_status(status: int) -> Outcome:

@@ -248,5 +248,5 @@ async def test_no_connection_is_kept_for_the_next_request():
             await sender(
                 delivery_to(f"http://127.0.0.1:{receiver.port}/"), now_ms=1_790_000_000_000, timeout_s=5
             )
-        assert sender._client._transport._pool.connections == []
+        assert sender._client._client._transport._pool.connections == []
     assert len(receiver.requests) == 3

@@ -1,0 +1,1 @@
+"""Who owns what, read from the chain by subgraphs: forms of queries, the client, looks, and when to look."""
