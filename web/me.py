@@ -1,7 +1,7 @@
 """`/v1/me`: who one is, one's name, and when one wants to be told.
 
-One's channels are channels.py's. A wallet or a mail address is changed by proving that one has it: by
-signing its challenge, or with the token of a letter to it (sign_in.py).
+One's channels are channels.py's. A wallet or a mail address is what one signs in with, so an admin changes it
+(users.py): nobody may claim one without proof.
 """
 
 from __future__ import annotations
