@@ -98,8 +98,8 @@ async def get_uptime(backend: Backend, caller: Principal, *, workload_id: str) -
     workload = await sight.workload(backend, caller, workload_id)
     reader = Reader(backend)
     now_ms = reader.now_ms(workload.row)
-    start_ms = workload.created_ms if from_ms is None else from_ms
     end_ms = TIME_MS_MAX if to_ms is None else to_ms
+    start_ms = min(workload.created_ms, end_ms) if from_ms is None else from_ms
     if min(end_ms, now_ms) - max(start_ms, workload.created_ms) > WINDOW_MS_MAX:
         raise RefusedError(
             400, "window_too_long", f"a window may have {WINDOW_MS_MAX // DAY_MS} days: ask in parts"

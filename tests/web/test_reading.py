@@ -400,6 +400,19 @@ async def test_windows_at_the_ends_of_time_are_empty_and_no_error(world: World) 
     assert sum((await uptime(world, 0, 1_000))["ms"].values()) == 0
 
 
+async def test_a_window_that_ends_before_the_workloads_life_is_empty_also_without_a_beginning(
+    world: World,
+) -> None:
+    response = await world.client.get(
+        f"/v1/workloads/{world.workload.workload_id}/uptime?to=2000-01-01T00:00:00Z",
+        headers=bearer(PROJECT_KEY),
+    )
+    answer = await response.get_json()
+    assert response.status_code == 200
+    assert answer["from"] == answer["to"]
+    assert sum(answer["ms"].values()) == 0
+
+
 async def test_a_window_of_more_than_four_hundred_days_of_life_is_refused(world: World) -> None:
     world.directory.workloads[world.workload.workload_id] = msgspec.structs.replace(
         world.workload, created_ms=world.now_ms() - 401 * 86_400_000
