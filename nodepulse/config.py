@@ -19,7 +19,7 @@ import yaml
 
 from engine.settings import EngineSettings, FlushSettings, IngestSettings, JournalSettings, LivenessSettings
 from nodepulse.limits import ConfigError, Problem, broken_limits
-from storage.settings import DatabaseSettings, RedisSettings
+from storage.settings import DatabaseSettings, DatagramSettings, RedisSettings
 from web.settings import WebSettings
 from worker.settings import WorkerSettings
 
@@ -82,6 +82,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     worker: WorkerSettings = msgspec.field(default_factory=WorkerSettings)
     database: DatabaseSettings = msgspec.field(default_factory=DatabaseSettings)
     redis: RedisSettings = msgspec.field(default_factory=RedisSettings)
+    datagram: DatagramSettings = msgspec.field(default_factory=DatagramSettings)
     sentry: SentrySettings = msgspec.field(default_factory=SentrySettings)
     canary: CanarySettings = msgspec.field(default_factory=CanarySettings)
     serve: ServeSettings = msgspec.field(default_factory=ServeSettings)

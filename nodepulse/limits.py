@@ -106,6 +106,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "database.connect_timeout_s": (0.1, 600),
     "redis.timeout_s": (0.1, 600),
     "redis.event_stream_max": (1, 100_000_000),
+    "datagram.requests_per_s_max": (1, 10_000),
+    "datagram.concurrency_max": (1, 1_000),
+    "datagram.timeout_s": (0.1, 600),
+    "datagram.cache_entries_max": (0, 100_000_000),
     "canary.count": (0, 1_000),
     "canary.interval_ms": (1_000, 3_600_000),  # WIRE.md: the smallest interval is 1 s
     "serve.restart_intensity": (1, 10_000),
@@ -165,6 +169,8 @@ def _relations(config: Config) -> Iterator[Problem]:
         "worker.metrics_host",
         "serve.metrics_host",
         "redis.prefix",
+        "datagram.url",
+        "datagram.license_url",
         "worker.mail.sender",
     ):
         if not value_at(config, path):
@@ -238,6 +244,8 @@ _FORMS: dict[str, Callable[[str], str | None]] = {
     "ingest.public_udp": _host_port,
     "ingest.public_http": _url_of("http", "https"),
     "canary.url": _url_of("http", "https"),
+    "datagram.url": _url_of("http", "https"),
+    "datagram.license_url": _url_of("http", "https"),
     "web.public_url": _url_of("http", "https"),
     "web.cors_origins": _origins,
     "worker.ownership.url": _url_of("http", "https"),

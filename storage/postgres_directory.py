@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from engine.core.people import Principal, Scope
+from engine.core.people import Act, Principal, Scope
 from engine.core.ports import NewNode, NodeRecord, NodeRefusedError, Project, WorkloadRecord
 from engine.core.records import RowSpec, SessionSpec, Window
 from engine.core.timing import SLOTS_MAX
@@ -18,8 +18,10 @@ from storage import postgres_principals
 from storage.gather import Gather
 from storage.ids import is_id, new_id
 from storage.pool import Connection, Postgres
+from storage.postgres_new_nodes import create_nodes
 from storage.postgres_sessions import BATCH_MAX, Opened, Request, open_sessions
 from storage.postgres_signed import RATE_WINDOW_MS
+from storage.postgres_windows import open_window
 
 
 class PostgresDirectory:
@@ -90,9 +92,11 @@ class PostgresDirectory:
     async def revoke_key(self, key_id: str, *, now_ms: int) -> bool:
         return await self._db.run(_revoke_key, key_id, now_ms) if is_id(key_id) else False
 
-    async def create_nodes(self, nodes: Sequence[NewNode], *, now_ms: int) -> list[NodeRecord]:
+    async def create_nodes(
+        self, nodes: Sequence[NewNode], *, now_ms: int, act: Act | None = None
+    ) -> list[NodeRecord]:
         assert all(len(node.workloads) <= SLOTS_MAX for node in nodes), "a row has 64 slots"
-        return await self._db.run(sql.create_nodes, nodes, now_ms)
+        return await self._db.run(create_nodes, nodes, now_ms, act)
 
     async def add_workload(self, node_id: str, *, name: str, now_ms: int) -> WorkloadRecord:
         if not is_id(node_id):
@@ -105,10 +109,12 @@ class PostgresDirectory:
     async def revoke_node(self, node_id: str, *, now_ms: int) -> int | None:
         return await self._db.run(sql.revoke_node, node_id, now_ms) if is_id(node_id) else None
 
-    async def rotate_capability(self, node_id: str, *, now_ms: int) -> tuple[NodeRecord, int]:
+    async def rotate_capability(
+        self, node_id: str, *, now_ms: int, act: Act | None = None
+    ) -> tuple[NodeRecord, int]:
         if not is_id(node_id):
             raise NodeRefusedError(f"no node {node_id}")
-        return await self._db.run(sql.rotate_capability, node_id, now_ms)
+        return await self._db.run(sql.rotate_capability, node_id, now_ms, act)
 
     async def open_window(
         self,
@@ -120,11 +126,12 @@ class PostgresDirectory:
         own: bool,
         now_ms: int,
         update: bool = False,
+        act: Act | None = None,
     ) -> Window:
         if not is_id(node_id) or not (workload_id is None or is_id(workload_id)):
             raise NodeRefusedError(f"no node {node_id} with a workload {workload_id}")
         window = Window(new_id(), workload_id, from_ms, to_ms, own)
-        await self._db.run(sql.open_window, node_id, window, update, now_ms)
+        await self._db.run(open_window, node_id, window, update, now_ms, act)
         return window
 
     async def list_nodes(self, project_id: str | None, *, after: str | None, limit: int) -> list[NodeRecord]:

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.core.keys import SALT_BYTES
-from engine.core.maintenance import check_window, days_of
-from engine.core.ports import NewNode, NodeRecord, NodeRefusedError, RowFullError, WorkloadRecord
-from engine.core.records import Window
+from engine.core.people import Act
+from engine.core.ports import NodeRecord, NodeRefusedError, RowFullError, WorkloadRecord
 from engine.core.timing import SLOTS_MAX
 from storage.ids import is_id, new_id
 from storage.pool import Connection
+from storage.postgres_audit import write_audit
 from storage.postgres_registry import announce
 
 CAPABILITY_GENERATION_MAX = 65_535  # a u16 in the capability
@@ -69,6 +69,14 @@ async def read_workload(connection: Connection, workload_id: str) -> WorkloadRec
     return WorkloadRecord(*record) if record else None
 
 
+async def read_workloads(connection: Connection, workload_ids: Sequence[str]) -> list[WorkloadRecord]:
+    """Those that there are, in order of their ids."""
+    records = await connection.fetch(
+        f"{_WORKLOADS} where w.workload_id = any($1::uuid[]) order by w.workload_id", workload_ids
+    )
+    return [WorkloadRecord(*record) for record in records]
+
+
 async def workloads_of_project(
     connection: Connection, project_id: str, ids: list[str]
 ) -> dict[str, WorkloadRecord]:
@@ -78,97 +86,7 @@ async def workloads_of_project(
     return {record[0]: WorkloadRecord(*record) for record in records}
 
 
-async def create_nodes(connection: Connection, nodes: Sequence[NewNode], now_ms: int) -> list[NodeRecord]:
-    async with connection.transaction():
-        first = await connection.fetchval(
-            "update row_counter set next_row = next_row + $1 returning next_row - $1", len(nodes)
-        )
-        made = [
-            NodeRecord(
-                node_id=node.node_id or new_id(),
-                row=row,
-                project_id=node.project_id,
-                kind=node.kind,
-                name=node.name,
-                public_key=node.public_key,
-                interval_ms=node.interval_ms,
-                revoked=False,
-                created_ms=now_ms,
-                workload_ids=tuple(new_id() for _ in node.workloads),
-                owner_id=node.owner_id,
-                region=node.region,
-            )
-            for row, node in enumerate(nodes, first)
-        ]
-        await _copy(connection, nodes, made, now_ms)
-    return made
-
-
-async def _copy(
-    connection: Connection, nodes: Sequence[NewNode], made: Sequence[NodeRecord], now_ms: int
-) -> None:
-    await connection.copy_records_to_table(
-        "node",
-        columns=(
-            "node_id",
-            "row",
-            "project_id",
-            "kind",
-            "name",
-            "public_key",
-            "interval_ms",
-            "salt",
-            "created_ms",
-            "owner_id",
-            "region",
-        ),
-        records=[
-            (
-                record.node_id,
-                record.row,
-                record.project_id,
-                record.kind,
-                record.name,
-                record.public_key,
-                record.interval_ms,
-                os.urandom(SALT_BYTES),
-                now_ms,
-                record.owner_id,
-                record.region,
-            )
-            for record in made
-        ],
-    )
-    await connection.copy_records_to_table(
-        "workload",
-        columns=(
-            "workload_id",
-            "node_id",
-            "project_id",
-            "slot",
-            "name",
-            "created_ms",
-            "kind_id",
-            "licence_id",
-        ),
-        records=[
-            (
-                workload_id,
-                record.node_id,
-                record.project_id,
-                slot,
-                node.workloads[slot],
-                now_ms,
-                node.kind_ids[slot] if node.kind_ids else None,
-                node.licence_ids[slot] if node.licence_ids else None,
-            )
-            for record, node in zip(made, nodes, strict=True)
-            for slot, workload_id in enumerate(record.workload_ids)
-        ],
-    )
-
-
-async def _locked_node(connection: Connection, node_id: str) -> Any:
+async def locked_node(connection: Connection, node_id: str) -> Any:
     """The row of a node that is neither revoked nor retired, locked to the end of the transaction."""
     record = await connection.fetchrow(
         """
@@ -182,7 +100,7 @@ async def _locked_node(connection: Connection, node_id: str) -> Any:
     return record
 
 
-async def _tell_engines(connection: Connection, node: Any, now_ms: int) -> None:
+async def tell_engines(connection: Connection, node: Any, now_ms: int) -> None:
     if node["generation"] or node["capability_generation"]:
         await announce(connection, [node["row"]], now_ms)
 
@@ -197,7 +115,7 @@ async def add_workload(
     workload_id: str = "",
 ) -> WorkloadRecord:
     async with connection.transaction():
-        node = await _locked_node(connection, node_id)
+        node = await locked_node(connection, node_id)
         slot = await connection.fetchval(
             "select coalesce(max(slot) + 1, 0) from workload where node_id = $1", node_id
         )
@@ -220,7 +138,7 @@ async def add_workload(
             kind_id,
             licence_id,
         )
-        await _tell_engines(connection, node, now_ms)
+        await tell_engines(connection, node, now_ms)
         made = await read_workload(connection, workload_id)
     assert made is not None
     return made
@@ -244,7 +162,7 @@ async def retire_workload(connection: Connection, workload_id: str, now_ms: int)
             now_ms,
         )
         if retired:
-            await _tell_engines(connection, node, now_ms)
+            await tell_engines(connection, node, now_ms)
     return bool(retired)
 
 
@@ -268,7 +186,7 @@ async def revoke_node(connection: Connection, node_id: str, now_ms: int) -> int 
 async def rekey_node(connection: Connection, node_id: str, public_key: bytes, now_ms: int) -> None:
     """From now on this key. The salt goes with the old one, so its generations mean nothing any more."""
     async with connection.transaction():
-        node = await _locked_node(connection, node_id)
+        node = await locked_node(connection, node_id)
         await connection.execute(
             "update node set public_key = $2, salt = $3 where node_id = $1",
             node_id,
@@ -276,7 +194,7 @@ async def rekey_node(connection: Connection, node_id: str, public_key: bytes, no
             os.urandom(SALT_BYTES),
         )
         await _kill_sessions(connection, node["row"], now_ms)
-        await _tell_engines(connection, node, now_ms)
+        await tell_engines(connection, node, now_ms)
 
 
 async def _kill_sessions(connection: Connection, row: int, now_ms: int) -> None:
@@ -301,62 +219,29 @@ async def retire_node(connection: Connection, node_id: str, now_ms: int) -> bool
         await connection.execute(
             "update workload set retired_ms = $2 where node_id = $1 and retired_ms is null", node_id, now_ms
         )
-        await _tell_engines(connection, node, now_ms)
+        await tell_engines(connection, node, now_ms)
     return True
 
 
-async def rotate_capability(connection: Connection, node_id: str, now_ms: int) -> tuple[NodeRecord, int]:
+async def rotate_capability(
+    connection: Connection, node_id: str, now_ms: int, act: Act | None = None
+) -> tuple[NodeRecord, int]:
     async with connection.transaction():
-        locked = await _locked_node(connection, node_id)
+        locked = await locked_node(connection, node_id)
         generation = locked["capability_generation"] % CAPABILITY_GENERATION_MAX + 1
         await connection.execute(
             "update node set capability_generation = $2 where node_id = $1", node_id, generation
         )
         (node,) = await read_nodes(connection, [node_id])
+        assert node is not None
         await announce(connection, [locked["row"]], now_ms)
-    assert node is not None
+        if act is not None:
+            await write_audit(
+                connection,
+                act,
+                action="node.capability",
+                subject=node_id,
+                project_id=node.project_id,
+                detail={"generation": generation},
+            )
     return node, generation
-
-
-async def open_window(
-    connection: Connection, node_id: str, window: Window, update: bool, now_ms: int
-) -> None:
-    async with connection.transaction():
-        node = await _locked_node(connection, node_id)
-        there = window.workload_id is None or await connection.fetchval(
-            "select true from workload where workload_id = $1 and node_id = $2", window.workload_id, node_id
-        )
-        if not there:
-            raise NodeRefusedError(f"no workload {window.workload_id} on node {node_id}")
-        # The node is locked: whoever opens another one at the same time comes after, and sees this one.
-        opened = await windows_within(connection, node_id, *days_of(window))
-        check_window(window, opened=opened, update=update, now_ms=now_ms)
-        await connection.execute(
-            """
-            insert into maintenance_window (window_id, node_id, workload_id, from_ms, to_ms, own, created_ms)
-            values ($1, $2, $3, $4, $5, $6, $7)
-            """,
-            window.window_id,
-            node_id,
-            window.workload_id,
-            window.from_ms,
-            window.to_ms,
-            window.own,
-            now_ms,
-        )
-        await _tell_engines(connection, node, now_ms)
-
-
-async def windows_within(connection: Connection, node_id: str, from_ms: int, to_ms: int) -> list[Window]:
-    """The windows of a node and of its living workloads that touch [from_ms, to_ms)."""
-    records = await connection.fetch(
-        """
-        select m.window_id::text, m.workload_id::text, m.from_ms, m.to_ms, m.own
-        from maintenance_window m left join workload w using (workload_id)
-        where m.node_id = $1 and m.from_ms < $3 and m.to_ms > $2 and w.retired_ms is null
-        """,
-        node_id,
-        from_ms,
-        to_ms,
-    )
-    return [Window(*record) for record in records]

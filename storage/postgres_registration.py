@@ -26,6 +26,7 @@ from storage import postgres_nodes as sql
 from storage import postgres_workloads as workloads
 from storage.pool import Connection, Postgres
 from storage.postgres_audit import write_audit
+from storage.postgres_new_nodes import create_nodes
 
 _KEYS_LOCK = 0x4E50_0007  # of pg_advisory_xact_lock, held by whoever gives a node a public key
 
@@ -92,7 +93,7 @@ async def _register(connection: Connection, new: NewMachine, act: Act, asker: As
             licence_ids=tuple(run.licence_id for run in new.workloads),
             node_id=act.made_id,
         )
-        [made] = await sql.create_nodes(connection, [node], act.now_ms)
+        [made] = await create_nodes(connection, [node], act.now_ms)
         assert made is not None
         detail = {
             "name": new.name,

@@ -319,6 +319,9 @@ POLICIES: dict[str, str] = {
     "worker.ownership.concurrency_max": "collections that are due wait",
     "database.pool_connections_max": "callers wait for a connection",
     "redis.event_stream_max": "the oldest entries go; history has them",
+    "datagram.requests_per_s_max": "questions wait their turn",
+    "datagram.concurrency_max": "questions wait for one to end",
+    "datagram.cache_entries_max": "the oldest answers are asked for again",
     "serve.start_attempts_max": "serve gives up and exits with 1",
     "serve.ready_s_max": "the start fails, or its slowness is logged",
 }

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from quart_trio import QuartTrio
 
 from engine.core.keys import MasterSecrets
+from engine.core.uptime_source import UptimeSource
 from engine.core.version import VERSION
 from web import (
     audit,
@@ -17,6 +18,7 @@ from web import (
     bulk,
     channels,
     collections,
+    datagram,
     events,
     health,
     keys,
@@ -59,6 +61,7 @@ RESOURCES = (
     *nodes.ROUTES,
     *node_registration.ROUTES,
     *node_workloads.ROUTES,
+    *datagram.ROUTES,
     *workloads.ROUTES,
     *bulk.ROUTES,
     *events.ROUTES,
@@ -91,6 +94,7 @@ def create_app(
     *,
     ingest: BeatDoor,
     shards: int,
+    uptime_source: UptimeSource | None = None,
 ) -> WebApp:
     """The web API over these stores. `clock`: the system's time in unix ms.
 
@@ -98,7 +102,13 @@ def create_app(
     """
     app = WebApp("web", static_folder=None)
     app.backend = Backend(
-        stores=stores, settings=settings, ingest=ingest, secrets=secrets, shards=shards, clock=clock
+        stores=stores,
+        settings=settings,
+        ingest=ingest,
+        secrets=secrets,
+        shards=shards,
+        clock=clock,
+        uptime_source=uptime_source,
     )
     app.requests = metrics.Requests(app.backend.statistics())
     served = (*RESOURCES, *metrics.routes(app.requests))

@@ -25,10 +25,12 @@ from engine.core.notices import Notices
 from engine.core.orders import Orders
 from engine.core.ports import Directory, History, LiveView
 from engine.core.registration import Registration
+from engine.core.uptime_source import UptimeSource
 from storage.metrics_http import Statistics
 from web.auth import Keys
 from web.counted import Counted
 from web.heads import Heads
+from web.policy_memory import Policies
 from web.rates import Rate
 from web.settings import WebSettings
 from web.tails import Tails
@@ -100,8 +102,12 @@ class Backend:
         secrets: MasterSecrets,
         shards: int,
         clock: Callable[[], int],
+        uptime_source: UptimeSource | None = None,
     ) -> None:
+        """`uptime_source`: for projects whose policy says so; None: there is none."""
         self.stores = stores
+        self.uptime_source = uptime_source
+        self.policies = Policies(lambda: stores.projects)
         self.asks = stores.asks
         self.clock = clock  # the system's time, unix ms; what is judged by a shard's time asks `heads`
         self.directory = stores.directory

@@ -16,14 +16,16 @@ import structlog
 import trio
 
 from engine.core.keys import load_secrets
+from storage.datagram import open_uptime_source
 from storage.open import open_stores
-from storage.settings import DatabaseSettings, RedisSettings
+from storage.settings import DatabaseSettings, DatagramSettings, RedisSettings
 from web.app import WebApp, create_app
 from web.backend import BeatDoor
 from web.server import Server
 from web.settings import WebSettings
 
 YOUNG_OBJECTS_MAX = 10_000  # before they are looked through; Python's own 700 is for small programs
+NO_DATAGRAM = DatagramSettings()  # without a token it is not used
 _log = structlog.get_logger("web")
 
 
@@ -32,6 +34,7 @@ async def serve(
     settings: WebSettings,
     database: DatabaseSettings,
     redis: RedisSettings,
+    datagram: DatagramSettings = NO_DATAGRAM,
     secrets_file: Path,
     shards: int,
     ingest: BeatDoor,
@@ -45,8 +48,21 @@ async def serve(
     ValueError when its content is none; StoreUnavailableError is no reason to end.
     """
     secrets = load_secrets(secrets_file)
-    async with open_stores(database=database, redis=redis) as stores:
-        app = create_app(stores, settings, secrets, system_ms, ingest=ingest, shards=shards)
+    async with (
+        open_stores(database=database, redis=redis) as stores,
+        open_uptime_source(datagram, clock=system_ms) as uptime_source,
+    ):
+        app = create_app(
+            stores,
+            settings,
+            secrets,
+            system_ms,
+            ingest=ingest,
+            shards=shards,
+            uptime_source=uptime_source,
+        )
+        if uptime_source is not None:
+            app.backend.watch("datagram", uptime_source.statistics)
         await serve_app(app, settings, listening=listening, stop=stop)
 
 

@@ -129,7 +129,7 @@ async def register_node(backend: Backend, caller: Principal) -> Response:
     with refusals():
         node = await backend.stores.registration.register(new, act=act_of(backend, caller), asker=asker)
     location = {"location": f"/v1/nodes/{node.node_id}"}
-    return reply(await _registered(backend, node), 201, headers=location)
+    return reply(await registered(backend, node), 201, headers=location)
 
 
 def asker_of(caller: Principal, project_id: str) -> Asker:
@@ -215,7 +215,7 @@ async def change_node(backend: Backend, caller: Principal, *, node_id: str) -> R
         node = await backend.stores.registration.change_node(
             node.node_id, change, act=act_of(backend, caller)
         )
-    return reply(await _registered(backend, node))
+    return reply(await registered(backend, node))
 
 
 async def rekey_node(backend: Backend, caller: Principal, *, node_id: str) -> Response:
@@ -224,30 +224,30 @@ async def rekey_node(backend: Backend, caller: Principal, *, node_id: str) -> Re
     key = _point(asked.public_key)
     with refusals():
         node = await backend.stores.registration.rekey(node.node_id, key, act=act_of(backend, caller))
-    return reply(await _registered(backend, node))
+    return reply(await registered(backend, node))
 
 
 async def revoke_node(backend: Backend, caller: Principal, *, node_id: str) -> Response:
     node = await sight.node(backend, caller, node_id)
     with refusals():
         node = await backend.stores.registration.revoke(node.node_id, act=act_of(backend, caller))
-    return reply(await _registered(backend, node))
+    return reply(await registered(backend, node))
 
 
 async def retire_node(backend: Backend, caller: Principal, *, node_id: str) -> Response:
     node = await sight.node(backend, caller, node_id)
     with refusals():
         node = await backend.stores.registration.retire_node(node.node_id, act=act_of(backend, caller))
-    return reply(await _registered(backend, node))
+    return reply(await registered(backend, node))
 
 
-async def _registered(backend: Backend, node: NodeRecord) -> RegisteredNode:
-    found = await backend.directory.workloads_of_project(node.project_id, node.workload_ids)
-    return registered_node(node, [found[each] for each in node.workload_ids if each in found])
-
-
-def registered_node(node: NodeRecord, workloads: list[WorkloadRecord]) -> RegisteredNode:
+async def registered(backend: Backend, node: NodeRecord) -> RegisteredNode:
     """The answer of every change of a node."""
+    found = await backend.directory.workloads_of_project(node.project_id, node.workload_ids)
+    return _answer(node, [found[each] for each in node.workload_ids if each in found])
+
+
+def _answer(node: NodeRecord, workloads: list[WorkloadRecord]) -> RegisteredNode:
     return RegisteredNode(
         node_id=node.node_id,
         project_id=node.project_id,

@@ -5,6 +5,8 @@ Only parameters and shapes are here; the reading is reading.py's, the rules are 
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 from quart import Response, request
 
@@ -15,9 +17,9 @@ from engine.core.records import Gap
 from web import sight
 from web.backend import Backend
 from web.problems import RefusedError, bad_parameter
-from web.reading import Answer as Reading
 from web.reading import Reader
 from web.routing import Answer, Parameter, Route, boolean_parameter, reply
+from web.sources import Told, told_uptime
 from web.times import DAY_MS, TIME_MS_MAX, format_rfc3339, parse_rfc3339
 
 WINDOW_MS_MAX = 400 * DAY_MS  # of one answer, after the cut to the workload's life: bounds the rows read
@@ -55,7 +57,8 @@ class GapAnswer(msgspec.Struct, frozen=True, rename={"from_": "from"}):
 class UptimeAnswer(msgspec.Struct, frozen=True, rename={"from_": "from"}):
     """Milliseconds by kind; they sum to the window. `provisional`: some of it may still change.
 
-    `ratio` is paid_ms / (window - unobserved), null when that is zero.
+    `ratio` is paid_ms / (window - unobserved), null when that is zero. `source`: who measured it; what
+    Datagram did is in whole hours (`granularity_ms`), cut to which the window is told, and has no intervals.
     """
 
     workload_id: str
@@ -66,6 +69,8 @@ class UptimeAnswer(msgspec.Struct, frozen=True, rename={"from_": "from"}):
     paid_ms: int
     ratio: float | None
     provisional: bool
+    source: Literal["native", "datagram", "mixed"]
+    granularity_ms: int
     intervals: list[IntervalAnswer] | msgspec.UnsetType = msgspec.UNSET
     gaps: list[GapAnswer] | msgspec.UnsetType = msgspec.UNSET
 
@@ -104,9 +109,8 @@ async def get_uptime(backend: Backend, caller: Principal, *, workload_id: str) -
         raise RefusedError(
             400, "window_too_long", f"a window may have {WINDOW_MS_MAX // DAY_MS} days: ask in parts"
         )
-    look = await reader.look(workload.row, up_to_ms=min(end_ms, now_ms))
-    reading = await reader.uptime(workload, look, from_ms=start_ms, to_ms=end_ms)
-    return reply(_answer(workload, reading, with_intervals=with_intervals))
+    told = await told_uptime(backend, workload, reader, from_ms=start_ms, to_ms=end_ms)
+    return reply(_answer(workload, told, with_intervals=with_intervals))
 
 
 def _time_parameter(name: str) -> int | None:
@@ -120,17 +124,18 @@ def _time_parameter(name: str) -> int | None:
         raise bad_parameter(name, str(error)) from error
 
 
-def _answer(workload: WorkloadRecord, reading: Reading, *, with_intervals: bool) -> UptimeAnswer:
-    composed = reading.composition
+def _answer(workload: WorkloadRecord, told: Told, *, with_intervals: bool) -> UptimeAnswer:
     answer = UptimeAnswer(
         workload_id=workload.workload_id,
-        from_=format_rfc3339(composed.from_ms),
-        to=format_rfc3339(composed.to_ms),
-        as_of=format_rfc3339(composed.as_of),
-        ms=composed.ms,
-        paid_ms=composed.paid_ms,
-        ratio=composed.ratio,
-        provisional=composed.provisional,
+        from_=format_rfc3339(told.from_ms),
+        to=format_rfc3339(told.to_ms),
+        as_of=format_rfc3339(told.as_of),
+        ms=told.ms,
+        paid_ms=told.paid_ms,
+        ratio=told.ratio,
+        provisional=told.provisional,
+        source=told.source,
+        granularity_ms=told.granularity_ms,
     )
     if not with_intervals:
         return answer
@@ -138,12 +143,14 @@ def _answer(workload: WorkloadRecord, reading: Reading, *, with_intervals: bool)
         answer,
         intervals=[
             IntervalAnswer(kind, format_rfc3339(started), format_rfc3339(ended))
-            for kind, started, ended in composed.intervals
+            for reading in told.readings
+            for kind, started, ended in reading.composition.intervals
         ],
         gaps=[
-            _gap(gap, composed.from_ms, composed.to_ms)
+            _gap(gap, reading.composition.from_ms, reading.composition.to_ms)
+            for reading in told.readings
             for gap in reading.gaps
-            if gap.from_ms < composed.to_ms and composed.from_ms < gap.to_ms
+            if gap.from_ms < reading.composition.to_ms and reading.composition.from_ms < gap.to_ms
         ],
     )
 

@@ -128,6 +128,7 @@ def web(**how: Any) -> None:
             settings=config.web,
             database=config.database,
             redis=config.redis,
+            datagram=config.datagram,
             secrets_file=config.secrets_file,
             shards=config.engine.shards,
             ingest=config.ingest,

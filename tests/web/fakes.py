@@ -315,6 +315,13 @@ class FakeLedger:
         return [("node-1", sum(row.micro_points for row in rows))] if rows else []
 
 
+class FakeProjects:
+    """Nobody decided on a policy."""
+
+    async def policies(self, project_id: str) -> list[Any]:
+        return []
+
+
 class World:
     """One project with one node and its workloads, a foreign project, keys, and the app over all that."""
 
@@ -326,6 +333,7 @@ class World:
         self.live = FakeLive(self.now_ms, self.directory, shards=shards)
         self.history = FakeHistory(self.now_ms)
         self.ledger = FakeLedger()
+        self.projects = FakeProjects()
         self.asks = None
         self.secrets = MasterSecrets(secrets={1: bytes(32)})
         self.system_offset_ms = 0  # how far the web machine's clock is off the engine's

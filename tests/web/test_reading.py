@@ -82,6 +82,8 @@ async def test_the_answer_has_the_shape_of_the_contract(world: World) -> None:
         "paid_ms": 10_000,
         "ratio": 1.0,
         "provisional": False,
+        "source": "native",
+        "granularity_ms": 1,
         "intervals": [
             {"kind": "up", "started_at": format_rfc3339(start), "ended_at": format_rfc3339(start + 10_000)}
         ],
