@@ -21,11 +21,18 @@ create temp table if not exists turned (
 create temp table if not exists taken_back (
   licence_id uuid primary key, from_ms bigint not null, from_block bigint not null) on commit delete rows;
 """
-# Licences whose owner is another than our books say. `back`: what they tell of late may never have been.
+# Whether blocks were taken back: our books say that it changed hands, the chain says that it did not.
+_FORK = """
+select exists (select 1 from seen_token s join licence l on l.collection_id = $1 and l.token_id = s.token_id
+  where s.again and s.owner <> l.owner)
+"""
+# Licences whose owner is another than our books say. `back`: what they tell after $3 may never have been. Of
+# one that is gone and was there before $3 nobody can say: a subgraph does not tell of what it deleted.
 _TURNED = """
 insert into turned
-select l.licence_id, s.owner, l.owner, s.again or $2 from seen_token s
-join licence l on l.collection_id = $1 and l.token_id = s.token_id
+select l.licence_id, s.owner, l.owner, $2 or s.again and (s.owner is not null or not exists (
+  select 1 from ownership o where o.licence_id = l.licence_id and o.from_block <= $3))
+from seen_token s join licence l on l.collection_id = $1 and l.token_id = s.token_id
 where l.owner is distinct from s.owner
 """
 # 1. What the chain took back goes, and where it began is kept: the true owner takes its place.
@@ -84,7 +91,8 @@ async def apply_owners(connection: Connection, collection: Collection, found: Pa
     await connection.copy_records_to_table("seen_token", records=list(rows.values()))
     await connection.execute("analyze seen_token")
     added = await _add_licences(connection, collection, now_ms)
-    await connection.execute(_TURNED, collection.collection_id, found.fork)
+    fork = found.fork or await connection.fetchval(_FORK, collection.collection_id)
+    await connection.execute(_TURNED, collection.collection_id, fork, found.after_block)
     await connection.execute("analyze turned")
     await connection.execute(_TAKE_BACK, found.after_block)
     await connection.execute(_REOPEN)

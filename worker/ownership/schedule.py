@@ -55,13 +55,16 @@ class Ownership:
         now_ms: Callable[[], int],
         reported: Callable[[Exception, str], None],
         tick_s: float = TICK_S,
+        retry_s: Callable[[int], float] | None = None,
     ) -> None:
+        """`retry_s`: how long to wait after so many failures in a row; `backoff_s` if not given."""
         self._sync = sync
         self._client = client
         self._settings = settings
         self._now_ms = now_ms
         self._reported = reported
         self._tick_s = tick_s
+        self._retry_s = retry_s or backoff_s
         self._looker = Looker(client=client, sync=sync, settings=settings, now_ms=now_ms)
         self._failures: dict[str, int] = {}  # in a row, of living collections
         self._not_before: dict[str, float] = {}  # trio time
@@ -172,7 +175,7 @@ class Ownership:
     async def _fail(self, key: str, text: str, *, retry_after_s: float | None = None) -> None:
         self._failed += 1
         self._failures[key] = failures = self._failures.get(key, 0) + 1
-        wait_s = max(backoff_s(failures) * (1 + 0.2 * random.random()), retry_after_s or 0.0)
+        wait_s = max(self._retry_s(failures) * (1 + 0.2 * random.random()), retry_after_s or 0.0)
         self._not_before[key] = trio.current_time() + wait_s
         log.warning("ownership.failed", collection_id=key, error=text, failures=failures, retry_in_s=wait_s)
         await self._sync.failed(key, text)
