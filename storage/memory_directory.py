@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from engine.core.keys import SALT_BYTES
 from engine.core.maintenance import check_window, days_of
-from engine.core.people import Principal, Scope
+from engine.core.people import Act, Principal, Scope
 from engine.core.ports import (
     NewNode,
     NodeRecord,
@@ -126,7 +126,9 @@ class MemoryDirectory:
             del self._world.keys[sha256]
         return bool(found)
 
-    async def create_nodes(self, nodes: Sequence[NewNode], *, now_ms: int) -> list[NodeRecord]:
+    async def create_nodes(
+        self, nodes: Sequence[NewNode], *, now_ms: int, act: Act | None = None
+    ) -> list[NodeRecord]:
         await self._world.enter()
         assert all(len(node.workloads) <= SLOTS_MAX for node in nodes), "a row has 64 slots"
         made = []
@@ -195,7 +197,9 @@ class MemoryDirectory:
         node.sessions.clear()
         return self._world.announce(node)
 
-    async def rotate_capability(self, node_id: str, *, now_ms: int) -> tuple[NodeRecord, int]:
+    async def rotate_capability(
+        self, node_id: str, *, now_ms: int, act: Act | None = None
+    ) -> tuple[NodeRecord, int]:
         await self._world.enter()
         node = self._world.living_node(node_id)
         node.capability_generation = node.capability_generation % CAPABILITY_GENERATION_MAX + 1
@@ -212,6 +216,7 @@ class MemoryDirectory:
         own: bool,
         now_ms: int,
         update: bool = False,
+        act: Act | None = None,
     ) -> Window:
         await self._world.enter()
         node = self._world.living_node(node_id)

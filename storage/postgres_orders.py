@@ -18,8 +18,8 @@ from engine.core.ports import WindowRefusedError
 from engine.core.records import Window
 from storage.ids import new_id
 from storage.pool import Connection
-from storage.postgres_nodes import windows_within
 from storage.postgres_wanted import NodeNow
+from storage.postgres_windows import windows_within
 
 _RESTART = "restart"
 

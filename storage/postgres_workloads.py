@@ -137,9 +137,11 @@ async def must_live(connection: Connection, project_id: str) -> None:
         raise GoneError("this project is retired")
 
 
-async def resolve(connection: Connection, project_id: str, run: NewWorkload, asker: Asker, *, at: str) -> str:
-    """The kind's id; the licence fits."""
-    kind_id = await _living_kind(connection, project_id, run.kind, at=at)
+async def resolve(
+    connection: Connection, project_id: str, run: NewWorkload, asker: Asker, *, at: str
+) -> str | None:
+    """The kind's id, if it is of one; the licence fits."""
+    kind_id = None if run.kind is None else await _living_kind(connection, project_id, run.kind, at=at)
     await _must_fit(connection, project_id, run.licence_id, asker, at=at)
     return kind_id
 

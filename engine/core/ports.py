@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 
 from engine.core.liveview import LivePage
-from engine.core.people import Principal, Scope
+from engine.core.people import Act, Principal, Scope
 from engine.core.records import (
     BaseInterval,
     Claim,
@@ -244,8 +244,14 @@ class Directory(Protocol):
         self, *, scope: Scope, project_id: str | None, key_sha256: bytes, name: str, now_ms: int
     ) -> str: ...
     async def revoke_key(self, key_id: str, *, now_ms: int) -> bool: ...
-    async def create_nodes(self, nodes: Sequence[NewNode], *, now_ms: int) -> list[NodeRecord]:
-        """Many at once, in one transaction; rows are given out densely."""
+    async def create_nodes(
+        self, nodes: Sequence[NewNode], *, now_ms: int, act: Act | None = None
+    ) -> list[NodeRecord]:
+        """Many at once, in one transaction; rows are given out densely.
+
+        `act`: of the person who makes them, for one entry of the audit log; here and in what follows None is
+        for what the system does by itself.
+        """
         ...
 
     async def add_workload(self, node_id: str, *, name: str, now_ms: int) -> WorkloadRecord:
@@ -257,7 +263,9 @@ class Directory(Protocol):
         """Kill its sessions (new salt); the registry position, or None when there is no such node."""
         ...
 
-    async def rotate_capability(self, node_id: str, *, now_ms: int) -> tuple[NodeRecord, int]:
+    async def rotate_capability(
+        self, node_id: str, *, now_ms: int, act: Act | None = None
+    ) -> tuple[NodeRecord, int]:
         """Raise the row's capability generation (from 0 for the first): (node, generation)."""
         ...
 
@@ -271,6 +279,7 @@ class Directory(Protocol):
         own: bool,
         now_ms: int,
         update: bool = False,
+        act: Act | None = None,
     ) -> Window:
         """Open maintenance of a whole node or of one workload on it; `update`: for an ordered update.
 

@@ -23,9 +23,10 @@ class Asker(msgspec.Struct, frozen=True):
 
 
 class NewWorkload(msgspec.Struct, frozen=True):
-    """A workload to be. `kind`: slug of a living kind of the node's project."""
+    """A workload to be. `kind`: slug of a living kind of the node's project; None (the command line's): it is
+    of none, so no version is asked for."""
 
-    kind: str
+    kind: str | None
     name: str
     licence_id: str | None = None
 
