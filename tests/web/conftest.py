@@ -49,4 +49,6 @@ async def control(stores: AllStores, postgres_url: str, nursery: trio.Nursery) -
         while made.app.backend.heads.head(0) is None:  # noqa: ASYNC110 - it must be asked
             await trio.sleep(0.02)
     yield made
+    with trio.CancelScope(shield=True):
+        await made.close()
     nursery.cancel_scope.cancel()

@@ -42,6 +42,7 @@ class Control:
 
     def __init__(self, stores: AllStores, postgres_url: str, settings: WebSettings | None = None) -> None:
         self.stores, self.postgres_url = stores, postgres_url
+        self._connection: Any = None  # of `sql`, one after the other
         self.secrets = MasterSecrets(secrets={1: bytes(range(32))})
         self.engine = Engine(stores)
         self.settings = settings or WebSettings()
@@ -174,11 +175,13 @@ class Control:
         """Run a statement on the database itself; its rows."""
 
         async def run() -> list[Any]:
-            connection = await asyncpg.connect(self.postgres_url)
-            try:
-                found: list[Any] = await connection.fetch(statement, *arguments)
-                return found
-            finally:
-                await connection.close()
+            if self._connection is None:
+                self._connection = await asyncpg.connect(self.postgres_url)
+            found: list[Any] = await self._connection.fetch(statement, *arguments)
+            return found
 
         return await await_host(run)
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            await await_host(self._connection.close)
