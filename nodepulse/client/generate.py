@@ -1,4 +1,6 @@
-"""``python -m nodepulse.client.generate``: writes `generated/` from the API's description. For developers.
+"""``python -m nodepulse.client.generate``: writes `generated/` and the table of routes in docs/api.md.
+
+For developers, after every change of a route or of what it takes and answers.
 
 The description is made in this process from the routes themselves, so no server is needed. The only file of
 this package that imports other parts of the product; ruff (a test tool) sets what it writes.
@@ -13,11 +15,13 @@ from typing import Any
 
 from engine.core.version import VERSION
 from nodepulse.client.operations import api_source
+from nodepulse.client.route_table import replaced
 from nodepulse.client.schemas import types_source
 from web import metrics, openapi
 from web.app import RESOURCES
 
 FOLDER = Path(__file__).with_name("generated")
+PAGE = Path(__file__).parents[2] / "docs" / "api.md"
 INIT = '"""What nodepulse/client/generate.py has written. Not to be edited."""\n'
 
 
@@ -51,11 +55,16 @@ def _tidied(name: str, text: str) -> str:
 
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
-    for name, text in sources(document()).items():
-        path = FOLDER / name
-        if not path.exists() or path.read_text() != text:
-            path.write_text(text)
-            print(f"{path.name} is new")
+    described = document()
+    for name, text in sources(described).items():
+        _write(FOLDER / name, text)
+    _write(PAGE, replaced(PAGE.read_text(), described))
+
+
+def _write(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+        print(f"{path.name} is new")
 
 
 if __name__ == "__main__":

@@ -341,6 +341,13 @@ class Client(Calls):
         """
         return self._call("POST", f"/v1/workloads/{part(workload_id)}/retire", types.RegisteredWorkload)
 
+    def register_with_datagram(self, node_id: str, body: types.DatagramRegistration) -> types.RegisteredNode:
+        """Register a node with Datagram; twice is the same as once.
+
+        For: owner, admin. A key needs the permission `write`.
+        """
+        return self._call("POST", f"/v1/nodes/{part(node_id)}/datagram", types.RegisteredNode, body=body)
+
     def get_uptime(
         self,
         workload_id: str,

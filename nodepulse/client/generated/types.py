@@ -239,6 +239,12 @@ class CommitAnswer(Struct, frozen=True, kw_only=True):
     committed_at: str
 
 
+class DatagramRegistration(Struct, frozen=True, kw_only=True):
+    """`partner_node_id`: how Datagram shall call the node; left out: by its node_id."""
+
+    partner_node_id: str | UnsetType | None = UNSET
+
+
 class DesiredAnswer(Struct, frozen=True, kw_only=True):
     """What a node should run. The ETag changes exactly when something else is asked for."""
 
@@ -947,7 +953,9 @@ class TotalsAnswer(Struct, frozen=True, kw_only=True):
 class UptimeAnswer(Struct, frozen=True, kw_only=True):
     """Milliseconds by kind; they sum to the window. `provisional`: some of it may still change.
 
-    `ratio` is paid_ms / (window - unobserved), null when that is zero.
+    `ratio` is paid_ms / (window - unobserved), null when that is zero. `source`: who measured it; what
+    Datagram did is in whole hours (`granularity_ms`), cut to which the window is told, and has no
+    intervals.
     """
 
     workload_id: str
@@ -958,6 +966,8 @@ class UptimeAnswer(Struct, frozen=True, kw_only=True):
     paid_ms: int
     ratio: float | None
     provisional: bool
+    source: Literal["datagram", "mixed", "native"]
+    granularity_ms: int
     intervals: Sequence[IntervalAnswer] | UnsetType = UNSET
     gaps: Sequence[GapAnswer] | UnsetType = UNSET
 
