@@ -28,7 +28,7 @@ IDS_PER_CALL = 5
 WINDOW_MS_MAX = 14 * 24 * HOUR_MS  # of one question
 ANSWER_BYTES_MAX = 1024 * 1024
 ATTEMPTS = 3  # of one question
-RETRY_S = 0.5  # before the second attempt; twice that before the third
+RETRY_S = 0.5
 RETRY_AFTER_S_MAX = 10.0  # told to wait longer than this, whoever asks is told instead
 SETTLED_MS = 2 * HOUR_MS  # what was over this long ago does not change any more
 PAGES_MAX = 10_000  # of the list of nodes
@@ -94,8 +94,11 @@ class _Answer(NamedTuple):
 class Datagram:
     """engine.core.uptime_source.UptimeSource. Use as an async context manager."""
 
-    def __init__(self, settings: DatagramSettings, *, clock: Callable[[], int]) -> None:
-        """`clock`: unix ms, for what is over."""
+    def __init__(
+        self, settings: DatagramSettings, *, clock: Callable[[], int], retry_s: float = RETRY_S
+    ) -> None:
+        """`clock`: unix ms, for what is over. `retry_s`: before the second attempt, then twice that."""
+        self._retry_s = retry_s
         self._settings = settings
         self._clock = clock
         self._pace = Pace(per_s=settings.requests_per_s_max)
@@ -247,7 +250,7 @@ class Datagram:
                 answer = await self._exchange(build())
             except UptimeSourceError as error:
                 failure = error
-                await trio.sleep(RETRY_S * 2**attempt if attempt + 1 < ATTEMPTS else 0)
+                await trio.sleep(self._retry_s * 2**attempt if attempt + 1 < ATTEMPTS else 0)
                 continue
             if answer.status == 429:
                 wait_s = _seconds(answer.retry_after)
@@ -257,7 +260,7 @@ class Datagram:
                 self._pace.hold(wait_s)
             elif answer.status >= 500:
                 failure = self._failure("status", f"HTTP {answer.status}{self._said(answer.body)}")
-                await trio.sleep(RETRY_S * 2**attempt if attempt + 1 < ATTEMPTS else 0)
+                await trio.sleep(self._retry_s * 2**attempt if attempt + 1 < ATTEMPTS else 0)
             else:
                 return answer
         assert failure is not None, "there was an attempt"
@@ -329,14 +332,20 @@ async def open_uptime_source(
 
 
 async def _read_body(response: httpx2.Response) -> bytes | None:
-    """The whole body; None when it is too long."""
-    body = bytearray()
+    """The whole body; None when it is too long: then it is not read, or read and thrown away.
+
+    Breaking off in the middle would leave httpx2's nested generators to the garbage collector.
+    """
+    length = response.headers.get("content-length", "0")
+    if not (length.isascii() and length.isdigit() and int(length) <= ANSWER_BYTES_MAX):
+        return None
+    body, taken = bytearray(), 0
     async with aclosing(response.aiter_raw()) as chunks:
         async for chunk in chunks:
-            body += chunk
-            if len(body) > ANSWER_BYTES_MAX:
-                return None
-    return bytes(body)
+            taken += len(chunk)
+            if taken <= ANSWER_BYTES_MAX:
+                body += chunk
+    return bytes(body) if taken <= ANSWER_BYTES_MAX else None
 
 
 def _bearer(settings: DatagramSettings) -> str:
