@@ -71,7 +71,6 @@ class Following:
         """The task's next turn, with everything due; the collection after it."""
         self.later_ms += int(self.settings.poll_s * 1000)
         await self.task.run_once()
-        self.later_ms -= int(self.settings.poll_s * 1000)
         return await self.collection()
 
     async def owners(self) -> dict[int, str | None]:
@@ -132,7 +131,13 @@ async def following(
     """`own_url`: what the collection says itself; without it the configuration's URL is the server's."""
     chain = Chain()
     with serving_graph(chain) as server:
-        named = {"url": server.url(schema), "preset": schema, "depth_blocks": 8, "timeout_s": 2.0}
+        named = {
+            "url": server.url(schema),
+            "preset": schema,
+            "depth_blocks": 8,
+            "timeout_s": 2.0,
+            "poll_s": 1.0,
+        }
         made = OwnershipSettings(**named | settings)
         keyed = {
             origin.replace("SERVER", f"127.0.0.1:{server.port}"): key for origin, key in (keys or {}).items()

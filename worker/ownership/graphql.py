@@ -34,6 +34,10 @@ class GraphError(Exception):
     """What the subgraph answers cannot be used; the text says why."""
 
 
+class GraphSaysError(GraphError):
+    """The subgraph answered with an error of its own."""
+
+
 class GraphAwayError(GraphError):
     """The subgraph gave no answer; it may give one later. `retry_after_s`: what it asked for, if it did."""
 
@@ -160,7 +164,7 @@ def _data(raw: bytes) -> dict[str, Any]:
     if not isinstance(answer, dict):
         raise GraphError("the answer is no JSON object")
     if errors := answer.get("errors"):
-        raise GraphError(f"the subgraph says: {_told(errors)}")
+        raise GraphSaysError(f"the subgraph says: {_told(errors)}")
     data = answer.get("data")
     if not isinstance(data, dict):
         raise GraphError("the answer has no data")

@@ -25,7 +25,7 @@ from worker.ownership.forms import (
     form_of,
     read_page,
 )
-from worker.ownership.graphql import Endpoint, GraphAwayError, GraphClient, GraphError
+from worker.ownership.graphql import Endpoint, GraphClient, GraphError, GraphSaysError
 from worker.settings import OwnershipSettings
 
 log = structlog.get_logger()
@@ -191,9 +191,7 @@ class _Look:
     async def _ask(self, variables: dict[str, Any]) -> dict[str, Any]:
         try:
             return await self._client.query(self._endpoint, self._form.query, variables)
-        except GraphAwayError:
-            raise
-        except GraphError as error:
+        except GraphSaysError as error:
             if not variables["check"]:
                 raise
             # It may know nothing any more of the block where we stopped (it was pruned): ask without that.
