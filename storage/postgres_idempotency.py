@@ -18,8 +18,8 @@ class PostgresIdempotency:
     ) -> Begun | Answered:
         return await self._db.run(_begin, credential, key, request_sha256, now_ms, lease_ms)
 
-    async def finish(self, credential: str, key: str, *, status: int, answer: bytes) -> None:
-        await self._db.run(_finish, credential, key, status, answer)
+    async def finish(self, credential: str, key: str, *, lease_ms: int, status: int, answer: bytes) -> bool:
+        return await self._db.run(_finish, credential, key, lease_ms, status, answer)
 
     async def forget(self, credential: str, key: str) -> None:
         await self._db.run(_forget, credential, key)
@@ -41,7 +41,7 @@ async def _begin(
         values ($1, $2, $3, $4, $5, $5::bigint + $6::bigint)
         on conflict (credential, key) do update set lease_ms = $5::bigint + $6::bigint
           where i.status is null and i.lease_ms < $5 and i.request_sha256 = excluded.request_sha256
-        returning made_id::text
+        returning made_id::text, lease_ms
         """,
         credential,
         key,
@@ -51,7 +51,7 @@ async def _begin(
         lease_ms,
     )
     if taken is not None:
-        return Begun(taken["made_id"])
+        return Begun(taken["made_id"], taken["lease_ms"])
     there = await connection.fetchrow(
         "select request_sha256, status, answer from idempotency where credential = $1 and key = $2",
         credential,
@@ -66,13 +66,21 @@ async def _begin(
     return Answered(there["status"], there["answer"])
 
 
-async def _finish(connection: Connection, credential: str, key: str, status: int, answer: bytes) -> None:
-    await connection.execute(
-        "update idempotency set status = $3, answer = $4 where credential = $1 and key = $2",
-        credential,
-        key,
-        status,
-        answer,
+async def _finish(
+    connection: Connection, credential: str, key: str, lease_ms: int, status: int, answer: bytes
+) -> bool:
+    return bool(
+        await connection.fetchval(
+            """
+            update idempotency set status = $4, answer = $5
+            where credential = $1 and key = $2 and status is null and lease_ms = $3 returning true
+            """,
+            credential,
+            key,
+            lease_ms,
+            status,
+            answer,
+        )
     )
 
 

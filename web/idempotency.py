@@ -61,9 +61,7 @@ async def once(backend: Backend, caller: Principal, run: Callable[[], Awaitable[
     except OtherRequestError as error:
         raise RefusedError(422, "idempotency_key_reused", "this key was used with another request") from error
     except BusyError as error:
-        raise RefusedError(
-            409, "still_running", "this very request is being worked on", headers={"retry-after": "1"}
-        ) from error
+        raise _still_running() from error
     if isinstance(begun, Answered):
         return _opened(cipher, begun)
     request.scope[MADE_ID] = begun.made_id  # type: ignore[literal-required]
@@ -83,8 +81,18 @@ async def once(backend: Backend, caller: Principal, run: Callable[[], Awaitable[
     )
     with trio.CancelScope(shield=True):
         sealed = cipher.encrypt(_NONCE, msgspec.msgpack.encode(kept), None)
-        await port.finish(caller.key_id, key, status=response.status_code, answer=sealed)
+        kept_it = await port.finish(
+            caller.key_id, key, lease_ms=begun.lease_ms, status=response.status_code, answer=sealed
+        )
+    if not kept_it:  # we took longer than the lease, and somebody else's run of it counts
+        raise _still_running()
     return response
+
+
+def _still_running() -> RefusedError:
+    return RefusedError(
+        409, "still_running", "this very request is being worked on", headers={"retry-after": "1"}
+    )
 
 
 async def _release(port: Idempotency, caller: Principal, key: str) -> None:

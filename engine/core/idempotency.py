@@ -13,9 +13,13 @@ KEPT_MS = 86_400_000  # how long a request can be sent again
 
 
 class Begun(msgspec.Struct, frozen=True):
-    """Nobody answered it yet: run it now. What it creates gets `made_id`, also when it is run again."""
+    """Nobody answered it yet: run it now. What it creates gets `made_id`, also when it is run again.
+
+    `lease_ms`: until then (unix ms) nobody else takes it on; it also tells this run from a later one.
+    """
 
     made_id: str
+    lease_ms: int
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -45,7 +49,10 @@ class Idempotency(Protocol):
         """
         ...
 
-    async def finish(self, credential: str, key: str, *, status: int, answer: bytes) -> None: ...
+    async def finish(self, credential: str, key: str, *, lease_ms: int, status: int, answer: bytes) -> bool:
+        """Keep the answer. False: the lease had ended and another took the request on; theirs counts."""
+        ...
+
     async def forget(self, credential: str, key: str) -> None:
         """It was refused, nothing happened: the key may be used again."""
         ...
