@@ -14,7 +14,6 @@ import msgspec
 from engine.core.people import Act
 
 UptimeSource = Literal["native", "datagram"]
-PPM = 1_000_000
 # Of a kind, not withdrawn at a time: all of them are looked at whenever a manager asks what it should run.
 VERSIONS_OFFERED_MAX = 1_000
 
