@@ -16,6 +16,7 @@ from engine.core.audit import AuditLog
 from engine.core.backfill import Backfill
 from engine.core.bulk import Bulk
 from engine.core.catalog import Catalog, Projects, Releases
+from engine.core.fleet import Fleet
 from engine.core.idempotency import Idempotency
 from engine.core.inventory import Inventory, InventorySync
 from engine.core.ledger import Ledger
@@ -32,6 +33,7 @@ from storage.postgres_bulk import PostgresBulk
 from storage.postgres_catalog import PostgresCatalog
 from storage.postgres_desired import PostgresOrders
 from storage.postgres_directory import PostgresDirectory
+from storage.postgres_fleet import PostgresFleet
 from storage.postgres_history import PostgresHistory
 from storage.postgres_idempotency import PostgresIdempotency
 from storage.postgres_inventory import PostgresInventory
@@ -77,6 +79,7 @@ class AllStores(Stores, frozen=True, kw_only=True):
     inventory_sync: InventorySync
     backfill: Backfill
     bulk: Bulk
+    fleet: Fleet
     registration: Registration
     projects: Projects
     catalog: Catalog
@@ -118,6 +121,7 @@ async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> Async
             inventory_sync=PostgresInventorySync(db),
             backfill=PostgresBackfill(db),
             bulk=PostgresBulk(db),
+            fleet=PostgresFleet(db),
             registration=PostgresRegistration(db),
             projects=PostgresProjects(db),
             catalog=PostgresCatalog(db),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import asyncpg
 import numpy as np
@@ -29,6 +30,8 @@ from storage.pool import Connection, Postgres
 from storage.postgres_events import write_events
 
 REPORTS_PER_STATEMENT = 20_000  # so that no statement comes near its timeout
+EVENT_FIELDS = """cursor, event_id, kind, shard, project_id::text, node_id::text, workload_id::text,
+  since_ms, at_ms, workloads::text[], detail"""
 _COLUMNS = ("workload_id", "started_ms", "ended_ms", "ttl_ms", "kind")
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_TRAILER = b"\xff\xff"
@@ -287,15 +290,18 @@ async def _events(
     # Cursors are committed in their order (see write_events), so nothing below the last one seen can follow.
     records = await connection.fetch(
         f"""
-        select cursor, event_id, kind, shard, project_id::text, node_id::text, workload_id::text,
-          since_ms, at_ms, workloads::text[], detail
-        from event where cursor > $1 {"and project_id = $3" if project_id else ""}
+        select {EVENT_FIELDS} from event where cursor > $1 {"and project_id = $3" if project_id else ""}
         order by cursor limit $2
         """,
         after,
         limit,
         *([project_id] if project_id else []),
     )
+    return events_of(records)
+
+
+def events_of(records: Sequence[Any]) -> list[tuple[int, Event]]:
+    """(cursor, event) of records with EVENT_FIELDS."""
     return [
         (cursor, Event(*[*fields, tuple(workloads), detail]))
         for cursor, *fields, workloads, detail in records

@@ -17,6 +17,7 @@ from engine.core.audit import AuditLog
 from engine.core.backfill import Backfill
 from engine.core.bulk import Bulk
 from engine.core.catalog import Catalog, Projects, Releases
+from engine.core.fleet import Fleet
 from engine.core.idempotency import Idempotency
 from engine.core.inventory import Inventory
 from engine.core.keys import MasterSecrets
@@ -33,6 +34,7 @@ from web.heads import Heads
 from web.policy_memory import Policies
 from web.rates import Rate
 from web.settings import WebSettings
+from web.summaries import Summaries
 from web.tails import Tails
 
 
@@ -63,6 +65,8 @@ class Stores(Protocol):
     def inventory(self) -> Inventory: ...
     @property
     def bulk(self) -> Bulk: ...
+    @property
+    def fleet(self) -> Fleet: ...
     @property
     def backfill(self) -> Backfill: ...
     @property
@@ -123,8 +127,9 @@ class Backend:
         self.key_rate = Rate("key", per_min=settings.key_requests_per_min_max)
         self.address_rate = Rate("address", per_min=settings.address_requests_per_min_max)
         self.sign_in_rate = Rate("sign-in", per_min=settings.sign_ins_per_min_max)
+        self.summaries = Summaries()
         self.bulk_streams = Counted(settings.bulk_streams_max)
-        self.tails = Tails(stores.live, stores.history, streams_max=settings.sse_streams_max)
+        self.tails = Tails(stores.live, stores.fleet, streams_max=settings.sse_streams_max)
         self.draining = False  # readyz fails from here on
         self.sessions_opened = 0
         self.sessions_refused: dict[str, float] = {}  # by code
@@ -135,6 +140,7 @@ class Backend:
             "web_keys": self.keys.statistics,
             "web_streams": self.tails.statistics,
             "web_bulk_streams": self.bulk_streams.statistics,
+            "web_summaries": self.summaries.statistics,
             "web_sessions": self._session_statistics,
             "web_backfills": self._backfill_statistics,
             "web_key_rate": self.key_rate.statistics,

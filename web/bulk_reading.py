@@ -26,11 +26,10 @@ from engine.core.compose_many import (
     Totals,
     compose_many,
 )
-from engine.core.liveview import LivePage
-from engine.core.ports import StoreUnavailableError
-from engine.core.records import BASE_NONE, BASE_STOPPED, BaseInterval, Claim, Gap, Lease, Window
+from engine.core.records import BASE_NONE, BaseInterval, Claim, Gap, Lease, Window
 from web.backend import Backend
-from web.reading import HISTORY_TOLD_MS, MARGIN_MS, ROUNDS_MAX
+from web.reading import MARGIN_MS, ROUNDS_MAX
+from web.view_arrays import Seen, look, wait_view
 
 SLICE = 50  # composed one by one before others have their turn
 
@@ -52,19 +51,6 @@ class Chunk(NamedTuple):
     late: list[int]
 
 
-class _Seen(NamedTuple):
-    """What the live view says of n workloads: arrays of shape (n,), unix ms, 0 for what it does not know."""
-
-    known: np.ndarray  # the shard's header could be read: else nothing else is known
-    as_of_ms: np.ndarray
-    kind: np.ndarray  # of the open row; BASE_NONE: there is none
-    ttl_ms: np.ndarray
-    started_ms: np.ndarray
-    ended_ms: np.ndarray  # of its coverage
-    first_report_ms: np.ndarray
-    settled_ms: np.ndarray  # with history's watermark here, it has every row that the view does not show
-
-
 class BulkReader:
     """Reads for one request: what is late for `read_wait_ms_max` is answered older, never wrong."""
 
@@ -74,11 +60,7 @@ class BulkReader:
 
     async def wait_view(self) -> None:
         """Wait (bounded) until the view knows what was acknowledged before this request."""
-        heads = self._backend.heads
-        deadline = trio.current_time() + self._backend.settings.read_wait_ms_max / 1000
-        for shard in range(self._backend.shards):
-            up_to_ms = min(self._asked.to_ms, heads.now_ms(shard) + 1)
-            await heads.wait_watermark(shard, up_to_ms, timeout_s=max(0.0, deadline - trio.current_time()))
+        await wait_view(self._backend, up_to_ms=self._asked.to_ms)
 
     async def read(self, items: Sequence[BulkItem], *, overdue: int) -> Chunk:
         """What the window was for these. The first `overdue` of them are not waited for any longer.
@@ -87,8 +69,9 @@ class BulkReader:
         """
         asked = self._asked
         row = np.array([item.row for item in items], np.int64)
+        slot = np.array([item.slot for item in items], np.int64)
         created = np.array([item.created_ms for item in items], np.int64)
-        seen, undecided = await self._look(items, row)
+        seen, undecided = await look(self._backend, row, slot)
         covered = (
             (seen.kind != BASE_NONE)
             & (seen.started_ms <= np.maximum(asked.from_ms, created))
@@ -120,36 +103,13 @@ class BulkReader:
         await self._compose_unsure(reading, totals, np.flatnonzero(totals.unsure & ~late).tolist())
         return Chunk(items, totals, np.flatnonzero(~late).tolist(), np.flatnonzero(late).tolist())
 
-    async def _look(self, items: Sequence[BulkItem], row: np.ndarray) -> tuple[_Seen, dict[int, Gap]]:
-        """These workloads in the live view, and the gaps that its shards have begun and not decided."""
-        slot = np.array([item.slot for item in items], np.int64)
-        seen = _Seen(np.zeros(len(items), bool), *(np.zeros(len(items), np.int64) for _ in _Seen._fields[1:]))
-        undecided: dict[int, Gap] = {}
-        for shard in np.unique(row % self._backend.shards).tolist():
-            mine = np.flatnonzero(row % self._backend.shards == shard)
-            indices, place = np.unique(row[mine] // self._backend.shards, return_inverse=True)
-            page = await self._page(shard, indices.tolist())
-            if page is None or page.head.watermark_ms <= 0:
-                continue
-            _fill(seen, mine, page, place, slot[mine])
-            if page.head.provisional_from_ms is not None:
-                began_ms = page.head.provisional_from_ms
-                undecided[shard] = Gap(shard, began_ms, NEVER, "degraded", page.head.shards)
-        return seen, undecided
-
-    async def _page(self, shard: int, indices: list[int]) -> LivePage | None:
-        with trio.move_on_after(self._backend.settings.read_wait_ms_max / 1000 + 0.5):
-            try:
-                return await self._backend.live.read_page(shard, indices, shards=self._backend.shards)
-            except StoreUnavailableError:
-                return None
-        return None
-
-    async def _dated(self, items: Sequence[BulkItem], seen: _Seen, created: np.ndarray) -> _Seen:
+    async def _dated(self, items: Sequence[BulkItem], seen: Seen, created: np.ndarray) -> Seen:
         """With an as_of for those of whom the view told nothing: the end of the last closed row."""
         blind = np.flatnonzero(~seen.known)
         if len(blind):
-            ends = await self._backend.stores.bulk.last_ends([items[place].workload_id for place in blind])
+            ends = await self._backend.stores.bulk.last_ends(
+                [items[place].workload_id for place in blind.tolist()]
+            )
             seen.as_of_ms[blind] = np.maximum(created[blind], ends)
         return seen
 
@@ -184,7 +144,7 @@ class _Reading(NamedTuple):
 
     asked: Asked
     items: Sequence[BulkItem]
-    seen: _Seen
+    seen: Seen
     touching: Touching
     undecided: dict[int, Gap]
     lives: Lives
@@ -263,39 +223,15 @@ class _Reading(NamedTuple):
         )
 
 
-def _fill(seen: _Seen, mine: np.ndarray, page: LivePage, place: np.ndarray, slot: np.ndarray) -> None:
-    """Put a page of the view into the arrays. `place`: of each workload of `mine` its row in the page."""
-    seen.known[mine] = True
-    seen.as_of_ms[mine] = page.head.watermark_ms
-    heard = page.rows.view(np.uint8).reshape(len(page.rows), -1).any(axis=1)[place]
-    there = np.flatnonzero(heard & (slot < page.rows["slot_count"][place]))
-    mine, row = mine[there], page.rows[place[there]]
-    record = page.slots[page.first_slot[place[there]] + slot[there]]
-    ttl, started, first = (
-        record[name].astype(np.int64) for name in ("ttl_ms", "started_ms", "first_report_ms")
-    )
-    last = np.where(record["own_t_ms"] != 0, record["own_t_ms"], row["last_t_ms"])
-    closed = record["kind"] == BASE_NONE
-    # As reading._settled_ms: a slot of which its node has stopped to speak may seem to lapse in the future.
-    lapsed = last + np.maximum(ttl, row["ttl_ms"]) + 1
-    settled = np.where(closed, np.minimum(lapsed, page.head.watermark_ms - HISTORY_TOLD_MS), started)
-    seen.settled_ms[mine] = np.where(closed & (first == 0), 0, settled)
-    seen.first_report_ms[mine] = first
-    ended = np.where(record["kind"] == BASE_STOPPED, NEVER, last + ttl)
-    opened = ~closed & (ended > started)
-    seen.kind[mine] = np.where(opened, record["kind"], BASE_NONE)
-    seen.started_ms[mine], seen.ended_ms[mine], seen.ttl_ms[mine] = started, ended, ttl
-
-
-def _blinded(seen: _Seen, who: np.ndarray) -> _Seen:
+def _blinded(seen: Seen, who: np.ndarray) -> Seen:
     """As if the view had told nothing of these."""
     if not who.any():
         return seen
     others = (~who).astype(np.int64)
-    return _Seen(seen.known & ~who, *(each * others for each in seen[1:]))
+    return Seen(seen.known & ~who, *(each * others for each in seen[1:]))
 
 
-def _lives(items: Sequence[BulkItem], row: np.ndarray, created: np.ndarray, seen: _Seen) -> Lives:
+def _lives(items: Sequence[BulkItem], row: np.ndarray, created: np.ndarray, seen: Seen) -> Lives:
     retired = [NEVER if item.retired_ms is None else item.retired_ms for item in items]
     # From the registry once it was flushed there, else from the view.
     flushed = np.array([item.first_report_ms or 0 for item in items], np.int64)

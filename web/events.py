@@ -7,15 +7,17 @@ A cursor is the event's decimal number in history; each item carries its own, wh
 from __future__ import annotations
 
 import re
-from urllib.parse import urlencode
 
 import msgspec
 from quart import Response, request
 
+from engine.core.fleet import EventFilter
 from engine.core.people import Principal
 from web import sight
 from web.backend import Backend
 from web.event_item import EventAnswer, answer_of
+from web.lists import PROJECT, id_parameter, project_parameter
+from web.paging import link_headers
 from web.problems import RefusedError, bad_parameter, unavailable
 from web.routing import Answer, Parameter, Route, integer_parameter, reply
 from web.stream import CONTENT_TYPE, EventStream
@@ -23,6 +25,8 @@ from web.tails import TooManyStreamsError
 
 LIMIT_DEFAULT, LIMIT_MAX = 100, 1_000
 CURSOR_MAX = (1 << 63) - 1
+KINDS_MAX = 50
+_KIND = re.compile(r"[a-z][a-z_.]{0,63}")
 
 
 class EventsAnswer(msgspec.Struct, frozen=True):
@@ -33,21 +37,17 @@ class EventsAnswer(msgspec.Struct, frozen=True):
 
 
 async def list_events(backend: Backend, caller: Principal) -> Response:
-    project_id = await _project(backend, caller)
+    which = await _filter(backend, caller)
     after = _cursor(request.args.get("after"), "after")
     limit = integer_parameter("limit", default=LIMIT_DEFAULT, least=1, most=LIMIT_MAX)
-    page = await backend.history.events(project_id=project_id, after=after, limit=limit)
+    page = await backend.stores.fleet.events(sight.sight_of(caller), which, after=after, limit=limit)
     next_cursor = str(page[-1][0]) if page else None
-    headers = {}
-    if next_cursor is not None:
-        query = {**request.args.to_dict(), "after": next_cursor}
-        headers["link"] = f'<{request.path}?{urlencode(query)}>; rel="next"'
     items = [answer_of(cursor, event) for cursor, event in page]
-    return reply(EventsAnswer(items=items, next_cursor=next_cursor), headers=headers)
+    return reply(EventsAnswer(items=items, next_cursor=next_cursor), headers=link_headers(next_cursor))
 
 
 async def stream_events(backend: Backend, caller: Principal) -> Response:
-    project_id = await _project(backend, caller)
+    which = await _filter(backend, caller)
     resumed = request.headers.get("last-event-id")
     after = (
         _cursor(request.args.get("after"), "after") if resumed is None else _cursor(resumed, "Last-Event-ID")
@@ -63,7 +63,13 @@ async def stream_events(backend: Backend, caller: Principal) -> Response:
             return False
 
     try:
-        stream = EventStream(backend.tails, project_id=project_id, after=after, still_welcome=still_welcome)
+        stream = EventStream(
+            backend.tails,
+            sight=sight.sight_of(caller),
+            which=which,
+            after=after,
+            still_welcome=still_welcome,
+        )
     except TooManyStreamsError as error:
         raise unavailable("too many streams are open, or this process is ending", retry_after_s=5) from error
     response = Response(stream, content_type=CONTENT_TYPE, headers={"x-accel-buffering": "no"})
@@ -71,12 +77,16 @@ async def stream_events(backend: Backend, caller: Principal) -> Response:
     return response
 
 
-async def _project(backend: Backend, caller: Principal) -> str | None:
-    """The project asked about: by its slug, else the caller's own; None for an admin means all."""
-    slug = request.args.get("project")
-    if slug is None:
-        return caller.project_id
-    return (await sight.project(backend, caller, slug)).project_id
+async def _filter(backend: Backend, caller: Principal) -> EventFilter:
+    """What the query asks for. RefusedError 400, 404."""
+    kinds = tuple(filter(None, request.args.get("kinds", "").split(",")))
+    if len(kinds) > KINDS_MAX or not all(_KIND.fullmatch(kind) for kind in kinds):
+        raise bad_parameter(
+            "kinds", f"must be at most {KINDS_MAX} kinds of events, such as node.down,node.up"
+        )
+    return EventFilter(
+        project_id=await project_parameter(backend, caller), node_id=id_parameter("node"), kinds=kinds
+    )
 
 
 def _cursor(text: str | None, name: str) -> int:
@@ -87,7 +97,15 @@ def _cursor(text: str | None, name: str) -> int:
     return int(text)
 
 
-_PROJECT = Parameter(name="project", description="Slug; without it the key's project, for an admin all")
+_FILTERS = (
+    PROJECT,
+    Parameter(name="node", description="Id of a node", schema={"type": "string", "format": "uuid"}),
+    Parameter(
+        name="kinds",
+        description="Kinds of events, separated by commas; without it all",
+        schema={"type": "string", "pattern": f"^{_KIND.pattern}(,{_KIND.pattern})*$", "example": "node.down"},
+    ),
+)
 _AFTER = Parameter(name="after", description="A cursor; events after it, without it from the beginning")
 
 ROUTES = (
@@ -98,7 +116,7 @@ ROUTES = (
         summary="Events, oldest first",
         tag="events",
         parameters=(
-            _PROJECT,
+            *_FILTERS,
             _AFTER,
             Parameter(
                 name="limit",
@@ -116,7 +134,7 @@ ROUTES = (
         summary="Events as they come (server-sent events); `data` is an item of the list",
         tag="events",
         parameters=(
-            _PROJECT,
+            *_FILTERS,
             _AFTER,
             Parameter(name="Last-Event-ID", description="Resume after this cursor", where="header"),
         ),

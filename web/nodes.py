@@ -1,29 +1,24 @@
-"""`GET /v1/nodes` and `GET /v1/nodes/{id}`: the nodes a key may see, and how one of them is now.
+"""`GET /v1/nodes/{id}`: how a node is now. Many of them: node_list.py.
 
 A node's own state comes from its verdicts (live view); what its workloads count as is composed (reading.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from urllib.parse import urlencode
-
 import msgspec
 import trio
-from quart import Response, request
+from quart import Response
 
 from engine.core.people import Principal
 from engine.core.ports import NodeRecord, WorkloadRecord
-from engine.core.records import LiveNode, NodeState
+from engine.core.records import NodeState
 from web import sight
 from web.backend import Backend
-from web.ids import canonical_uuid
-from web.problems import bad_parameter, unavailable
+from web.problems import unavailable
 from web.reading import Look, Reader
-from web.routing import Answer, Parameter, Route, integer_parameter, reply
+from web.routing import Answer, Route, reply
 from web.times import format_rfc3339
 
-LIMIT_DEFAULT, LIMIT_MAX = 100, 1_000
 READS_AT_ONCE = 4  # workloads of one node read side by side: the pool is everybody's
 
 
@@ -59,30 +54,6 @@ class NodeAnswer(msgspec.Struct, frozen=True):
     created_at: str
     retired_at: str | None
     workloads: list[WorkloadOfNode]
-
-
-class NodeItem(msgspec.Struct, frozen=True):
-    """A node in a list, without its workloads' states. `state` is null while the live view is away.
-
-    `since`: of the state; `last_beat`: the newest accepted one; null when there was none.
-    """
-
-    node_id: str
-    project_id: str
-    name: str
-    kind: str
-    state: NodeState | None
-    since: str | None
-    last_beat: str | None
-    interval_ms: int
-    revoked: bool
-    created_at: str
-    workload_ids: list[str]
-
-
-class NodesAnswer(msgspec.Struct, frozen=True):
-    items: list[NodeItem]
-    next_cursor: str | None
 
 
 async def get_node(backend: Backend, caller: Principal, *, node_id: str) -> Response:
@@ -142,60 +113,7 @@ def _time(unix_ms: int) -> str | None:
     return format_rfc3339(unix_ms) if unix_ms else None
 
 
-async def list_nodes(backend: Backend, caller: Principal) -> Response:
-    limit = integer_parameter("limit", default=LIMIT_DEFAULT, least=1, most=LIMIT_MAX)
-    text = request.args.get("after")
-    after = canonical_uuid(text) if text else None
-    if text and after is None:
-        raise bad_parameter("after", "is not a cursor: take next_cursor of a page")
-    found = await backend.directory.list_nodes(caller.project_id, after=after, limit=limit + 1)
-    page = found[:limit]
-    next_cursor = page[-1].node_id if len(found) > limit else None
-    headers = {}
-    if next_cursor is not None:
-        query = urlencode({"after": next_cursor, "limit": limit})
-        headers["link"] = f'<{request.path}?{query}>; rel="next"'
-    looked = await Reader(backend).look_many([node.row for node in page])
-    items = [_item(node, looked) for node in page]
-    return reply(NodesAnswer(items=items, next_cursor=next_cursor), headers=headers)
-
-
-def _item(node: NodeRecord, looked: Mapping[int, LiveNode | None]) -> NodeItem:
-    live = looked.get(node.row)
-    state: NodeState | None = live.state if live is not None else "new" if node.row in looked else None
-    return NodeItem(
-        node_id=node.node_id,
-        project_id=node.project_id,
-        name=node.name,
-        kind=node.kind,
-        state=state,
-        since=_time(0 if live is None else live.since_ms),
-        last_beat=_time(0 if live is None else live.last_t_ms),
-        interval_ms=node.interval_ms,
-        revoked=node.revoked,
-        created_at=format_rfc3339(node.created_ms),
-        workload_ids=list(node.workload_ids),
-    )
-
-
 ROUTES = (
-    Route(
-        method="GET",
-        path="/v1/nodes",
-        handler=list_nodes,
-        summary="Nodes and how they are now, by cursor",
-        tag="nodes",
-        parameters=(
-            Parameter(name="after", description="The last page's next_cursor"),
-            Parameter(
-                name="limit",
-                description="Items in a page",
-                schema={"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT},
-            ),
-        ),
-        answers={200: Answer(description="A page of nodes", type=NodesAnswer)},
-        refusals=(400, 401, 503),
-    ),
     Route(
         method="GET",
         path="/v1/nodes/{node_id}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from quart import request
 
 from engine.core.accounts import Account, KeyRecord
+from engine.core.fleet import Sight
 from engine.core.inventory import Licence
 from engine.core.people import Principal, Role
 from engine.core.ports import NodeRecord, Project, WorkloadRecord
@@ -41,6 +42,16 @@ def must_have(roles: Role, what: str) -> None:
     policy: Policy = request.scope[POLICY]  # type: ignore[literal-required]
     if not roles & policy.roles:
         raise RefusedError(403, "forbidden", f"you may see this {what}, but not do that to it")
+
+
+def sight_of(caller: Principal) -> Sight:
+    """Whose things a list may tell this caller: the union of all its roles. Nobody's, for who has none."""
+    match caller.scope:
+        case "admin":
+            return Sight(everything=True)
+        case "project" | "user":
+            return Sight(projects=caller.owned_projects, operator_id=caller.user_id)
+    return Sight()
 
 
 async def project(backend: Backend, caller: Principal, slug: str) -> Project:

@@ -14,6 +14,7 @@ import msgspec
 import trio
 from quart.wrappers.response import ResponseBody
 
+from engine.core.fleet import EventFilter, Sight
 from engine.core.ports import StoreUnavailableError
 from engine.core.records import Event
 from web.event_item import answer_of
@@ -31,7 +32,8 @@ class EventStream(ResponseBody):
         self,
         tails: Tails,
         *,
-        project_id: str | None,
+        sight: Sight,
+        which: EventFilter,
         after: int,
         still_welcome: Callable[[], Awaitable[bool]],
     ) -> None:
@@ -39,7 +41,8 @@ class EventStream(ResponseBody):
         tails.enter()
         self._left = False
         self._tails = tails
-        self._project_id = project_id
+        self._sight = sight
+        self._which = which
         self._after = after
         self._still_welcome = still_welcome
         self._frames: deque[bytes] = deque([f"retry: {RETRY_MS}\n\n".encode()])
@@ -77,7 +80,7 @@ class EventStream(ResponseBody):
         try:
             if not await self._still_welcome():
                 return False
-            page = await self._tails.read(self._project_id, self._after)
+            page = await self._tails.read(self._sight, self._which, self._after)
         except StoreUnavailableError:
             page = []  # told and counted where stores are watched; the stream outlives it
         for cursor, event in page:

@@ -1,15 +1,16 @@
 """The live end of the event feed: wakes streams when something was announced, and reads once for all of them.
 
 History is the record; the announcement in the live view is only a hint and may come before the rows are
-committed or be lost with the view, so the bell also rings once a second. Streams of one project that stand at
-the same cursor share one query per ring. How a stream looks on the wire stands in stream.py.
+committed or be lost with the view, so the bell also rings once a second. Streams that may see the same and
+stand at the same cursor share one query per ring. How a stream looks on the wire stands in stream.py.
 """
 
 from __future__ import annotations
 
 import trio
 
-from engine.core.ports import History, LiveView, StoreUnavailableError
+from engine.core.fleet import EventFilter, Fleet, Sight
+from engine.core.ports import LiveView, StoreUnavailableError
 from engine.core.records import Event
 
 RING_S = 1.0  # the longest an announced event can stay unnoticed
@@ -25,12 +26,12 @@ class TooManyStreamsError(Exception):
 class Tails:
     """One bell and one memory of pages for all streams."""
 
-    def __init__(self, live: LiveView, history: History, *, streams_max: int) -> None:
+    def __init__(self, live: LiveView, fleet: Fleet, *, streams_max: int) -> None:
         self._live = live
-        self._history = history
+        self._fleet = fleet
         self._streams_max = streams_max
         self._bell = trio.Event()
-        self._pages: dict[tuple[str | None, int], Page] = {}
+        self._pages: dict[tuple[Sight, EventFilter, int], Page] = {}
         self._reading = trio.Lock()
         self._open = self._rings = self._reads = 0
         self.closing = False
@@ -62,15 +63,15 @@ class Tails:
         """Set at the next ring. Take it before reading, wait for it after: no ring is missed in between."""
         return self._bell
 
-    async def read(self, project_id: str | None, after: int) -> Page:
+    async def read(self, sight: Sight, which: EventFilter, after: int) -> Page:
         """Events after a cursor, at most PAGE of them; shared with other streams until the next ring."""
-        key = (project_id, after)
+        key = (sight, which, after)
         if key not in self._pages:
             # One at a time: after a ring a thousand streams may come at once, most with the same question.
             async with self._reading:
                 if key not in self._pages:
                     rings = self._rings
-                    page = await self._history.events(project_id=project_id, after=after, limit=PAGE)
+                    page = await self._fleet.events(sight, which, after=after, limit=PAGE)
                     self._reads += 1
                     if rings != self._rings or len(self._pages) >= SHARED_MAX:
                         return page  # from before the last ring, or one too many to keep

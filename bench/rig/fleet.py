@@ -38,7 +38,7 @@ class Fleet(NamedTuple):
     @property
     def flaky(self) -> np.ndarray:
         """Who had outages."""
-        return np.arange(self.workloads) % 10 == 3
+        return np.asarray(np.arange(self.workloads) % 10 == 3)
 
 
 async def register(connection: asyncpg.Connection, fleet: Fleet) -> None:

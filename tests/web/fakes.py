@@ -16,6 +16,7 @@ import msgspec
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from engine.core.fleet import EventFilter, NodeFilter, Place, Sight
 from engine.core.keys import MasterSecrets
 from engine.core.ledger import AlreadyCommittedError, Commit, KeyReusedError
 from engine.core.people import Principal
@@ -315,6 +316,32 @@ class FakeLedger:
         return [("node-1", sum(row.micro_points for row in rows))] if rows else []
 
 
+class FakeFleet:
+    """The fakes' directory and history, as lists ask them."""
+
+    def __init__(self, directory: FakeDirectory, history: FakeHistory) -> None:
+        self._directory = directory
+        self._history = history
+
+    async def node_places(
+        self, sight: Sight, which: NodeFilter, *, after: str | None, limit: int
+    ) -> list[Place]:
+        await trio.lowlevel.checkpoint()
+        nodes = sorted(self._directory.nodes.values(), key=lambda node: node.node_id)
+        mine = [n for n in nodes if sight.everything or n.project_id in sight.projects]
+        return [Place(n.node_id, n.row, 0) for n in mine if n.node_id > (after or "")][:limit]
+
+    async def nodes(self, ids: Any) -> list[NodeRecord]:
+        return [self._directory.nodes[each] for each in ids]
+
+    async def events(
+        self, sight: Sight, which: EventFilter, *, after: int, limit: int
+    ) -> list[tuple[int, Event]]:
+        everything = await self._history.events(project_id=None, after=after, limit=1_000_000)
+        seen = [one for one in everything if sight.everything or one[1].project_id in sight.projects]
+        return [one for one in seen if which.project_id in (None, one[1].project_id)][:limit]
+
+
 class FakeProjects:
     """Nobody decided on a policy."""
 
@@ -334,6 +361,7 @@ class World:
         self.history = FakeHistory(self.now_ms)
         self.ledger = FakeLedger()
         self.projects = FakeProjects()
+        self.fleet = FakeFleet(self.directory, self.history)
         self.asks = None
         self.secrets = MasterSecrets(secrets={1: bytes(32)})
         self.system_offset_ms = 0  # how far the web machine's clock is off the engine's

@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from engine.core.fleet import EventFilter, Sight
 from tests.web.fakes import ADMIN_KEY, FOREIGN_KEY, PROJECT_KEY, World, bearer
 from web.settings import WebSettings
 from web.stream import HEARTBEAT_S, EventStream
@@ -274,7 +275,9 @@ async def test_a_stream_whose_client_was_gone_before_its_first_byte_is_counted_o
     async def welcome() -> bool:
         return True
 
-    stream = EventStream(world.app.backend.tails, project_id=None, after=0, still_welcome=welcome)
+    stream = EventStream(
+        world.app.backend.tails, sight=Sight(), which=EventFilter(), after=0, still_welcome=welcome
+    )
     assert world.app.backend.tails.statistics()["open"] == 1
     del stream
     assert world.app.backend.tails.statistics()["open"] == 0

@@ -1,0 +1,185 @@
+"""Filtered lists of nodes, workloads and events in PostgreSQL, and the census of a project.
+
+Each list is made of one index scan per thing that the asker may see (a project, a person's machines), each
+cut at the limit, and then put together: so a person's three machines are found among a million of others
+without looking at them. Whatever is compared comes as a parameter, never in the statement's text.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from engine.core.fleet import Census, EventFilter, NodeFilter, Place, Sight, WorkloadFilter
+from engine.core.ports import NodeRecord, WorkloadRecord
+from engine.core.records import Event
+from storage.pool import Connection, Postgres
+from storage.postgres_history import EVENT_FIELDS, events_of
+from storage.postgres_nodes import read_nodes, read_workloads
+
+_FIRST = "00000000-0000-0000-0000-000000000000"
+# What a list is made of: where its rows are, and how one person's are found among them.
+_NODES = "node n where {rest} {limit}"
+_WORKLOADS = """workload w join node n using (node_id) left join workload_kind k using (kind_id)
+where {rest} {limit}"""
+_EVENTS = "event e where {rest} {limit}"
+_MY_NODES = "node n where n.owner_id = {me} and {rest} {limit}"
+_MY_WORKLOADS = """workload w join node n using (node_id) left join workload_kind k using (kind_id)
+where n.owner_id = {me} and {rest} {limit}"""
+_MY_EVENTS = """node n cross join lateral (
+  select e.* from event e where e.node_id = n.node_id and {rest} {limit}) e
+where n.owner_id = {me} {limit}"""
+
+_LIVING = "n.project_id = $1 and n.retired_ms is null and n.revoked_ms is null"
+_OF_NODES = f"from node n where {_LIVING}"
+_OF_WORKLOADS = f"""from node n join workload w using (node_id) left join workload_kind k using (kind_id)
+where {_LIVING} and w.retired_ms is null"""
+_NODE_CODES = f"""select n."row", r.code - 1
+from node n join unnest($2::text[]) with ordinality as r (region, code) using (region) where {_LIVING}"""
+_WORKLOAD_CODES = f"""select n."row", w.slot::bigint, r.code - 1, g.code - 1
+from node n join unnest($2::text[]) with ordinality as r (region, code) using (region)
+  join workload w using (node_id) left join workload_kind k using (kind_id)
+  join unnest($3::text[], $4::text[]) with ordinality as g (slug, version, code)
+    on g.slug = coalesce(k.slug, '') and g.version = coalesce(w.running_version, '')
+where {_LIVING} and w.retired_ms is null"""
+_COPY_HEADER_BYTES, _COPY_TRAILER_BYTES = 19, 2
+
+
+class PostgresFleet:
+    """engine.core.fleet.Fleet on PostgreSQL."""
+
+    def __init__(self, db: Postgres) -> None:
+        self._db = db
+
+    async def node_places(
+        self, sight: Sight, which: NodeFilter, *, after: str | None, limit: int
+    ) -> list[Place]:
+        query = _Query(after or _FIRST, limit, key="n.node_id", project="n.project_id")
+        query.narrow("n.project_id = {}", which.project_id)
+        query.narrow("n.owner_id = {}", which.owner_id)
+        query.narrow("n.region = {}", which.region)
+        query.narrow("n.manager_version = {}", which.version)
+        query.narrow("starts_with(n.name, {})", which.prefix)
+        query.narrow("n.kind = {}", which.kind)
+        query.narrow("n.retired_ms is null", None if which.retired else True)
+        return await self._places(query, 'n.node_id, n."row", 0', sight, _NODES, _MY_NODES)
+
+    async def nodes(self, ids: Sequence[str]) -> list[NodeRecord]:
+        found = await self._db.run(read_nodes, ids)
+        return [node for node in found if node is not None]
+
+    async def workload_places(
+        self, sight: Sight, which: WorkloadFilter, *, after: str | None, limit: int
+    ) -> list[Place]:
+        query = _Query(after or _FIRST, limit, key="w.workload_id", project="w.project_id")
+        query.narrow("w.project_id = {}", which.project_id)
+        query.narrow("w.node_id = {}", which.node_id)
+        query.narrow("k.slug = {}", which.kind)
+        query.narrow("w.running_version = {}", which.version)
+        query.narrow("w.licence_id = {}", which.licence_id)
+        query.narrow("w.retired_ms is null", None if which.retired else True)
+        return await self._places(query, 'w.workload_id, n."row", w.slot', sight, _WORKLOADS, _MY_WORKLOADS)
+
+    async def workloads(self, ids: Sequence[str]) -> list[WorkloadRecord]:
+        return await self._db.run(read_workloads, ids)
+
+    async def events(
+        self, sight: Sight, which: EventFilter, *, after: int, limit: int
+    ) -> list[tuple[int, Event]]:
+        query = _Query(after, limit, key="e.cursor", project="e.project_id")
+        query.narrow("e.project_id = {}", which.project_id)
+        query.narrow("e.node_id = {}", which.node_id)
+        query.narrow("e.kind = any({}::text[])", which.kinds or None)
+        return events_of(await self._db.run(_fetch, query, EVENT_FIELDS, sight, _EVENTS, _MY_EVENTS))
+
+    async def census(self, project_id: str) -> Census:
+        return await self._db.run(_census, project_id)
+
+    async def _places(self, query: _Query, columns: str, sight: Sight, all_of: str, mine: str) -> list[Place]:
+        records = await self._db.run(_fetch, query, columns, sight, all_of, mine)
+        return [Place(str(identity), row, slot) for identity, row, slot in records]
+
+
+class _Query:
+    """A list's statement while it is being put together: by key, narrowed down, within a sight."""
+
+    def __init__(self, after: object, limit: int, *, key: str, project: str) -> None:
+        self.arguments: list[object] = [after, limit]
+        self._key = key
+        self._project = project
+        self._conditions = [f"{key} > $1"]
+
+    def narrow(self, condition: str, value: object | None) -> None:
+        """One more condition, unless there is no value. ``{}`` stands for it."""
+        if value is not None:
+            place = self._parameter(value) if "{}" in condition else ""
+            self._conditions.append(condition.format(place))
+
+    def text(self, columns: str, sight: Sight, all_of: str, mine: str) -> str:
+        """The statement; empty when nothing can be seen."""
+        limit = f"order by {self._key} limit $2"
+        rest = " and ".join(self._conditions)
+        if sight.everything:
+            return f"select {columns} from {all_of.format(rest=rest, limit=limit)}"
+        parts = []
+        if sight.projects:
+            projects = self._parameter(list(sight.projects))
+            within = all_of.format(rest=f"{self._project} = seen.project_id and {rest}", limit=limit)
+            parts.append(
+                f"select one.* from unnest({projects}::uuid[]) as seen (project_id)"
+                f" cross join lateral (select {columns} from {within}) one"
+            )
+        if sight.operator_id is not None:
+            of_me = mine.format(me=self._parameter(sight.operator_id), rest=rest, limit=limit)
+            parts.append(f"select {columns} from {of_me}")
+        # Not `union all`: what is both of one's project and of one's machines is told once.
+        together = " union ".join(f"({part})" for part in parts)
+        return f"select * from ({together}) found order by 1 limit $2" if parts else ""
+
+    def _parameter(self, value: object) -> str:
+        self.arguments.append(value)
+        return f"${len(self.arguments)}"
+
+
+async def _fetch(
+    connection: Connection, query: _Query, columns: str, sight: Sight, all_of: str, mine: str
+) -> list[Any]:
+    text = query.text(columns, sight, all_of, mine)
+    return list(await connection.fetch(text, *query.arguments)) if text else []
+
+
+async def _census(connection: Connection, project_id: str) -> Census:
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        found = await connection.fetch(f"select distinct n.region {_OF_NODES} order by 1", project_id)
+        regions = [record[0] for record in found]
+        groups = await connection.fetch(
+            f"select distinct coalesce(k.slug, ''), coalesce(w.running_version, '') {_OF_WORKLOADS}"
+            " order by 1, 2",
+            project_id,
+        )
+        nodes = await _numbers(connection, 2, _NODE_CODES, project_id, regions)
+        slugs, versions = [record[0] for record in groups], [record[1] for record in groups]
+        workloads = await _numbers(connection, 4, _WORKLOAD_CODES, project_id, regions, slugs, versions)
+    return Census(
+        nodes[:, 0],
+        nodes[:, 1],
+        workloads[:, 0],
+        workloads[:, 1],
+        workloads[:, 2],
+        workloads[:, 3],
+        tuple(regions),
+        tuple((slug or None, version or None) for slug, version in groups),
+    )
+
+
+async def _numbers(connection: Connection, columns: int, query: str, *arguments: object) -> np.ndarray:
+    """Rows of whole numbers (bigint), in order of the first, without a Python object for each."""
+    found = io.BytesIO()
+    await connection.copy_from_query(query, *arguments, output=found, format="binary")
+    raw = found.getbuffer()[_COPY_HEADER_BYTES:-_COPY_TRAILER_BYTES]
+    row = np.dtype([("fields", ">i2"), ("values", [("bytes", ">i4"), ("value", ">i8")], columns)])
+    numbers = np.frombuffer(raw, row)["values"]["value"].astype(np.int64)
+    return numbers[np.argsort(numbers[:, 0], kind="stable")]

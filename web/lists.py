@@ -1,0 +1,104 @@
+"""What lists of nodes and of workloads have in common: the project asked about, and those in one state only.
+
+A state is nowhere in PostgreSQL, so places are read in order and looked up in the live view, as arrays, until
+a page is full or enough were looked at: a page may then be short, or empty, and still have a next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import numpy as np
+from quart import request
+
+from engine.core.fleet import Place
+from engine.core.people import Principal
+from web import sight
+from web.backend import Backend
+from web.ids import SLUG, canonical_uuid
+from web.paging import id_cursor, limit_parameter
+from web.problems import bad_parameter, unavailable
+from web.routing import Parameter
+from web.view_arrays import Seen, look
+
+LOOKED_AT_ONCE = 5_000
+LOOKED_AT_MAX = 100_000  # places for one page
+TEXT_MAX = 128  # characters of a filter
+Places = Callable[[str | None, int], Awaitable[list[Place]]]
+
+PROJECT = Parameter(
+    name="project",
+    description="Slug of the project; without it everything that you may see",
+    schema={"type": "string", "pattern": f"^{SLUG.pattern}$"},
+)
+RETIRED = Parameter(name="retired", description="Retired ones, too", schema={"type": "boolean"})
+
+
+class Found(NamedTuple):
+    places: list[Place]
+    next_cursor: str | None
+
+
+async def page_of(backend: Backend, places: Places, wanted: Callable[[Seen], np.ndarray] | None) -> Found:
+    """The page that the query asks for; `wanted`: which of those looked up belong in it.
+
+    RefusedError 400; 503 when that cannot be told now.
+    """
+    after, limit = id_cursor(), limit_parameter()
+    if wanted is None:
+        found = await places(after, limit + 1)
+        return Found(found[:limit], found[limit - 1].id if len(found) > limit else None)
+    page: list[Place] = []
+    for _ in range(LOOKED_AT_MAX // LOOKED_AT_ONCE):
+        some = await places(after, LOOKED_AT_ONCE)
+        row, slot = (np.array([each[field] for each in some], np.int64) for field in (1, 2))
+        seen, _undecided = await look(backend, row, slot)
+        if not seen.known.all():
+            raise unavailable("the live view is away: nothing can be told by state")
+        page += [some[at] for at in np.flatnonzero(wanted(seen)).tolist()]
+        if len(page) > limit:
+            return Found(page[:limit], page[limit - 1].id)
+        if len(some) < LOOKED_AT_ONCE:
+            return Found(page, None)
+        after = some[-1].id
+    return Found(page, after)
+
+
+async def project_parameter(backend: Backend, caller: Principal) -> str | None:
+    """The id of the project asked about. RefusedError 404."""
+    slug = request.args.get("project")
+    return None if slug is None else (await sight.public_project(backend, caller, slug)).project_id
+
+
+def id_parameter(name: str) -> str | None:
+    """An id from the query. RefusedError 400."""
+    text = request.args.get(name)
+    found = None if text is None else canonical_uuid(text)
+    if text is not None and found is None:
+        raise bad_parameter(name, "is not an id")
+    return found
+
+
+def text_parameter(name: str) -> str | None:
+    """A text from the query. RefusedError 400 for one that cannot be anywhere."""
+    text = request.args.get(name)
+    if text is not None and (len(text) > TEXT_MAX or "\0" in text):
+        raise bad_parameter(name, f"may have {TEXT_MAX} characters, none of them NUL")
+    return text
+
+
+def choice_parameter(name: str, choices: tuple[str, ...]) -> str | None:
+    """One of some words from the query. RefusedError 400."""
+    text = request.args.get(name)
+    if text is not None and text not in choices:
+        raise bad_parameter(name, f"must be one of {', '.join(choices)}")
+    return text
+
+
+def text_filter(name: str, description: str) -> Parameter:
+    return Parameter(
+        name=name,
+        description=description,
+        schema={"type": "string", "maxLength": TEXT_MAX, "pattern": "^[^\\u0000]*$"},
+    )
