@@ -126,15 +126,21 @@ async def create_version(backend: Backend, caller: Principal, *, slug: str, kind
     return reply(_answer(made), 201, {"location": where.replace("+", "%2B")})
 
 
-def _check_manifest(manifest: str) -> None:
-    """RefusedError 413, 422: a JSON object of at most 256 KiB; its contents are the managers' affair."""
-    if len(manifest.encode()) > MANIFEST_BYTES_MAX:
-        raise RefusedError(413, "too_large", f"a manifest may have {MANIFEST_BYTES_MAX} bytes")
+def manifest_fault(manifest: str) -> str | None:
+    """Why a text is no manifest, which is a JSON object; None when it is one. What is in it is the managers'."""
     try:
         msgspec.json.decode(manifest, type=dict[str, msgspec.Raw])
     except (msgspec.MsgspecError, RecursionError) as error:
-        detail = f"the manifest is not a JSON object: {error}"
-        raise RefusedError(422, "bad_manifest", detail, errors=(Fault(detail, "/manifest"),)) from error
+        return f"the manifest is not a JSON object: {error}"
+    return None
+
+
+def _check_manifest(manifest: str) -> None:
+    """RefusedError 413, 422."""
+    if len(manifest.encode()) > MANIFEST_BYTES_MAX:
+        raise RefusedError(413, "too_large", f"a manifest may have {MANIFEST_BYTES_MAX} bytes")
+    if fault := manifest_fault(manifest):
+        raise RefusedError(422, "bad_manifest", fault, errors=(Fault(fault, "/manifest"),))
 
 
 async def get_version(backend: Backend, caller: Principal, *, slug: str, kind: str, version: str) -> Response:
