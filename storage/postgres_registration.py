@@ -16,6 +16,7 @@ from engine.core.registration import (
     Asker,
     GoneError,
     KeyTakenError,
+    NameTakenError,
     NewMachine,
     NewWorkload,
     NodeChange,
@@ -177,7 +178,7 @@ async def _set_partner(connection: Connection, node_id: str, partner_node_id: st
         if node.partner_node_id == partner_node_id:
             return node
         if await connection.fetchval("select true from node where partner_node_id = $1", partner_node_id):
-            raise KeyTakenError(f"another node is called {partner_node_id} there")
+            raise NameTakenError(f"another node is called {partner_node_id} there")
         await connection.execute(
             "update node set partner_node_id = $2 where node_id = $1", node_id, partner_node_id
         )

@@ -11,6 +11,7 @@ import msgspec
 from quart import Response
 
 from engine.core.people import Principal
+from engine.core.registration import NameTakenError
 from engine.core.uptime_source import UptimeSourceError
 from web import sight
 from web.acts import act_of
@@ -42,10 +43,13 @@ async def register_with_datagram(backend: Backend, caller: Principal, *, node_id
             await backend.uptime_source.register(wanted)
         except UptimeSourceError as error:
             raise source_away(str(error), retry_after_s=error.retry_after_s) from error
-        with refusals():
-            node = await backend.stores.registration.set_partner(
-                node.node_id, wanted, act=act_of(backend, caller)
-            )
+        try:
+            with refusals():
+                node = await backend.stores.registration.set_partner(
+                    node.node_id, wanted, act=act_of(backend, caller)
+                )
+        except NameTakenError as error:
+            raise RefusedError(409, "partner_taken", str(error)) from error
     return reply(await registered(backend, node))
 
 

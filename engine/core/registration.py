@@ -63,6 +63,10 @@ class KeyTakenError(Exception):
     """A node has this public key already; one key, one node."""
 
 
+class NameTakenError(Exception):
+    """Another source of uptime knows another node by this name."""
+
+
 class GoneError(Exception):
     """The thing, or what it belongs to, is revoked or retired; the text says which."""
 
@@ -105,7 +109,7 @@ class Registration(Protocol):
         ...
 
     async def set_partner(self, node_id: str, partner_node_id: str, *, act: Act) -> NodeRecord:
-        """How another source of uptime calls it. KeyTakenError when another node is called so."""
+        """How another source of uptime calls it. NameTakenError when another node is called so."""
         ...
 
     async def add_workload(self, node_id: str, new: NewWorkload, *, act: Act, asker: Asker) -> WorkloadRecord:
