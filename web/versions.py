@@ -127,7 +127,7 @@ async def create_version(backend: Backend, caller: Principal, *, slug: str, kind
 
 
 def manifest_fault(manifest: str) -> str | None:
-    """Why a text is no manifest, which is a JSON object; None when it is one. What is in it is the managers'."""
+    """Why a text is no manifest, which is a JSON object; None when it is one."""
     try:
         msgspec.json.decode(manifest, type=dict[str, msgspec.Raw])
     except (msgspec.MsgspecError, RecursionError) as error:
