@@ -114,6 +114,14 @@ async def test_what_was_still_to_be_told_dies_with_its_channel(control: Control)
     assert [tuple(row) for row in rows] == [("dead", "the channel was removed")]
 
 
+async def test_the_worker_knows_which_kinds_a_channel_takes(control: Control):
+    kinds = ["workload.up", "node.down", "node.down"]
+    made = await control.ask("POST", ALPHA, by="owner", json={**HOOK, "event_kinds": kinds})
+    assert made.json["channel"]["event_kinds"] == ["workload.up", "node.down"]
+    (channel,) = await control.stores.outbox.channels(control.alpha.project_id)
+    assert channel.event_kinds == ("workload.up", "node.down")
+
+
 async def test_a_channel_whose_receiver_wants_no_more_is_shown_as_such(control: Control):
     await control.ask("POST", ALPHA, by="owner", json=HOOK)
     (channel,) = await control.stores.outbox.channels(control.alpha.project_id)

@@ -1,12 +1,16 @@
 """The notifier: who is told of what, and exactly once whatever dies in between."""
 
+from typing import get_args
+
+import msgspec
 import pytest
 import trio
 
+from engine.core.notices import EventKind
 from engine.core.ports import StoreUnavailableError
 from storage.memory_outbox import MemoryOutbox
 from tests.worker.fakes import PROJECT, T0, Failing, Killed, Memory, make_channel, make_event
-from worker.notifier import Notifier, decide
+from worker.notifier import TOLD_KINDS, Notifier, decide
 
 OTHER = "01900000-0000-7000-8000-00000000bbbb"
 HOOK, MAIL = make_channel(1), make_channel(2, kind="mail")
@@ -183,6 +187,21 @@ async def test_a_notifier_that_lost_its_lock_unawares_neither_doubles_nor_loses_
         nursery.cancel_scope.cancel()
     assert sorted(row.event.since_ms for row in memory.rows) == [T0 + number for number in range(5)]
     assert memory.world.notifier_cursor == 5
+
+
+def test_a_channel_that_names_kinds_is_told_those_only():
+    some = msgspec.structs.replace(HOOK, event_kinds=("node.up", "workload.up"))
+    told = [decide(make_event(kind=kind), [some, MAIL]) for kind in ("node.up", "node.down")]
+    assert [[channel for _, channel in notices] for notices in told] == [[some, MAIL], [MAIL]]
+
+
+def test_a_persons_channel_is_not_told_by_project():
+    mine = msgspec.structs.replace(HOOK, project_id=None)
+    assert decide(make_event(), [mine]) == []
+
+
+def test_a_channel_may_name_each_kind_that_is_told_and_no_other():
+    assert set(get_args(EventKind)) == TOLD_KINDS
 
 
 async def test_a_bug_escapes_to_whoever_keeps_the_task(autojump_clock):
