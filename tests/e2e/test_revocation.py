@@ -6,13 +6,17 @@ at which the revocation was committed.
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 import threading
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from np1.codec import Code
 from tests.e2e.api import Api, now_ms
 from tests.e2e.node import Node, SilenceError, ask_session
 from tests.e2e.system import System
@@ -91,6 +95,53 @@ def test_a_revoked_node_is_refused_by_udp_json_and_web_within_a_second(system, n
     assert max(last) < revoked_ms + WITHIN_MS
     refused = ask_session(system.api, node.made)
     assert (refused.status, refused.json["code"]) == (401, "unauthorized")
+
+
+def test_a_re_keyed_node_is_refused_with_the_old_key_within_a_second_and_goes_on_with_the_new(system, node):
+    """Over the routes of the API, as an operator would after a key was stolen."""
+    secret = secrets.token_hex(32)
+
+    async def add_key(stores):
+        digest = hashlib.sha256(secret.encode()).digest()
+        await stores.directory.create_key(
+            scope="admin", project_id=None, key_sha256=digest, name="e2e", now_ms=now_ms()
+        )
+
+    system.on_stores(add_key)
+    api, path = system.api_for(secret), f"/v1/nodes/{node.made['node_id']}"
+    stolen, new = node.node.grant.token, Ed25519PrivateKey.generate()
+
+    def by_udp() -> bool:
+        try:
+            node.node.exchange(node.node.frame(), within_s=0.3)
+        except SilenceError:
+            return False
+        return True
+
+    def by_json() -> bool:
+        reply = node.beats.post("/v1/beats", {"workloads": {}}, headers={"authorization": f"Bearer {stolen}"})
+        assert reply.status in (200, 401), reply
+        return reply.status == 200
+
+    def by_manager() -> bool:
+        status = system.api_for(stolen).request("GET", "/v1/manager/desired").status
+        assert status in (200, 401), status
+        return status == 200
+
+    def rekey() -> int:
+        reply = api.post(f"{path}/rekey", {"public_key": new.public_key().public_bytes_raw().hex()})
+        assert reply.status == 200, reply
+        return now_ms()
+
+    rekeyed_ms, last = last_success_ms([by_udp, by_json, by_manager], rekey)
+    assert min(last) > rekeyed_ms - 500
+    assert max(last) < rekeyed_ms + WITHIN_MS
+    refused = ask_session(system.api, node.made)
+    assert (refused.status, refused.json["code"]) == (401, "unauthorized")
+    with Node(system.api, {**node.made, "private_key": new.private_bytes_raw().hex()}) as again:
+        assert again.beat().code in (Code.OK, Code.EARLY)
+    assert not by_json()  # the stolen token stays dead, also with a living session beside it
+    assert not by_manager()
 
 
 def test_both_generations_of_a_revoked_node_are_dropped(system, node):
