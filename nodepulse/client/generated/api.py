@@ -246,14 +246,46 @@ class Client(Calls):
         """
         return self._call("POST", "/v1/beats/backfill", types.BackfillAnswer, body=body)
 
-    def list_nodes(self, *, after: str | None = None, limit: int | None = None) -> types.NodesAnswer:
+    def list_nodes(
+        self,
+        *,
+        project: str | None = None,
+        owner: Literal["me"] | str | None = None,
+        state: Literal["new", "up", "suspect", "down", "lost", "stopped", "maintenance"] | None = None,
+        region: str | None = None,
+        version: str | None = None,
+        name: str | None = None,
+        kind: Literal["node", "check", "canary"] | None = None,
+        retired: bool | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> types.NodesAnswer:
         """Nodes and how they are now, by cursor.
 
         For: operator, owner, admin. A key needs the permission `read`.
 
-        `after`: The last page's next_cursor. `limit`: Items in a page.
+        `project`: Slug of the project; without it everything that you may see. `owner`: Id of the user
+        whose machines they are, or me. `state`: Their state now. `region`: Their region, exactly.
+        `version`: Version of the manager, exactly. `name`: What their name begins with. `kind`: What they
+        are. `retired`: Retired ones, too. `after`: The last page's next_cursor. `limit`: Items in a page.
         """
-        return self._call("GET", "/v1/nodes", types.NodesAnswer, query={"after": after, "limit": limit})
+        return self._call(
+            "GET",
+            "/v1/nodes",
+            types.NodesAnswer,
+            query={
+                "project": project,
+                "owner": owner,
+                "state": state,
+                "region": region,
+                "version": version,
+                "name": name,
+                "kind": kind,
+                "retired": retired,
+                "after": after,
+                "limit": limit,
+            },
+        )
 
     def register_node(
         self, body: types.NodeToRegister, *, idempotency_key: str | None = None
@@ -348,6 +380,45 @@ class Client(Calls):
         """
         return self._call("POST", f"/v1/nodes/{part(node_id)}/datagram", types.RegisteredNode, body=body)
 
+    def list_workloads(
+        self,
+        *,
+        project: str | None = None,
+        node: str | None = None,
+        kind: str | None = None,
+        version: str | None = None,
+        licence: str | None = None,
+        state: Literal["new", "up", "unhealthy", "updating", "stopped", "silent"] | None = None,
+        retired: bool | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> types.WorkloadsAnswer:
+        """Workloads and what beats say of them now, by cursor.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+
+        `project`: Slug of the project; without it everything that you may see. `node`: Id of their node.
+        `kind`: Slug. `version`: The version that runs, exactly. `licence`: Id of their licence. `state`:
+        What beats say. `retired`: Retired ones, too. `after`: The last page's next_cursor. `limit`: Items
+        in a page.
+        """
+        return self._call(
+            "GET",
+            "/v1/workloads",
+            types.WorkloadsAnswer,
+            query={
+                "project": project,
+                "node": node,
+                "kind": kind,
+                "version": version,
+                "licence": licence,
+                "state": state,
+                "retired": retired,
+                "after": after,
+                "limit": limit,
+            },
+        )
+
     def get_uptime(
         self,
         workload_id: str,
@@ -369,6 +440,15 @@ class Client(Calls):
             types.UptimeAnswer,
             query={"from": from_, "to": to, "intervals": intervals},
         )
+
+    def get_summary(
+        self, slug: str, *, known: Polled[types.SummaryAnswer] | None = None
+    ) -> Polled[types.SummaryAnswer]:
+        """How many nodes and workloads are how: by state, kind, version and region.
+
+        For: owner, admin. A key needs the permission `read`.
+        """
+        return self._poll("GET", f"/v1/projects/{part(slug)}/summary", types.SummaryAnswer, known=known)
 
     def get_bulk_uptime(
         self,
@@ -430,24 +510,37 @@ class Client(Calls):
         )
 
     def list_events(
-        self, *, project: str | None = None, after: str | None = None, limit: int | None = None
+        self,
+        *,
+        project: str | None = None,
+        node: str | None = None,
+        kinds: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
     ) -> types.EventsAnswer:
         """Events, oldest first.
 
         For: operator, owner, admin. A key needs the permission `read`.
 
-        `project`: Slug; without it the key's project, for an admin all. `after`: A cursor; events after it,
+        `project`: Slug of the project; without it everything that you may see. `node`: Id of a node.
+        `kinds`: Kinds of events, separated by commas; without it all. `after`: A cursor; events after it,
         without it from the beginning. `limit`: Items in a page.
         """
         return self._call(
             "GET",
             "/v1/events",
             types.EventsAnswer,
-            query={"project": project, "after": after, "limit": limit},
+            query={"project": project, "node": node, "kinds": kinds, "after": after, "limit": limit},
         )
 
     def stream_events(
-        self, *, project: str | None = None, after: str | None = None, last_event_id: str | None = None
+        self,
+        *,
+        project: str | None = None,
+        node: str | None = None,
+        kinds: str | None = None,
+        after: str | None = None,
+        last_event_id: str | None = None,
     ) -> AbstractContextManager[Stream]:
         """Events as they come (server-sent events); `data` is an item of the list.
 
@@ -455,14 +548,15 @@ class Client(Calls):
 
         Read as it comes, inside of ``with``.
 
-        `project`: Slug; without it the key's project, for an admin all. `after`: A cursor; events after it,
+        `project`: Slug of the project; without it everything that you may see. `node`: Id of a node.
+        `kinds`: Kinds of events, separated by commas; without it all. `after`: A cursor; events after it,
         without it from the beginning. `last_event_id`: Resume after this cursor.
         """
         return self._stream(
             "GET",
             "/v1/events/stream",
             accept="text/event-stream",
-            query={"project": project, "after": after},
+            query={"project": project, "node": node, "kinds": kinds, "after": after},
             headers={"Last-Event-ID": last_event_id},
         )
 

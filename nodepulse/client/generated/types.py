@@ -377,6 +377,15 @@ class KindChange(Struct, frozen=True, kw_only=True):
     retired: bool | UnsetType | None = UNSET
 
 
+class KindCounts(Struct, frozen=True, kw_only=True):
+    """Of one kind (slug; null: of none)."""
+
+    kind: str | None
+    total: int
+    by_state: Mapping[str, int]
+    versions: Sequence[VersionCounts]
+
+
 class KindsAnswer(Struct, frozen=True, kw_only=True):
     """A page of kinds, by id."""
 
@@ -593,22 +602,34 @@ class NodeAnswer(Struct, frozen=True, kw_only=True):
     workloads: Sequence[WorkloadOfNode]
 
 
+class NodeCounts(Struct, frozen=True, kw_only=True):
+    """Living nodes. `by_state`: all states, by verdict; `unknown` while the live view is away."""
+
+    total: int
+    by_state: Mapping[str, int]
+
+
 class NodeItem(Struct, frozen=True, kw_only=True):
     """A node in a list, without its workloads' states. `state` is null while the live view is away.
 
-    `since`: of the state; `last_beat`: the newest accepted one; null when there was none.
+    `since`: of the state; `last_beat`: the newest accepted one; null when there was none. `owner_id`:
+    the user whose machine it is. `manager_version`: of its newest session, "" before one.
     """
 
     node_id: str
     project_id: str
+    owner_id: str | None
     name: str
+    region: str
     kind: str
     state: Literal["down", "lost", "maintenance", "new", "stopped", "suspect", "up"] | None
     since: str | None
     last_beat: str | None
     interval_ms: int
+    manager_version: str
     revoked: bool
     created_at: str
+    retired_at: str | None
     workload_ids: Sequence[str]
 
 
@@ -637,7 +658,7 @@ class NodeToRegister(Struct, frozen=True, kw_only=True):
 
 
 class NodesAnswer(Struct, frozen=True, kw_only=True):
-    """NodesAnswer of the API."""
+    """A page. It may be short and still have a next one when it is asked for by state."""
 
     items: Sequence[NodeItem]
     next_cursor: str | None
@@ -780,6 +801,14 @@ class ProjectsOwnersAnswer(Struct, frozen=True, kw_only=True):
 
     items: Sequence[OwnerAnswer]
     next_cursor: str | None
+
+
+class RegionCounts(Struct, frozen=True, kw_only=True):
+    """What is in one region ("": none was told)."""
+
+    region: str
+    nodes: NodeCounts
+    workloads: WorkloadCounts
 
 
 class RegisteredNode(Struct, frozen=True, kw_only=True):
@@ -941,6 +970,20 @@ class Source(Struct, frozen=True, kw_only=True):
     error: str
 
 
+class SummaryAnswer(Struct, frozen=True, kw_only=True):
+    """Neither retired nor revoked nodes, nor what is on them. `as_of`: null while the live view is away.
+
+    Who joined or left is seen after 10 s at most, states after one.
+    """
+
+    project: str
+    as_of: str | None
+    nodes: NodeCounts
+    workloads: WorkloadCounts
+    kinds: Sequence[KindCounts]
+    regions: Sequence[RegionCounts]
+
+
 class TotalsAnswer(Struct, frozen=True, kw_only=True):
     """TotalsAnswer of the API."""
 
@@ -1027,6 +1070,14 @@ class VersionChange(Struct, frozen=True, kw_only=True):
     withdrawn: bool | UnsetType | None = UNSET
 
 
+class VersionCounts(Struct, frozen=True, kw_only=True):
+    """Of one kind, those that run this version, as their managers reported it; null: it is not known."""
+
+    version: str | None
+    total: int
+    by_state: Mapping[str, int]
+
+
 class VersionItem(Struct, frozen=True, kw_only=True):
     """A version in a list, without its manifest. `digest`: sha256 of the manifest's UTF-8 bytes."""
 
@@ -1066,6 +1117,33 @@ class WorkloadAnswer(Struct, frozen=True, kw_only=True):
     retired_at: str | None
 
 
+class WorkloadCounts(Struct, frozen=True, kw_only=True):
+    """Living workloads. `by_state`: what beats alone say of now; `unknown` while the live view is away."""
+
+    total: int
+    by_state: Mapping[str, int]
+
+
+class WorkloadItem(Struct, frozen=True, kw_only=True):
+    """A workload in a list. `state`: what beats alone say of now, null while the live view is away.
+
+    `operator_id`: the user whose machine it runs on. `kind`: slug. `running_version`: as reported.
+    """
+
+    workload_id: str
+    node_id: str
+    project_id: str
+    operator_id: str | None
+    slot: int
+    name: str
+    kind: str | None
+    licence_id: str | None
+    running_version: str | None
+    state: str | None
+    created_at: str
+    retired_at: str | None
+
+
 class WorkloadOfNode(Struct, frozen=True, kw_only=True):
     """WorkloadOfNode of the API."""
 
@@ -1089,3 +1167,10 @@ class WorkloadToRegister(Struct, frozen=True, kw_only=True):
     kind: str
     name: str
     licence_id: str | UnsetType | None = UNSET
+
+
+class WorkloadsAnswer(Struct, frozen=True, kw_only=True):
+    """A page. It may be short and still have a next one when it is asked for by state."""
+
+    items: Sequence[WorkloadItem]
+    next_cursor: str | None
