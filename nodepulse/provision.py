@@ -1,7 +1,7 @@
 """Making projects, keys, nodes and workloads: what the commands and the demo have in common.
 
 Works on the `Directory` port, so a test runs it on the memory twin. What is printed and how stands in
-commands/admin.py.
+commands/provisioning.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from engine.core.ports import Directory, NewNode, NodeRecord, Project
+from engine.core.people import Act
+from engine.core.ports import Directory, NewNode, NodeRecord
 from storage.tokens import new_api_key
 
 NODES_PER_TRANSACTION_MAX = 1_000
@@ -36,39 +37,66 @@ async def provision(
     await directory.create_key(
         scope="project", project_id=made.project_id, key_sha256=key_sha256, name="provision", now_ms=now_ms
     )
+    described = await provision_nodes(
+        directory,
+        project_id=made.project_id,
+        nodes=nodes,
+        workloads=workloads,
+        interval_ms=interval_ms,
+        now_ms=now_ms,
+    )
+    return {"project": made.slug, "api_key": key, "nodes": described}
+
+
+async def provision_nodes(
+    directory: Directory,
+    *,
+    project_id: str,
+    nodes: int,
+    workloads: int,
+    interval_ms: int,
+    now_ms: int,
+    act: Act | None = None,
+) -> list[dict[str, Any]]:
+    """Nodes of a project with so many workloads each: ``{"node_id", "private_key", "workloads": [ids]}``.
+
+    `act`: of the person who wants them, for the audit log; an entry for each NODES_PER_TRANSACTION_MAX.
+    """
     described: list[dict[str, Any]] = []
     for first, count in _batches(nodes):
         seeds, records = await _create(
             directory,
-            made,
+            project_id,
             first=first,
             count=count,
             workloads=workloads,
             interval_ms=interval_ms,
             now_ms=now_ms,
+            act=act,
         )
         described += [
             {"node_id": record.node_id, "private_key": seed, "workloads": list(record.workload_ids)}
             for seed, record in zip(seeds, records, strict=True)
         ]
-    return {"project": made.slug, "api_key": key, "nodes": described}
+    return described
 
 
 async def _create(
     directory: Directory,
-    project: Project,
+    project_id: str,
     *,
     first: int,
     count: int,
     workloads: int,
     interval_ms: int,
     now_ms: int,
+    act: Act | None,
 ) -> tuple[list[str], list[NodeRecord]]:
     pairs = [new_node_key() for _ in range(count)]
     names = tuple(f"workload-{slot}" for slot in range(workloads))
     wanted = [
         NewNode(
-            project_id=project.project_id,
+            project_id=project_id,
             name=f"node-{first + i}",
             kind="node",
             public_key=public,
@@ -77,7 +105,7 @@ async def _create(
         )
         for i, (_, public) in enumerate(pairs)
     ]
-    return [seed for seed, _ in pairs], await directory.create_nodes(wanted, now_ms=now_ms)
+    return [seed for seed, _ in pairs], await directory.create_nodes(wanted, now_ms=now_ms, act=act)
 
 
 def _batches(total: int) -> Iterator[tuple[int, int]]:

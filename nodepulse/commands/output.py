@@ -43,6 +43,12 @@ def show(value: dict[str, Any], *, as_json: bool) -> None:
     _print(table)
 
 
+def print_ids(rows: Sequence[dict[str, Any]]) -> None:
+    """The first field of each, one a line."""
+    for row in rows:
+        click.echo(next(iter(row.values())))
+
+
 def show_all(name: str, rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
     """Many things of one kind: ``{name: [...]}``, or a table of their fields."""
     if as_json:

@@ -13,12 +13,12 @@ from nodepulse.commands.options import Sources
 from nodepulse.config import Config
 from nodepulse.runfolder import effective_of, is_served
 from storage.bridge import run_on_uvloop
-from storage.open import Stores, open_stores
+from storage.open import AllStores, Stores, open_stores
 
 T = TypeVar("T")
 
 
-def on_stores(sources: Sources, work: Callable[[Stores, Config], Awaitable[T]]) -> T:
+def on_stores(sources: Sources, work: Callable[[AllStores, Config], Awaitable[T]]) -> T:
     """What ``await work(stores, config)`` returns. NotServingError, StoreUnavailableError."""
     config = reachable(sources.configured())
     results: list[T] = []
