@@ -29,9 +29,8 @@ _EVENTS = "event e where {rest} {limit}"
 _MY_NODES = "node n where n.owner_id = {me} and {rest} {limit}"
 _MY_WORKLOADS = """workload w join node n using (node_id) left join workload_kind k using (kind_id)
 where n.owner_id = {me} and {rest} {limit}"""
-_MY_EVENTS = """node n cross join lateral (
-  select e.* from event e where e.node_id = n.node_id and {rest} {limit}) e
-where n.owner_id = {me} {limit}"""
+_MY_EVENTS = """(select node_id as mine from node where owner_id = {me}) n cross join lateral (
+  select e.* from event e where e.node_id = n.mine and {rest} {limit}) e {limit}"""
 
 _LIVING = "n.project_id = $1 and n.retired_ms is null and n.revoked_ms is null"
 _OF_NODES = f"from node n where {_LIVING}"

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 import msgspec
+import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from engine.core.keys import MasterSecrets, Token
@@ -170,6 +171,12 @@ class Control:
         return Answered(
             response.status_code, answer, {n.lower(): v for n, v in response.headers.items()}, raw
         )
+
+    async def wait_state(self, node_id: str, state: str) -> None:
+        """Until the pretended engine's view has the node in this state."""
+        with trio.fail_after(10):
+            while (await self.ask("GET", f"/v1/nodes/{node_id}")).json["state"] != state:  # noqa: ASYNC110
+                await trio.sleep(0.05)
 
     async def sql(self, statement: str, *arguments: object) -> list[Any]:
         """Run a statement on the database itself; its rows."""
