@@ -218,9 +218,17 @@ async def change_node(backend: Backend, caller: Principal, *, node_id: str) -> R
     return reply(await registered(backend, node))
 
 
+def must_be_a_machine(node: NodeRecord) -> None:
+    """RefusedError 409 for a stand-alone check."""
+    if node.kind == "check":
+        detail = "this is a check: it beats by its address alone and has neither a key nor further workloads"
+        raise RefusedError(409, "not_a_machine", detail)
+
+
 async def rekey_node(backend: Backend, caller: Principal, *, node_id: str) -> Response:
     asked, _ = await read_body(NewKey)
     node = await sight.node(backend, caller, node_id)
+    must_be_a_machine(node)
     key = _point(asked.public_key)
     with refusals():
         node = await backend.stores.registration.rekey(node.node_id, key, act=act_of(backend, caller))

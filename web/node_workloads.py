@@ -22,6 +22,7 @@ from web.node_registration import (
     WorkloadToRegister,
     asker_of,
     form_of_id,
+    must_be_a_machine,
     refusals,
     registered_workload,
     to_register,
@@ -40,6 +41,7 @@ class WorkloadPatch(msgspec.Struct, frozen=True, kw_only=True):
 async def add_workload(backend: Backend, caller: Principal, *, node_id: str) -> Response:
     asked, _ = await read_body(WorkloadToRegister)
     node = await sight.node(backend, caller, node_id)
+    must_be_a_machine(node)
     with refusals():
         made = await backend.stores.registration.add_workload(
             node.node_id,

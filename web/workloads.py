@@ -26,13 +26,20 @@ WINDOW_MS_MAX = 400 * DAY_MS  # of one answer, after the cut to the workload's l
 
 
 class WorkloadAnswer(msgspec.Struct, frozen=True):
-    """`state`: `new`, or the kind of the last instant before `as_of`."""
+    """`state`: `new`, or the kind of the last instant before `as_of`.
+
+    `kind`: slug; null: of none that is known. `licence_id`: null: it runs under none. `running_version`: as
+    its manager reported it.
+    """
 
     workload_id: str
     node_id: str
     project_id: str
     slot: int
     name: str
+    kind: str | None
+    licence_id: str | None
+    running_version: str | None
     state: str
     as_of: str
     created_at: str
@@ -87,6 +94,9 @@ async def get_workload(backend: Backend, caller: Principal, *, workload_id: str)
             project_id=workload.project_id,
             slot=workload.slot,
             name=workload.name,
+            kind=workload.kind,
+            licence_id=workload.licence_id,
+            running_version=workload.running_version,
             state=state,
             as_of=format_rfc3339(as_of),
             created_at=format_rfc3339(workload.created_ms),

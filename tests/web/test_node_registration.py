@@ -391,6 +391,16 @@ async def test_a_revoked_node_takes_no_workloads(control: Control) -> None:
     assert refusal(answer) == (409, "retired")
 
 
+async def test_a_check_has_neither_a_key_nor_further_workloads(control: Control) -> None:
+    await control.sql(
+        "update node set kind = 'check', public_key = null where node_id = $1", control.node.node_id
+    )
+    path = f"/v1/nodes/{control.node.node_id}"
+    for more, body in (("/rekey", {"public_key": new_key()}), ("/workloads", {"kind": "k", "name": "w"})):
+        answer = await control.ask("POST", path + more, by="olga", json=body)
+        assert refusal(answer) == (409, "not_a_machine")
+
+
 async def test_a_workload_of_another_kind_is_another_thing_to_run(control: Control) -> None:
     await add_kind(control)
     workload_id = control.node.workload_ids[0]
@@ -403,6 +413,8 @@ async def test_a_workload_of_another_kind_is_another_thing_to_run(control: Contr
     for _ in range(2):
         changed = await control.ask("PATCH", path, by="olga", json={"kind": "inference"})
         assert (changed.status, changed.json["kind"], changed.json["name"]) == (200, "inference", "new name")
+    seen = (await control.ask("GET", path, by="olga")).json
+    assert (seen["kind"], seen["licence_id"], seen["running_version"]) == ("inference", None, None)
     assert await changes_since(control, before) == [control.node.row]
     _, [spec] = await control.stores.registry.changes(before, shard=0, shards=1)
     assert spec.resync
