@@ -166,7 +166,7 @@ def test_what_the_page_has_made_is_there_for_the_typed_client(system: System, ru
     """The same day through nodepulse.client, which is how most will do it."""
     made = run.variables
     with Client(system.web_url, made["KEY"]) as client:
-        nodes = [node.node_id for node in pages(client.list_nodes, limit=1)]
+        nodes = [node.node_id for node in pages(client.list_nodes, limit=1, retired=True)]
         assert made["NODE"] in nodes
         assert len(nodes) > 1
         rows = {row.workload_id: row for row in uptime_rows(client, "edge-ai", day=made["TODAY"])}

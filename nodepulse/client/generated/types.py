@@ -1104,13 +1104,20 @@ class WalletSignIn(Struct, frozen=True, kw_only=True):
 
 
 class WorkloadAnswer(Struct, frozen=True, kw_only=True):
-    """`state`: `new`, or the kind of the last instant before `as_of`."""
+    """`state`: `new`, or the kind of the last instant before `as_of`.
+
+    `kind`: slug; null: of none that is known. `licence_id`: null: it runs under none.
+    `running_version`: as its manager reported it.
+    """
 
     workload_id: str
     node_id: str
     project_id: str
     slot: int
     name: str
+    kind: str | None
+    licence_id: str | None
+    running_version: str | None
     state: str
     as_of: str
     created_at: str
