@@ -25,10 +25,11 @@ from engine.core.notices import TooManyChannelsError
 from engine.core.orders import RestartRefusedError
 from engine.core.people import Act
 from engine.core.ports import NodeRecord, Project, WorkloadRecord
-from engine.core.registration import GoneError, KeyTakenError, ReferenceRefusedError
+from engine.core.registration import GoneError, KeyTakenError, NameTakenError, ReferenceRefusedError
+from engine.core.uptime_source import UptimeSourceError
 from nodepulse.commands.options import Sources, config_options
 from nodepulse.commands.output import print_ids, print_json, show, show_all
-from nodepulse.commands.reading import EMAIL, ID, WALLET
+from nodepulse.commands.reading import ID
 from nodepulse.commands.stores import now_ms, on_stores, project_of
 from nodepulse.config import Config
 from storage.ids import new_id
@@ -40,19 +41,21 @@ Row = dict[str, Any]
 T = TypeVar("T")
 LIMIT_MAX = 1_000
 
-# What a port refuses with, and what is to be done about it where its own words do not say.
+# What a port refuses with, and what is to be done about it; empty where its own words say so.
 ADVICE: dict[type[Exception], str] = {
     accounts.TakenError: "find it: admin user list --wallet ... or --email ...",
     accounts.NamelessError: "give --wallet, --email or both",
     catalog.TakenError: "choose another, or change the one that is there",
-    CatalogRefusedError: "nothing was changed",
+    CatalogRefusedError: "",
     CollectionExistsError: "find it: admin collection list",
     WrongPresetError: "choose another --preset, or leave it empty",
     TooManyChannelsError: "remove one first: admin channel remove",
-    RestartRefusedError: "nothing was ordered",
-    GoneError: "nothing was changed",
-    KeyTakenError: "each needs one of its own",
-    ReferenceRefusedError: "nothing was changed",
+    RestartRefusedError: "",
+    GoneError: "",
+    KeyTakenError: "each node needs one of its own",
+    NameTakenError: "choose another --name",
+    ReferenceRefusedError: "see what there is: admin kind list, admin licence list, admin user list",
+    UptimeSourceError: "try again later",
 }
 
 
@@ -83,17 +86,17 @@ class Desk(msgspec.Struct, frozen=True):
         found = await self.stores.directory.workload(workload_id)
         return there(found, f"workload {workload_id}", "workload list --project SLUG")
 
-    async def person(self, text: str) -> Account:
-        """Somebody by id, wallet or mail address."""
+    async def person(self, who: str) -> Account:
+        """Somebody by id, wallet or mail address (reading.py, WHO)."""
         port = self.stores.accounts
-        if text.startswith("0x"):
-            found = await port.accounts(after=None, limit=1, wallet=WALLET.convert(text, None, None))
-        elif "@" in text:
-            found = await port.accounts(after=None, limit=1, email=EMAIL.convert(text, None, None))
+        if who.startswith("0x"):
+            found = await port.accounts(after=None, limit=1, wallet=who)
+        elif "@" in who:
+            found = await port.accounts(after=None, limit=1, email=who)
         else:
-            one = await port.account(ID.convert(text, None, None))
+            one = await port.account(who)
             found = [one] if one is not None else []
-        return there(found[0] if found else None, f"user {text}", "user list")
+        return there(found[0] if found else None, f"user {who}", "user list")
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -112,7 +115,8 @@ class Asked(msgspec.Struct, frozen=True):
         try:
             return on_stores(self.sources, on_desk)
         except tuple(ADVICE) as error:
-            raise click.ClickException(f"{error}: {ADVICE[type(error)]}") from error
+            advice = ADVICE[type(error)]
+            raise click.ClickException(f"{error}; {advice}" if advice else str(error)) from error
 
     def show(self, value: Row) -> None:
         """One thing; its id is the first field."""
@@ -134,9 +138,14 @@ class Asked(msgspec.Struct, frozen=True):
             print_json({name: rows, "next_cursor": after})
             return
         else:
-            show_all(name, rows, as_json=False)
+            show_all(name, [_short(one) for one in rows], as_json=False)
         if after is not None:
             click.echo(f"there are more: --after {after}", err=True)
+
+
+def _short(row: Row) -> Row:
+    """For a line of a table."""
+    return {name: ", ".join(value) if isinstance(value, list) else value for name, value in row.items()}
 
 
 def admin_options(command: Command) -> Command:

@@ -21,6 +21,7 @@ NOUNS: dict[str, tuple[str, str]] = {
     "channel": ("channels", "Where notices of a project, or of a person, go."),
     "collection": ("collections", "Contracts whose tokens are licences, and how far they were read."),
     "licence": ("licences", "Licences, and who owned them when."),
+    "datagram": ("datagram", "Datagram as a source of uptime: whether it answers, and who is known there."),
     "audit": ("audit", "Who changed what; and whether the log is as it was written."),
     "provision": ("provisioning", "Make nodes with their keys and workloads, and an API key of the project."),
 }

@@ -10,7 +10,7 @@ from engine.core.mail_address import parse_mail_address
 from engine.core.notices import ChannelRecord, EventKind
 from nodepulse.commands.acting import Asked, Command, Desk, Row, admin_options, at, destructive
 from nodepulse.commands.output import print_ids, print_json, show_all
-from nodepulse.commands.reading import ID, NAME, SLUG, URL
+from nodepulse.commands.reading import ID, NAME, SLUG, URL, WHO
 from storage.tokens import new_webhook_secret
 
 
@@ -28,7 +28,7 @@ def described(channel: ChannelRecord) -> Row:
 
 def owner_options(command: Command) -> Command:
     """Add --project and --user, of which one must be given: whose channels they are."""
-    user = click.option("--user", "who", help="A person's: id, wallet or mail address.")
+    user = click.option("--user", "who", type=WHO, help="A person's: id, wallet or mail address.")
     project = click.option("--project", "slug", type=SLUG, help="A project's.")
     return project(user(command))
 

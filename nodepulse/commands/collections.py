@@ -8,10 +8,10 @@ import click
 
 from engine.core.inventory import Collection, CollectionChange, NewCollection, Preset, Standard
 from nodepulse.commands.acting import Asked, Desk, Row, admin_options, at, page_options, there
-from nodepulse.commands.reading import ID, NAME, SLUG, URL, WALLET
+from nodepulse.commands.reading import ID, NAME, SLUG, SUBGRAPH, WALLET
 
 CHAIN_ID_MAX = (1 << 53) - 1
-PRESETS = [one for one in get_args(Preset) if one]
+PRESETS = click.Choice(get_args(Preset))
 
 
 def described(collection: Collection) -> Row:
@@ -40,8 +40,8 @@ def collection() -> None:
 @click.option("--contract", type=WALLET, required=True, help="0x and 40 hex digits.")
 @click.option("--standard", type=click.Choice(get_args(Standard)), default="erc721", show_default=True)
 @click.option("--name", type=NAME, default="")
-@click.option("--subgraph-url", type=URL, default="", help="The installation's own if left out.")
-@click.option("--preset", type=click.Choice(PRESETS), default="", help="The installation's own if left out.")
+@click.option("--subgraph-url", type=SUBGRAPH, default="", help="Empty: the installation's own.")
+@click.option("--preset", type=PRESETS, default="", help="Empty: the installation's own.")
 @admin_options
 def collection_add(*, project: str, asked: Asked, **new: Any) -> None:
     """Follow a contract; it is read soon."""
@@ -103,8 +103,8 @@ def collection_sync_status(*, project: str, after: str | None, limit: int, asked
 @collection.command(name="change")
 @click.argument("collection_id", type=ID)
 @click.option("--name", type=NAME)
-@click.option("--subgraph-url", type=URL, help="Everything is read again from there.")
-@click.option("--preset", type=click.Choice(PRESETS))
+@click.option("--subgraph-url", type=SUBGRAPH, help="Everything is read again from there.")
+@click.option("--preset", type=PRESETS)
 @click.option("--retired/--not-retired", default=None, help="Read no more; its licences stay as they are.")
 @admin_options
 def collection_change(*, collection_id: str, asked: Asked, **change: Any) -> None:

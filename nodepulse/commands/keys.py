@@ -16,7 +16,7 @@ from nodepulse.commands.acting import (
     page_options,
 )
 from nodepulse.commands.options import slug_option
-from nodepulse.commands.reading import ID, NAME, SLUG, TIME
+from nodepulse.commands.reading import ID, NAME, SLUG, TIME, WHO
 from storage.tokens import new_api_key
 
 
@@ -66,7 +66,7 @@ def key() -> None:
 @key.command(name="create")
 @click.option("--project", "slug", callback=slug_option, help="The key speaks for this project.")
 @click.option("--admin", "is_admin", is_flag=True, help="The key speaks for the whole installation.")
-@click.option("--user", "who", help="The key speaks for this person: id, wallet or mail address.")
+@click.option("--user", "who", type=WHO, help="The key speaks for this person: id, wallet or mail address.")
 @click.option("--name", type=NAME, default="", help="For people: where it is used.")
 @click.option(
     "--permission", "permissions", type=click.Choice(PERMISSIONS), multiple=True, help="Repeatable; else all."
@@ -121,7 +121,7 @@ def key_create(
 
 @key.command(name="list")
 @click.option("--project", "slug", type=SLUG, help="Only keys of this project.")
-@click.option("--user", "who", help="Only keys of this person.")
+@click.option("--user", "who", type=WHO, help="Only keys of this person.")
 @page_options()
 @admin_options
 def key_list(*, slug: str | None, who: str | None, after: str | None, limit: int, asked: Asked) -> None:

@@ -6,17 +6,20 @@ Whole networks at once: provisioning.py. What runs on a node: workloads.py.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import click
 from msgspec import UNSET
 
+from engine.core.fleet import NodeFilter, Sight
 from engine.core.ports import NodeRecord
 from engine.core.registration import Asker, NewMachine, NewWorkload, NodeChange
 from nodepulse.commands.acting import Asked, Desk, Row, admin_options, at, destructive, page_options
-from nodepulse.commands.reading import ID, NAME, PUBLIC_KEY, REGION, SLUG
+from nodepulse.commands.reading import ID, NAME, PUBLIC_KEY, REGION, SLUG, WHO
 from nodepulse.provision import new_node_key
 
-# An admin binds any licence of the project.
+# Whoever may reach the stores may see everything, and bind any licence of a project.
+EVERYTHING = Sight(everything=True)
 ADMIN = Asker(user_id=None, runs_project=True)
 
 
@@ -53,7 +56,7 @@ def node() -> None:
     "--workload", "runs", multiple=True, metavar="KIND[:NAME[:LICENCE_ID]]", help="Of a kind; repeatable."
 )
 @click.option("--interval-ms", type=click.IntRange(1_000, 3_600_000), default=60_000, show_default=True)
-@click.option("--owner", "who", help="Whose machine it is: id, wallet or mail address.")
+@click.option("--owner", "who", type=WHO, help="Whose machine it is: id, wallet or mail address.")
 @click.option("--region", type=REGION, default="")
 @click.option("--public-key", type=PUBLIC_KEY, help="Ed25519, 32 bytes hex, of a node that has a key.")
 @admin_options
@@ -106,14 +109,27 @@ def _workloads(count: int | None, runs: tuple[str, ...]) -> tuple[NewWorkload, .
 
 @node.command(name="list")
 @click.option("--project", "slug", help="Only nodes of this project.")
+@click.option("--owner", "who", type=WHO, help="Only this person's.")
+@click.option("--region", type=REGION)
+@click.option("--kind", type=click.Choice(["node", "check", "canary"]))
+@click.option("--manager-version", "version", type=NAME, help="Of the newest session.")
+@click.option("--prefix", type=NAME, help="What the name begins with.")
+@click.option("--retired", is_flag=True, help="Those, too.")
 @page_options()
 @admin_options
-def node_list(*, slug: str | None, after: str | None, limit: int, asked: Asked) -> None:
+def node_list(
+    *, slug: str | None, who: str | None, after: str | None, limit: int, asked: Asked, **narrowed: Any
+) -> None:
     """List nodes by age."""
 
     async def work(desk: Desk) -> list[NodeRecord]:
-        project_id = None if slug is None else (await desk.project(slug)).project_id
-        return await desk.stores.directory.list_nodes(project_id, after=after, limit=limit + 1)
+        which = NodeFilter(
+            project_id=None if slug is None else (await desk.project(slug)).project_id,
+            owner_id=None if who is None else (await desk.person(who)).user_id,
+            **narrowed,
+        )
+        places = await desk.stores.fleet.node_places(EVERYTHING, which, after=after, limit=limit + 1)
+        return await desk.stores.fleet.nodes([one.id for one in places])
 
     def row(one: NodeRecord) -> Row:
         if asked.as_json:
@@ -153,7 +169,7 @@ def node_rename(*, node_id: str, name: str, asked: Asked) -> None:
 @node.command(name="change")
 @click.argument("node_id", type=ID)
 @click.option("--region", type=REGION)
-@click.option("--owner", "who", help="Whose machine it is: id, wallet or mail address.")
+@click.option("--owner", "who", type=WHO, help="Whose machine it is: id, wallet or mail address.")
 @click.option("--no-owner", is_flag=True, help="Nobody's.")
 @admin_options
 def node_change(*, node_id: str, region: str | None, who: str | None, no_owner: bool, asked: Asked) -> None:

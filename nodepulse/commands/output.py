@@ -77,4 +77,6 @@ def _cell(value: Any) -> str | Text:
         return "-"
     if isinstance(value, (list, tuple)):
         return Text("\n".join(map(str, value)) or "-")
+    if isinstance(value, dict):
+        return Text(orjson.dumps(value).decode())
     return Text(str(value))  # not markup: a name may hold brackets

@@ -17,7 +17,7 @@ from nodepulse.commands.acting import (
 )
 from nodepulse.commands.options import slug_option
 from nodepulse.commands.policies import policy
-from nodepulse.commands.reading import NAME, SLUG
+from nodepulse.commands.reading import NAME, SLUG, WHO
 
 
 def described(project: ProjectRecord) -> Row:
@@ -127,7 +127,7 @@ project.add_command(policy)
 
 @owner.command(name="add")
 @click.argument("slug", type=SLUG)
-@click.argument("who", metavar="USER")
+@click.argument("who", metavar="USER", type=WHO)
 @admin_options
 def owner_add(*, slug: str, who: str, asked: Asked) -> None:
     """Make somebody an owner of a project."""
@@ -142,7 +142,7 @@ def owner_add(*, slug: str, who: str, asked: Asked) -> None:
 
 @owner.command(name="remove")
 @click.argument("slug", type=SLUG)
-@click.argument("who", metavar="USER")
+@click.argument("who", metavar="USER", type=WHO)
 @destructive("This person can then neither read nor change the project. Remove?")
 @admin_options
 def owner_remove(*, slug: str, who: str, asked: Asked) -> None:

@@ -24,6 +24,7 @@ NAME_CHARS_MAX = 200
 REGION_CHARS_MAX = 64
 URL_CHARS_MAX = 1_000
 SIGNATURE_CHARS_MAX = 1_024
+PARTNER_CHARS_MAX = 128
 
 
 class Form(click.ParamType[Any]):
@@ -122,6 +123,24 @@ def _signature(text: str) -> str:
     return text
 
 
+def _who(text: str) -> str:
+    """Somebody, as Desk.person finds them."""
+    if text.startswith("0x"):
+        return _wallet(text)
+    if "@" in text:
+        return account_address(text)
+    found = canonical_uuid(text)
+    if found is None:
+        raise ValueError("is neither an id nor a wallet nor a mail address")
+    return found
+
+
+def _visible(text: str) -> str:
+    if not 1 <= len(text) <= PARTNER_CHARS_MAX or not all("!" <= one <= "~" for one in text):
+        raise ValueError(f"must have 1 to {PARTNER_CHARS_MAX} visible ASCII characters")
+    return text
+
+
 def _url(text: str) -> str:
     try:
         parts = urlsplit(text)
@@ -148,4 +167,7 @@ PUBLIC_KEY = Form("hex", _public_key)
 SHA256 = Form("hex", _sha256)
 SIGNATURE = Form("signature", _signature)
 URL = Form("url", _url)
+SUBGRAPH = Form("url", lambda text: _url(text) if text else "")
+WHO = Form("user", _who)  # id, wallet or mail address
+PARTNER = Form("name", _visible)
 PERCENT = click.IntRange(0, 100)

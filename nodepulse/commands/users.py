@@ -11,7 +11,7 @@ from msgspec import UNSET
 from engine.core.accounts import Account, AccountChange
 from engine.core.inventory import Balance
 from nodepulse.commands.acting import Asked, Desk, Row, admin_options, at, destructive, page_options
-from nodepulse.commands.reading import EMAIL, ID, NAME, WALLET
+from nodepulse.commands.reading import EMAIL, ID, NAME, WALLET, WHO
 
 
 def described(account: Account) -> Row:
@@ -65,7 +65,7 @@ def user_list(*, wallet: str | None, email: str | None, after: str | None, limit
 
 
 @user.command(name="show")
-@click.argument("who", metavar="USER")
+@click.argument("who", metavar="USER", type=WHO)
 @admin_options
 def user_show(*, who: str, asked: Asked) -> None:
     """Show a person, found by id, wallet or mail address."""
@@ -77,7 +77,7 @@ def user_show(*, who: str, asked: Asked) -> None:
 
 
 @user.command(name="change")
-@click.argument("who", metavar="USER")
+@click.argument("who", metavar="USER", type=WHO)
 @click.option("--name", type=NAME)
 @click.option("--wallet", type=WALLET)
 @click.option("--no-wallet", is_flag=True, help="Take it away.")
@@ -114,7 +114,7 @@ def user_change(
 
 
 @user.command(name="grant-admin")
-@click.argument("who", metavar="USER")
+@click.argument("who", metavar="USER", type=WHO)
 @admin_options
 def user_grant_admin(*, who: str, asked: Asked) -> None:
     """Make a person an admin of the installation, who may do everything."""
@@ -122,7 +122,7 @@ def user_grant_admin(*, who: str, asked: Asked) -> None:
 
 
 @user.command(name="retire")
-@click.argument("who", metavar="USER")
+@click.argument("who", metavar="USER", type=WHO)
 @destructive("All keys and sign-ins of this person end for good. Retire?")
 @admin_options
 def user_retire(*, who: str, asked: Asked) -> None:
@@ -141,7 +141,7 @@ def _change(asked: Asked, who: str, change: AccountChange) -> None:
 
 
 @user.command(name="balances")
-@click.argument("who", metavar="USER")
+@click.argument("who", metavar="USER", type=WHO)
 @page_options(ID)
 @admin_options
 def user_balances(*, who: str, after: str | None, limit: int, asked: Asked) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
+from engine.core.fleet import WorkloadFilter
 from engine.core.ports import WorkloadRecord
 from engine.core.registration import NewWorkload, WorkloadChange
 from nodepulse.commands.acting import (
@@ -16,8 +19,8 @@ from nodepulse.commands.acting import (
     page_options,
     there,
 )
-from nodepulse.commands.nodes import ADMIN
-from nodepulse.commands.reading import ID, NAME, SLUG
+from nodepulse.commands.nodes import ADMIN, EVERYTHING
+from nodepulse.commands.reading import ID, NAME, SLUG, VERSION
 
 
 def described(workload: WorkloadRecord) -> Row:
@@ -62,34 +65,30 @@ def workload_add(*, node_id: str, name: str, kind: str | None, licence_id: str |
 
 
 @workload.command(name="list")
-@click.option("--project", "slug", type=SLUG, help="All that live in this project.")
-@click.option("--node", "node_id", type=ID, help="All that live on this node.")
+@click.option("--project", "slug", type=SLUG, help="Only those of this project.")
+@click.option("--node", "node_id", type=ID, help="Only those on this node.")
+@click.option("--kind", type=SLUG)
+@click.option("--version", type=VERSION, help="As its manager reported it.")
+@click.option("--licence", "licence_id", type=ID, help="Only those under this licence.")
+@click.option("--retired", is_flag=True, help="Those, too.")
 @page_options()
 @admin_options
-def workload_list(
-    *, slug: str | None, node_id: str | None, after: str | None, limit: int, asked: Asked
-) -> None:
-    """List the workloads of a project, or of a node, that are not retired."""
-    if (slug is None) == (node_id is None):
-        raise click.UsageError("either --project SLUG or --node NODE_ID")
+def workload_list(*, slug: str | None, after: str | None, limit: int, asked: Asked, **narrowed: Any) -> None:
+    """List workloads by age."""
 
     async def work(desk: Desk) -> list[WorkloadRecord]:
-        now_ms, port = desk.act.now_ms, desk.stores.directory
-        if node_id is not None:
-            node = await desk.node(node_id)
-            project_id = node.project_id
-            ids = [one for one in sorted(node.workload_ids) if one > (after or "")][: limit + 1]
-        else:
-            assert slug is not None
-            project_id = (await desk.project(slug)).project_id
-            page = await desk.stores.bulk.page(
-                project_id, after=after or "", limit=limit + 1, from_ms=now_ms, to_ms=now_ms + 1
-            )
-            ids = [one.workload_id for one in page]
-        found = await port.workloads_of_project(project_id, ids)
-        return [found[one] for one in ids if one in found]
+        project_id = None if slug is None else (await desk.project(slug)).project_id
+        which = WorkloadFilter(project_id=project_id, **narrowed)
+        places = await desk.stores.fleet.workload_places(EVERYTHING, which, after=after, limit=limit + 1)
+        return await desk.stores.fleet.workloads([one.id for one in places])
 
-    asked.show_page("workloads", asked.run(work), limit, described, lambda one: one.workload_id)
+    def row(one: WorkloadRecord) -> Row:
+        if asked.as_json:
+            return described(one)
+        kept = ("workload_id", "node_id", "slot", "name", "kind", "licence_id", "running_version")
+        return {name: value for name, value in described(one).items() if name in kept}
+
+    asked.show_page("workloads", asked.run(work), limit, row, lambda one: one.workload_id)
 
 
 @workload.command(name="show")
