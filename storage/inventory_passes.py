@@ -19,7 +19,7 @@ create temp table if not exists seen_purse (
 create temp table if not exists turned (
   licence_id uuid primary key, owner text, was text, back boolean not null) on commit delete rows;
 create temp table if not exists taken_back (
-  licence_id uuid primary key, from_ms bigint not null, from_block bigint not null) on commit delete rows;
+  licence_id uuid primary key, from_ms bigint not null) on commit delete rows;
 """
 # Whether blocks were taken back: our books say that it changed hands, the chain says that it did not.
 _FORK = """
@@ -39,8 +39,8 @@ where l.owner is distinct from s.owner
 _TAKE_BACK = """
 with gone as (
   delete from ownership o using turned t where o.licence_id = t.licence_id and t.back and o.from_block > $1
-  returning o.licence_id, o.from_ms, o.from_block)
-insert into taken_back select licence_id, min(from_ms), min(from_block) from gone group by licence_id
+  returning o.licence_id, o.from_ms)
+insert into taken_back select licence_id, min(from_ms) from gone group by licence_id
 """
 # 2. If the one before it is the owner again (a transfer or a burn that was taken back), it never ended.
 _REOPEN = """
@@ -50,7 +50,7 @@ where t.licence_id = o.licence_id and t.back and t.owner = o.owner and o.to_ms i
 """
 # 3. A span that would have no length (a block no later than the one before) never was ...
 _REPLACE = """
-update ownership o set owner = t.owner from turned t
+update ownership o set owner = t.owner, from_block = $2 from turned t
 where t.licence_id = o.licence_id and o.to_ms is null and o.from_ms >= $1 and t.owner <> o.owner
 """
 _VANISH = """
@@ -68,7 +68,7 @@ _OPEN = """
 insert into ownership (licence_id, from_ms, from_block, owner, recorded_ms)
 select t.licence_id,
   coalesce(b.from_ms, case when t.was is not null then o.to_ms end, greatest(o.to_ms, $2), 0),
-  coalesce(b.from_block, case when $2::bigint is null then 0 else $1 end), t.owner, $3
+  case when $2::bigint is null then 0 else $1 end, t.owner, $3
 from turned t left join taken_back b using (licence_id)
 left join lateral (select to_ms, owner from ownership o where o.licence_id = t.licence_id
   order by from_ms desc limit 1) o on true
@@ -76,7 +76,8 @@ where t.owner is not null and not exists (
   select 1 from ownership m where m.licence_id = t.licence_id and m.to_ms is null)
 """
 _TURN = """
-update licence l set owner = t.owner, retired_ms = case when t.owner is null then $1::bigint end
+update licence l set owner = t.owner, retired_ms = case when t.owner is null then $1::bigint end,
+  turned_block = $2
 from turned t where t.licence_id = l.licence_id
 """
 
@@ -96,11 +97,12 @@ async def apply_owners(connection: Connection, collection: Collection, found: Pa
     await connection.execute("analyze turned")
     await connection.execute(_TAKE_BACK, found.after_block)
     await connection.execute(_REOPEN)
-    await connection.execute(_REPLACE, found.block.ms)
+    await connection.execute(_REPLACE, found.block.ms, found.block.number)
     await connection.execute(_VANISH, found.block.ms)
     await connection.execute(_CLOSE, found.block.ms)
     await connection.execute(_OPEN, found.block.number, collection.block_ms, now_ms)
-    await connection.execute(_TURN, found.block.ms)
+    turned_block = 0 if collection.block_ms is None else found.block.number
+    await connection.execute(_TURN, found.block.ms, turned_block)
     turned, gone = await connection.fetchrow(
         "select count(*), count(*) filter (where owner is null) from turned"
     )

@@ -22,8 +22,6 @@ from storage.postgres_inventory import COLLECTIONS, collection_of
 
 _SYNC_LOCKS = 0x4E50_0007  # of pg_try_advisory_lock with two keys; the other is the collection's hash
 _CLOSE_S = 2.0  # a lock's connection that does not end in this time is cut
-# A burn leaves no row with a block, so one that was taken back is looked for by time: longer than any depth.
-_YOUNG_BURN_MS = 3_600_000
 ERROR_CHARS_MAX = 500
 
 
@@ -118,13 +116,9 @@ async def _young(connection: Connection, collection: Collection, after_block: in
         )
         return [record[0] for record in records]
     records = await connection.fetch(
-        """
-        select token_id::text from licence l where collection_id = $1 and (retired_ms > $3 or exists (
-          select 1 from ownership o where o.licence_id = l.licence_id and o.from_block > $2))
-        """,
+        "select token_id::text from licence where collection_id = $1 and turned_block > $2",
         collection.collection_id,
         after_block,
-        (collection.block_ms or 0) - _YOUNG_BURN_MS,
     )
     return [int(record[0]) for record in records]
 

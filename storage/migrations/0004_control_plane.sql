@@ -187,6 +187,7 @@ create table licence (
   project_id uuid not null references project,
   token_id numeric(78, 0) not null check (token_id >= 0),
   owner text check (owner ~ '^0x[0-9a-f]{40}$'), -- now; null: burned
+  turned_block bigint not null default 0, -- at which our books of it last changed; 0: not since the first pass
   created_ms bigint not null,
   retired_ms bigint,
   unique (collection_id, token_id)
