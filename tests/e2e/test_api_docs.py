@@ -177,6 +177,17 @@ def test_what_the_page_has_made_is_there_for_the_typed_client(system: System, ru
         assert (refused.value.status, refused.value.code) == (404, "not_found")
 
 
+def test_the_example_in_python_runs_as_well(system: System, run: Run, capsys: pytest.CaptureFixture[str]):
+    (example,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    assert "https://pulse.example.org" in example
+    here = example.replace("https://pulse.example.org", system.web_url)
+    here = here.replace("2026-01-31", run.variables["YESTERDAY"])
+    exec(compile(here, "docs/api.md", "exec"), {"key": run.variables["KEY"]})
+    told = capsys.readouterr().out
+    assert "lisbon-1 new" in told
+    assert "rows_refused" in told  # of that day there is nothing to commit
+
+
 def test_the_stand_in_for_curl_answers_like_curl(system: System, tmp_path: Path):
     """On a machine without curl the page is still run: by a program that must not be kinder than curl."""
     lines = [
