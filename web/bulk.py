@@ -6,14 +6,16 @@ written, and a client that does not read holds only itself up until server.py cu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 
 import msgspec
 from quart import Response, request
 
-from engine.core.catalog import PolicyRecord, policy_at
+from engine.core.catalog import PolicyRecord, UptimeSource, policy_at
 from engine.core.people import Principal
+from engine.core.uptime_source import UptimeSourceError
 from web import sight
 from web.backend import Backend
 from web.bulk_formats import CONTENT_TYPES, CSV, NDJSON, BulkRow, Format
@@ -24,6 +26,7 @@ from web.ids import canonical_uuid
 from web.paging import link_headers
 from web.problems import RefusedError, bad_parameter, unavailable
 from web.routing import Answer, Parameter, Route, integer_parameter, reply
+from web.sources import source_away
 from web.times import DAY_MS, TIME_MS_MAX, parse_day, parse_rfc3339
 
 WINDOW_MS_MAX = 31 * DAY_MS
@@ -45,16 +48,20 @@ async def get_bulk_uptime(backend: Backend, caller: Principal, *, slug: str) -> 
     if after and canonical_uuid(after) is None:
         raise bad_parameter("after", "is not a cursor: take next_cursor of a page")
     project = await sight.project(backend, caller, slug)
-    asked = _by_policy(from_ms, to_ms, await backend.stores.projects.policies(project.project_id))
+    asked = _by_policy(from_ms, to_ms, await backend.policies.of(project.project_id))
+    if asked.source == "datagram" and backend.uptime_source is None:
+        raise source_away("datagram.token is not set, so there is nobody to ask")
+    source = Source(backend, project.project_id, asked, after=after, limit=limit if form == "json" else None)
     if form == "json":
-        return await _page(Source(backend, project.project_id, asked, after=after, limit=limit))
+        return await _page(source)
     if request.method == "HEAD":
         return Response(b"", content_type=CONTENT_TYPES[form])
-    source = Source(backend, project.project_id, asked, after=after, limit=None)
     try:
         stream = BulkStream(source, NDJSON if form == "ndjson" else CSV, backend.bulk_streams)
     except TooManyError as error:
         raise unavailable("too many bulk streams are open", retry_after_s=5) from error
+    with _source_away():
+        await stream.begin()
     response = Response(stream, content_type=CONTENT_TYPES[form], headers={"x-accel-buffering": "no"})
     response.timeout = None  # a client that does not read is cut off by the server's own bound
     return response
@@ -62,16 +69,26 @@ async def get_bulk_uptime(backend: Backend, caller: Principal, *, slug: str) -> 
 
 async def _page(source: Source) -> Response:
     rows: list[BulkRow] = []
-    while (more := await source.next_rows()) is not None:
-        rows += more
+    with _source_away():
+        while (more := await source.next_rows()) is not None:
+            rows += more
     rows.sort(key=lambda row: row.workload_id)
     next_cursor = source.next_cursor
     return reply(BulkPage(items=rows, next_cursor=next_cursor), headers=link_headers(next_cursor))
 
 
+@contextmanager
+def _source_away() -> Iterator[None]:
+    """RefusedError 503 when Datagram cannot be asked."""
+    try:
+        yield
+    except UptimeSourceError as error:
+        raise source_away(str(error), retry_after_s=error.retry_after_s) from error
+
+
 def _by_policy(from_ms: int, to_ms: int, policies: Sequence[PolicyRecord]) -> Asked:
     """The window with what holds in it. RefusedError 400 when its days are answered from two sources."""
-    sources: dict[str, date] = {}
+    sources: dict[UptimeSource, date] = {}
     paying: list[tuple[int, int]] = []
     for start_ms in range(from_ms - from_ms % DAY_MS, to_ms, DAY_MS):
         day = datetime.fromtimestamp(start_ms / 1000, UTC).date()
@@ -83,7 +100,7 @@ def _by_policy(from_ms: int, to_ms: int, policies: Sequence[PolicyRecord]) -> As
         day = max(sources.values())
         detail = f"the project's uptime_source changes within the window, on {day}: ask for each part"
         raise RefusedError(400, "window_of_two_sources", detail)
-    return Asked(from_ms=from_ms, to_ms=to_ms, paying=tuple(paying))
+    return Asked(from_ms=from_ms, to_ms=to_ms, source=sources.popitem()[0], paying=tuple(paying))
 
 
 def _window() -> tuple[int, int]:

@@ -18,6 +18,7 @@ from engine.core.bulk import BulkItem
 from engine.core.compose_many import paid_and_ratio
 from engine.core.inventory import Ownership
 from engine.core.records import KINDS
+from engine.core.uptime_source import HOUR_MS
 from web.bulk_reading import Asked, Chunk
 from web.times import format_rfc3339
 
@@ -119,6 +120,7 @@ def rows_of(chunk: Chunk, owners: Owners, asked: Asked) -> list[BulkRow]:
     return [
         _row(
             items[at],
+            asked,
             _owned(items[at].licence_id, owners, asked),
             (_time(from_ms[at]), _time(to_ms[at]), _time(as_of[at])),
             BulkMs(*ms[at]),
@@ -131,6 +133,7 @@ def rows_of(chunk: Chunk, owners: Owners, asked: Asked) -> list[BulkRow]:
 
 def _row(
     item: BulkItem,
+    asked: Asked,
     owned: tuple[BulkOwner | None, list[BulkOwnerSpan]],
     times: tuple[str, str, str],
     ms: BulkMs,
@@ -153,8 +156,8 @@ def _row(
         ms,
         paid_ms,
         *told,
-        "native",
-        NATIVE_MS,
+        asked.source,
+        NATIVE_MS if asked.source == "native" else HOUR_MS,
     )
 
 
@@ -237,6 +240,6 @@ NDJSON = Lines(
     b"",
     _encoder.encode_lines,
     _ndjson_end,
-    b'{"error":{"code":"unavailable","detail":"a store went away: ask again"}}\n',
+    b'{"error":{"code":"unavailable","detail":"what is read from went away: ask again"}}\n',
 )
 CSV = Lines(_csv([COLUMNS]), _csv_rows, lambda _rows: b"", None)

@@ -16,6 +16,7 @@ import numpy as np
 import trio
 
 from engine.core.bulk import BulkItem, Touching
+from engine.core.catalog import UptimeSource
 from engine.core.compose import Composition, compose, needed_range
 from engine.core.compose_many import (
     MAINTENANCE_OWN,
@@ -35,10 +36,14 @@ SLICE = 50  # composed one by one before others have their turn
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """A window, unix ms, half-open; `paying`: the parts of it in which claims are paid, by policy."""
+    """A window, unix ms, half-open, and what holds in it by the project's policies.
+
+    `paying`: the parts of it in which claims are paid.
+    """
 
     from_ms: int
     to_ms: int
+    source: UptimeSource
     paying: tuple[tuple[int, int], ...]
 
 

@@ -16,7 +16,9 @@ from quart.wrappers.response import ResponseBody
 
 from engine.core.bulk import BulkItem
 from engine.core.ports import StoreUnavailableError
+from engine.core.uptime_source import UptimeSourceError
 from web.backend import Backend
+from web.bulk_datagram import read_datagram
 from web.bulk_formats import BulkRow, Lines, Owners, rows_of
 from web.bulk_reading import Asked, BulkReader
 from web.counted import Counted
@@ -46,7 +48,10 @@ class Source:
         self.next_cursor: str | None = None  # once there are no more rows: of what the limit left out
 
     async def next_rows(self) -> list[BulkRow] | None:
-        """The next rows, now and then none; None: that was all. StoreUnavailableError."""
+        """The next rows, now and then none; None: that was all.
+
+        StoreUnavailableError; UptimeSourceError.
+        """
         if not self._begun:
             self._begun = True
             await self._reader.wait_view()
@@ -57,10 +62,13 @@ class Source:
             await trio.sleep(HISTORY_POLL_S)
         waited, now = self._late, trio.current_time()
         patient_since = now - self._backend.settings.read_wait_ms_max / 1000
-        chunk = await self._reader.read(
-            [*(item for _, item in waited), *fresh],
-            overdue=sum(since <= patient_since for since, _ in waited),
-        )
+        items = [*(item for _, item in waited), *fresh]
+        if self._asked.source == "datagram":
+            assert self._backend.uptime_source is not None, "refused before"
+            chunk = await read_datagram(self._backend, self._backend.uptime_source, items, self._asked)
+        else:
+            overdue = sum(since <= patient_since for since, _ in waited)
+            chunk = await self._reader.read(items, overdue=overdue)
         self._late = [
             (waited[place][0] if place < len(waited) else now, chunk.items[place]) for place in chunk.late
         ]
@@ -112,6 +120,20 @@ class BulkStream(ResponseBody):
         self._count = 0
         self._ended = False
 
+    async def begin(self) -> None:
+        """Read the first rows, before anything is answered: what is away then is a refusal, not a cut.
+
+        StoreUnavailableError; UptimeSourceError.
+        """
+        try:
+            self._slice(await self._source.next_rows() or [])
+        except BaseException:
+            self._leave()
+            raise
+
+    def _slice(self, rows: list[BulkRow]) -> None:
+        self._rows.extend(rows[at : at + SLICE] for at in range(0, len(rows), SLICE))
+
     async def __aenter__(self) -> BulkStream:
         self._sender, self._receiver = trio.open_memory_channel[list[BulkRow] | None](0)
         self._manager = trio.open_nursery()
@@ -158,7 +180,7 @@ class BulkStream(ResponseBody):
             self._pieces.append(self._lines.end(self._count))
             return
         if rows is not None:
-            self._rows.extend(rows[at : at + SLICE] for at in range(0, len(rows), SLICE))
+            self._slice(rows)
         elif self._lines.broken is None:
             raise CutOffError
         else:
@@ -170,6 +192,6 @@ class BulkStream(ResponseBody):
             try:
                 while (rows := await self._source.next_rows()) is not None:
                     await self._sender.send(rows)
-            except StoreUnavailableError as error:
+            except (StoreUnavailableError, UptimeSourceError) as error:
                 _log.warning("bulk_stream_broken", error=str(error))
                 await self._sender.send(None)
