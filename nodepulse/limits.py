@@ -6,6 +6,7 @@ crash at night. Why a range is as it is stands beside it where it is not plain.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -228,6 +229,15 @@ def _sign_up(text: str) -> str | None:
     return None if text in ("open", "closed") else "must be open or closed"
 
 
+def _networks(text: str) -> str | None:
+    for network in text.split():
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            return f"{error}; write addresses or networks such as 10.0.0.0/8, separated by spaces"
+    return None
+
+
 def _origins(text: str) -> str | None:
     for origin in text.split():
         parts = urlsplit(origin)
@@ -248,6 +258,7 @@ _FORMS: dict[str, Callable[[str], str | None]] = {
     "datagram.license_url": _url_of("http", "https"),
     "web.public_url": _url_of("http", "https"),
     "web.cors_origins": _origins,
+    "web.trusted_proxies": _networks,
     "worker.ownership.url": _url_of("http", "https"),
     "web.sign_up": _sign_up,
     "sentry.dsn": _url_of("http", "https"),

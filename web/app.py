@@ -50,6 +50,7 @@ from web import (
 from web.backend import Backend, BeatDoor, Stores
 from web.cors import Cors
 from web.guard import Guard
+from web.proxies import Proxies
 from web.settings import WebSettings
 
 RESOURCES = (
@@ -132,6 +133,7 @@ def create_app(
         bodies_bytes_max=settings.bodies_bytes_max,
         requests=app.requests,
         cors=Cors(settings.cors_origins),
+        proxies=Proxies(settings.trusted_proxies),
         access_log=settings.access_log,
     )
     app.backend.watch("web_bodies", guard.statistics)

@@ -21,6 +21,7 @@ import trio
 from web.cors import Cors
 from web.metrics import Requests
 from web.problems import CONTENT_TYPE, REQUEST_ID, CutOffError, RefusedError, document, unavailable
+from web.proxies import Proxies
 from web.routing import CALLER, RATE, ROUTE
 
 Message = MutableMapping[str, Any]
@@ -61,10 +62,12 @@ class Guard:
         bodies_bytes_max: int,
         requests: Requests,
         cors: Cors,
+        proxies: Proxies,
         access_log: bool = False,
     ) -> None:
         self._app = app
         self._cors = cors
+        self._proxies = proxies
         self._access_log = access_log
         self._limit_of = limit_of
         self._body_s_max = body_s_max
@@ -81,6 +84,7 @@ class Guard:
             await self._app(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._proxies.see_through(scope)
         scope[REQUEST_ID] = _request_id(scope)
         # Every line that is logged for this request, by whomever, says which request and trace it was.
         structlog.contextvars.bind_contextvars(request_id=scope[REQUEST_ID], **_trace(scope))

@@ -33,4 +33,5 @@ class WebSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     login_life_s: float = 30 * 86_400.0  # how long somebody stays signed in
     wallet_chain_id: int = 1  # the chain that wallets must sign for (EIP-155); 0 = any
     ownership_stale_s: float = 900.0  # answers of the inventory older than this are said to be stale
+    trusted_proxies: str = ""  # networks whose x-forwarded-for and -proto are believed, separated by spaces
     public_url: str = ""  # where people reach this API, for links in mails and wallets; empty: localhost only

@@ -25,7 +25,7 @@ async def late_body(served: Served, number: int, failures: list[str]) -> None:
     """Head now, body in a later segment, on a path that is refused without looking at it."""
     path, status = [
         ("/v1/nothing", 404),
-        ("/v1/nodes", 405),
+        ("/v1/events", 405),
         ("/v1/projects/alpha/points", 401),
         ("/v1/sessions", 400),
     ][number % 4]
