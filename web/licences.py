@@ -71,7 +71,7 @@ class OwnerItem(msgspec.Struct, frozen=True, rename={"from_": "from"}):
     block: int | None
 
 
-class OwnersAnswer(msgspec.Struct, frozen=True):
+class LicenceOwnersAnswer(msgspec.Struct, frozen=True):
     """Owners by time; times in which nobody owned it are left out."""
 
     licence_id: str
@@ -152,7 +152,7 @@ async def list_licence_owners(backend: Backend, caller: Principal, *, licence_id
     else:
         found = await inventory.owners(licence.licence_id, after_ms=after_ms, limit=limit + 1)
         page, next_cursor = cut(found, limit, lambda each: str(each.from_ms))
-    answer = OwnersAnswer(licence.licence_id, [_owner(each) for each in page], next_cursor, source)
+    answer = LicenceOwnersAnswer(licence.licence_id, [_owner(each) for each in page], next_cursor, source)
     return reply(answer, headers=link_headers(next_cursor))
 
 
@@ -283,7 +283,7 @@ ROUTES = (
             ),
             *PARAMETERS,
         ),
-        answers={200: Answer(description="Owners by time", type=OwnersAnswer)},
+        answers={200: Answer(description="Owners by time", type=LicenceOwnersAnswer)},
         refusals=(400, 404),
     ),
     Route(
