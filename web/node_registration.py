@@ -43,7 +43,7 @@ PublicKey = Annotated[str, msgspec.Meta(min_length=64, max_length=64, pattern="^
 INTERVAL_MS_DEFAULT = 60_000
 
 
-class WorkloadToRegister(msgspec.Struct, frozen=True, kw_only=True):
+class WorkloadToRegister(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`kind`: slug of a workload kind of the project. `licence_id`: the licence it runs under, if any."""
 
     kind: Slug
@@ -51,7 +51,7 @@ class WorkloadToRegister(msgspec.Struct, frozen=True, kw_only=True):
     licence_id: Id | None = None
 
 
-class NodeToRegister(msgspec.Struct, frozen=True, kw_only=True):
+class NodeToRegister(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`public_key`: Ed25519, 32 bytes in lower-case hex; its other half stays on the machine.
 
     `owner_id`: whose machine it is; left out: the caller's, for a project's key nobody's. `interval_ms`: how
@@ -67,7 +67,7 @@ class NodeToRegister(msgspec.Struct, frozen=True, kw_only=True):
     workloads: Annotated[list[WorkloadToRegister], msgspec.Meta(max_length=SLOTS_MAX)] = []
 
 
-class NodePatch(msgspec.Struct, frozen=True, kw_only=True):
+class NodePatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is left out stays as it is. `owner_id`: null for nobody; an admin's to change."""
 
     name: Name | msgspec.UnsetType = msgspec.UNSET
@@ -75,7 +75,7 @@ class NodePatch(msgspec.Struct, frozen=True, kw_only=True):
     owner_id: Id | msgspec.UnsetType | None = msgspec.UNSET
 
 
-class NewKey(msgspec.Struct, frozen=True, kw_only=True):
+class NewKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`public_key`: Ed25519, 32 bytes in lower-case hex."""
 
     public_key: PublicKey

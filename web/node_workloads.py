@@ -30,7 +30,7 @@ from web.node_registration import (
 from web.routing import Answer, Route, read_body, reply
 
 
-class WorkloadPatch(msgspec.Struct, frozen=True, kw_only=True):
+class WorkloadPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is left out stays as it is. `licence_id`: null for none. `kind`: slug; its manager is told."""
 
     name: Name | msgspec.UnsetType = msgspec.UNSET

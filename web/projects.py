@@ -65,7 +65,7 @@ class OwnerAnswer(msgspec.Struct, frozen=True):
     since: str
 
 
-class OwnersAnswer(msgspec.Struct, frozen=True):
+class ProjectOwnersAnswer(msgspec.Struct, frozen=True):
     """A page of owners, by their ids."""
 
     items: list[OwnerAnswer]
@@ -142,7 +142,7 @@ async def list_project_owners(backend: Backend, caller: Principal, *, slug: str)
     project, limit = await sight.project(backend, caller, slug), limit_parameter()
     found = await backend.stores.projects.owners(project.project_id, after=id_cursor(), limit=limit + 1)
     page, next_cursor = cut(found, limit, lambda owner: owner.user_id)
-    answer = OwnersAnswer(items=[_owner(owner) for owner in page], next_cursor=next_cursor)
+    answer = ProjectOwnersAnswer(items=[_owner(owner) for owner in page], next_cursor=next_cursor)
     return reply(answer, headers=link_headers(next_cursor))
 
 
@@ -215,7 +215,7 @@ ROUTES = (
         summary="Who owns a project, by cursor",
         tag="projects",
         parameters=PARAMETERS,
-        answers={200: Answer(description="A page of owners", type=OwnersAnswer)},
+        answers={200: Answer(description="A page of owners", type=ProjectOwnersAnswer)},
         refusals=(404,),
     ),
     Route(

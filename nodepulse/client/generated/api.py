@@ -675,7 +675,7 @@ class Client(Calls):
         at: datetime | str | None = None,
         after: str | None = None,
         limit: int | None = None,
-    ) -> types.LicencesOwnersAnswer:
+    ) -> types.LicenceOwnersAnswer:
         """Who owned a licence when, or at one time.
 
         For: operator, owner, admin. A key needs the permission `read`.
@@ -686,7 +686,7 @@ class Client(Calls):
         return self._call(
             "GET",
             f"/v1/licences/{part(licence_id)}/owners",
-            types.LicencesOwnersAnswer,
+            types.LicenceOwnersAnswer,
             query={"at": at, "after": after, "limit": limit},
         )
 
@@ -762,7 +762,7 @@ class Client(Calls):
 
     def list_project_owners(
         self, slug: str, *, after: str | None = None, limit: int | None = None
-    ) -> types.ProjectsOwnersAnswer:
+    ) -> types.ProjectOwnersAnswer:
         """Who owns a project, by cursor.
 
         For: owner, admin. A key needs the permission `read`.
@@ -772,7 +772,7 @@ class Client(Calls):
         return self._call(
             "GET",
             f"/v1/projects/{part(slug)}/owners",
-            types.ProjectsOwnersAnswer,
+            types.ProjectOwnersAnswer,
             query={"after": after, "limit": limit},
         )
 

@@ -417,21 +417,21 @@ class LicenceAnswer(Struct, frozen=True, kw_only=True):
     retired_at: str | None
 
 
-class LicencesAnswer(Struct, frozen=True, kw_only=True):
-    """A page of licences by id. `sources`: of the collections that they are of."""
-
-    items: Sequence[LicenceAnswer]
-    next_cursor: str | None
-    sources: Sequence[Source]
-
-
-class LicencesOwnersAnswer(Struct, frozen=True, kw_only=True):
+class LicenceOwnersAnswer(Struct, frozen=True, kw_only=True):
     """Owners by time; times in which nobody owned it are left out."""
 
     licence_id: str
     items: Sequence[OwnerItem]
     next_cursor: str | None
     source: Source
+
+
+class LicencesAnswer(Struct, frozen=True, kw_only=True):
+    """A page of licences by id. `sources`: of the collections that they are of."""
+
+    items: Sequence[LicenceAnswer]
+    next_cursor: str | None
+    sources: Sequence[Source]
 
 
 class MadeChannel(Struct, frozen=True, kw_only=True):
@@ -789,17 +789,17 @@ class ProjectChange(Struct, frozen=True, kw_only=True):
     retired: bool | UnsetType | None = UNSET
 
 
+class ProjectOwnersAnswer(Struct, frozen=True, kw_only=True):
+    """A page of owners, by their ids."""
+
+    items: Sequence[OwnerAnswer]
+    next_cursor: str | None
+
+
 class ProjectsAnswer(Struct, frozen=True, kw_only=True):
     """A page of projects, by id."""
 
     items: Sequence[ProjectAnswer]
-    next_cursor: str | None
-
-
-class ProjectsOwnersAnswer(Struct, frozen=True, kw_only=True):
-    """A page of owners, by their ids."""
-
-    items: Sequence[OwnerAnswer]
     next_cursor: str | None
 
 
