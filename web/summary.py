@@ -12,7 +12,7 @@ from quart import Response
 from engine.core.people import Principal
 from web import sight
 from web.backend import Backend
-from web.routing import Answer, Route, reply_polled
+from web.routing import Answer, Route, content_tag, reply_polled
 from web.summaries import HEARD_COLUMNS, NODE_COLUMNS, Counts
 from web.times import format_rfc3339
 
@@ -73,7 +73,9 @@ class SummaryAnswer(msgspec.Struct, frozen=True):
 async def get_summary(backend: Backend, caller: Principal, *, slug: str) -> Response:
     project = await sight.project(backend, caller, slug)
     counts = await backend.summaries.of(backend, project.project_id)
-    return reply_polled(_answer(project.slug, counts))
+    answer = _answer(project.slug, counts)
+    # Weak: when it was looked at is told, too, and is no news.
+    return reply_polled(answer, etag=f"W/{content_tag(msgspec.structs.replace(answer, as_of=None))}")
 
 
 def _answer(slug: str, counts: Counts) -> SummaryAnswer:
