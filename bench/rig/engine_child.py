@@ -29,6 +29,7 @@ from bench.rig.readiness import missing_beats, wait_ready
 from bench.rig.stores import POSITION, CountingHistory, CountingLiveView, StillRegistry
 from bench.rig.world import fill
 from engine.committer import Commit
+from engine.core.asks import RowAnswers
 from engine.core.keys import MasterSecrets
 from engine.core.ports import History, LiveView, RegistryFeed
 from engine.core.records import Event
@@ -172,7 +173,7 @@ def figures(shard: Shard) -> dict[str, Any]:
 
 
 async def _main(options: Options) -> int:
-    async with _stores(options) as (history, live):
+    async with _stores(options) as (history, live, asks):
         udp = tuple(socket.socket(fileno=fd) for fd in options.udp_fds)
         shard = Shard(
             settings=msgspec.convert(options.settings, EngineSettings),
@@ -182,6 +183,7 @@ async def _main(options: Options) -> int:
                 registry=cast("RegistryFeed", StillRegistry()),
                 history=history,
                 live=live,
+                asks=asks,
                 secrets=SECRETS,
                 log=structlog.get_logger(),
                 report=_report,
@@ -205,13 +207,13 @@ async def _main(options: Options) -> int:
 
 
 @asynccontextmanager
-async def _stores(options: Options) -> AsyncIterator[tuple[History, LiveView]]:
+async def _stores(options: Options) -> AsyncIterator[tuple[History, LiveView, RowAnswers | None]]:
     if not options.database_url:
-        yield cast("History", CountingHistory()), cast("LiveView", CountingLiveView())
+        yield cast("History", CountingHistory()), cast("LiveView", CountingLiveView()), None
         return
     database, redis = DatabaseSettings(url=options.database_url), RedisSettings(url=options.redis_url)
     async with open_stores(database, redis) as stores:
-        yield stores.history, stores.live
+        yield stores.history, stores.live, stores.asks
 
 
 async def _serve(shard: Shard, options: Options, recovered_s: float) -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import asyncpg
 import numpy as np
 
+from bench.rig.world import PROJECT_ID
 from engine.core.liveview import ROW_BYTES, ROW_DTYPE, SLOT_BYTES, SLOT_DTYPE
 from engine.core.ports import LiveView
 from engine.core.records import BASE_UP, INTERVAL_DTYPE, NODE_STATES, ShardHead
@@ -24,6 +25,7 @@ TTL_MS = 90_000
 OUTAGES = 3
 PART = 100_000
 _PROJECT = "0192d000-0000-7000-8000-000000000001"
+_ID = "(lpad(to_hex({high}), 16, '0') || lpad(to_hex({low}), 16, '0'))::uuid"
 _WORKLOAD_HI = 0x0192F000_0000_7000
 _WORKLOAD_LO = 0x8000_000000000000
 
@@ -45,13 +47,7 @@ async def register(connection: asyncpg.Connection, fleet: Fleet) -> None:
     """The project, its key, nodes and workloads."""
     born_ms = fleet.day_ms - 30 * DAY_MS
     await connection.execute("insert into project values ($1, $2, $3)", _PROJECT, SLUG, born_ms)
-    await connection.execute(
-        "insert into api_key (key_id, key_sha256, scope, project_id, name, created_ms)"
-        " values ($1, $2, 'project', $1, 'bench', $3)",
-        _PROJECT,
-        hashlib.sha256(KEY.encode()).digest(),
-        born_ms,
-    )
+    await _add_key(connection, _PROJECT, born_ms)
     for first in range(0, fleet.workloads, PART):
         many = min(PART, fleet.workloads - first)
         await connection.execute(
@@ -81,6 +77,46 @@ async def register(connection: asyncpg.Connection, fleet: Fleet) -> None:
         )
     await connection.execute("insert into shard_state values (0, 1, $1)", fleet.now_ms)
     await connection.execute("vacuum analyze")
+
+
+async def register_table(connection: asyncpg.Connection, *, rows: int, workloads: int, born_ms: int) -> None:
+    """What `bench.rig.world.fill` puts into a table, for web to find: the same ids, and the key."""
+    await connection.execute("insert into project values ($1, $2, $3)", PROJECT_ID, SLUG, born_ms)
+    await _add_key(connection, PROJECT_ID, born_ms)
+    await connection.execute(
+        f"""
+        insert into node (node_id, "row", project_id, kind, name, interval_ms, salt, created_ms)
+        select {_ID.format(high="(n + (1::bigint << 62))", low="n")}, n, $1, 'node', 'node-' || n, 60000,
+          '\\x0000000000000000', $2
+        from generate_series(0::bigint, $3::bigint - 1) n
+        """,
+        PROJECT_ID,
+        born_ms,
+        rows,
+    )
+    await connection.execute(
+        f"""
+        insert into workload (workload_id, node_id, slot, name, created_ms, project_id)
+        select {_ID.format(high="n", low="(n * $4::bigint + s)")},
+          {_ID.format(high="(n + (1::bigint << 62))", low="n")}, s, 'inference-' || n, $2, $1
+        from generate_series(0::bigint, $3::bigint - 1) n, generate_series(0, $4::bigint - 1) s
+        """,
+        PROJECT_ID,
+        born_ms,
+        rows,
+        workloads,
+    )
+    await connection.execute("vacuum analyze")
+
+
+async def _add_key(connection: asyncpg.Connection, project_id: str, born_ms: int) -> None:
+    await connection.execute(
+        "insert into api_key (key_id, key_sha256, scope, project_id, name, created_ms)"
+        " values ($1, $2, 'project', $1, 'bench', $3)",
+        project_id,
+        hashlib.sha256(KEY.encode()).digest(),
+        born_ms,
+    )
 
 
 async def write_day(connection: asyncpg.Connection, fleet: Fleet) -> int:

@@ -22,7 +22,7 @@ TOP = Path(__file__).parents[2]
 PATIENCE_S = 300.0
 KEYS = ["bench", "machine", "versions", "figures", "peers", "ratios"]
 COMPILER = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
-SLOW = ("burst", "detect", "ingest")  # more than some seconds, even when quick
+SLOW = ("bulk", "burst", "detect", "ingest", "reads")  # more than some seconds, even when quick
 
 
 class Wanted(NamedTuple):
@@ -56,6 +56,12 @@ WANTED = {
         (f"answered_to_c.{_BURST}",),
         compiled=True,
     ),
+    "bulk": Wanted(
+        ("open.ndjson/rows_per_s", "closed.csv/rss_max_mb", "open.csv/first_byte_s"),
+        ("copy.open/rows_per_s", "copy.closed/s"),
+        ("open.ndjson_s_to_copy", "closed.csv_s_to_promise", "open.csv_rss_to_promise"),
+        draws=False,
+    ),
     "detect": Wanted(
         (
             "lag.rows_500.workloads_10/lag_ms/p99",
@@ -87,6 +93,13 @@ WANTED = {
         ("thread.beats_64/commit_ms/p99", "replay.beats_64/replayed_beats_per_s"),
         ("plain.beats_64/commit_ms/p99", "plain_read.beats_64/read_s"),
         ("direct_p50_to_plain.beats_64", "replay_to_plain_read.beats_64"),
+    ),
+    "reads": Wanted(
+        ("loaded/p99_ms", "loaded/reads_per_s", "loaded/beats_per_s", "loaded/ack_p99_ms"),
+        ("quiet/p50_ms", "quiet/p99_ms"),
+        ("p99_loaded_to_promise", "p99_loaded_to_quiet"),
+        compiled=True,
+        draws=False,
     ),
     "recover": Wanted(
         (f"{_RECOVER}/readable_s", f"{_RECOVER}/replayed_beats", f"{_RECOVER}/missing"),
