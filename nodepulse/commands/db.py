@@ -6,14 +6,15 @@ from typing import Any
 
 import click
 
+from nodepulse.commands.acting import new_act
 from nodepulse.commands.options import Sources, config_options, slug_option
-from nodepulse.commands.output import json_option, show
-from nodepulse.commands.stores import now_ms, on_stores, reachable
+from nodepulse.commands.output import json_option, print_json, show, show_all
+from nodepulse.commands.stores import on_stores, reachable
 from nodepulse.config import Config
 from nodepulse.seed import seed
 from storage.bridge import run_on_uvloop
 from storage.migrate import migrate
-from storage.open import Stores
+from storage.open import AllStores
 
 
 @click.group()
@@ -47,9 +48,32 @@ def migrate_command(*, as_json: bool, sources: Sources) -> None:
 @json_option
 @config_options
 def seed_command(*, project: str, as_json: bool, sources: Sources) -> None:
-    """Make a small network: nodes in a few places, stand-alone checks, a maintenance window tonight."""
+    """Make a believable network: projects, people, licences, nodes, two days of history; keys are printed."""
 
-    async def work(stores: Stores, config: Config) -> dict[str, Any]:
-        return await seed(stores.directory, config, project=project, now_ms=now_ms())
+    async def work(stores: AllStores, config: Config) -> dict[str, Any]:
+        return await seed(stores, config, project=project, act=new_act())
 
-    show(on_stores(sources, work), as_json=as_json)
+    made = on_stores(sources, work)
+    if as_json:
+        print_json(made)
+        return
+    if made["already_there"]:
+        slug = made["project"]
+        click.echo(f"project {slug} has nodes already: nothing was made. For another one: --project SLUG")
+        return
+    for name in ("keys", "nodes", "checks"):
+        show_all(name, [_short(one) for one in made[name]], as_json=False)
+        click.echo()
+    click.echo("Keys are shown here only. What is seeded does not beat. Try:")
+    for line in made["next"]:
+        click.echo(f"  {line}")
+
+
+def _short(row: dict[str, Any]) -> dict[str, Any]:
+    """For a line of a table."""
+    short = dict(row)
+    if "workloads" in row:
+        short["workloads"] = len(row["workloads"])
+    if "permissions" in row:
+        short["permissions"] = ", ".join(row["permissions"])
+    return short

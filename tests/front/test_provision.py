@@ -11,19 +11,11 @@ from engine.core.keys import load_secrets
 from node.identity import NodeIdentity
 from nodepulse import provision as provisioning
 from nodepulse.canary import PROJECT, ensure_canaries, read_keys
-from nodepulse.config import Config, load_config
 from nodepulse.provision import provision
-from nodepulse.seed import seed
 from nodepulse.stores import ensure_secrets
 from storage.tokens import new_api_key
 
 NOW_MS = 1_800_000_000_000
-
-
-@pytest.fixture
-def config(tmp_path) -> Config:
-    ensure_secrets(tmp_path / "secrets.json")
-    return load_config(file=None, environ={}, options={"data_dir": str(tmp_path)})
 
 
 async def test_a_key_is_stored_as_its_sha256_and_speaks_for_its_project_only(memory_stores):
@@ -66,15 +58,6 @@ def test_secrets_are_made_once_and_read_by_the_engine(tmp_path):
     assert not ensure_secrets(file)
     assert load_secrets(file) == first
     assert file.stat().st_mode & 0o777 == 0o600
-
-
-async def test_a_seeded_network_has_nodes_checks_and_a_window_ahead(memory_stores, config):
-    made = await seed(memory_stores.directory, config, project="p", now_ms=NOW_MS)
-    assert len({node["name"] for node in made["nodes"]}) == 20
-    assert {len(node["workloads"]) for node in made["nodes"]} == {1, 2, 3, 4, 5}
-    assert all(check["ping_url"].startswith("http://127.0.0.1:7900/ping/") for check in made["checks"])
-    token = made["checks"][0]["ping_url"].rpartition("/")[2]
-    assert load_secrets(config.secrets_file).read_capability(token).generation == 1
 
 
 async def test_canaries_are_made_once_and_only_what_is_missing_is_added(memory_stores, tmp_path):
