@@ -181,13 +181,18 @@ def destructive(what: str) -> Callable[[Command], Command]:
         @click.option("--yes", is_flag=True, help="Do not ask.")
         @wraps(command)
         def asking(*args: Any, yes: bool, **options: Any) -> Any:
-            if not yes and sys.stdin.isatty() and sys.stderr.isatty():
+            if not yes and has_terminal():
                 click.confirm(what, abort=True, err=True)
             return command(*args, **options)
 
         return asking
 
     return add
+
+
+def has_terminal() -> bool:
+    """Whether there is somebody who could answer."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def new_act() -> Act:
