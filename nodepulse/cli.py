@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "worker": ("processes", "worker", "Run the notifier and the deliveries alone."),
     "canary": ("canary", "canary", "Beat from outside through the installation's own door."),
     "db": ("db", "db", "Bring the database up to date, or fill it with a small network."),
-    "admin": ("admin", "admin", "Projects, nodes, workloads, keys, channels, windows."),
+    "admin": ("admin", "admin", "Every administrative act: people, projects, versions, nodes, keys, audit."),
     "bench": ("bench", "bench", "Measure a part of the product beside its peer."),
     "demo": ("demo", "demo", "A simulated network that beats, fails and returns, as a live table."),
     "doctor": ("doctor", "doctor", "What is wrong with this machine or configuration."),
