@@ -26,7 +26,7 @@ from web.ids import canonical_uuid
 from web.paging import link_headers
 from web.problems import RefusedError, bad_parameter, unavailable
 from web.routing import Answer, Parameter, Route, integer_parameter, reply
-from web.sources import source_away
+from web.sources import source_away, source_missing
 from web.times import DAY_MS, TIME_MS_MAX, parse_day, parse_rfc3339
 
 WINDOW_MS_MAX = 31 * DAY_MS
@@ -50,7 +50,7 @@ async def get_bulk_uptime(backend: Backend, caller: Principal, *, slug: str) -> 
     project = await sight.project(backend, caller, slug)
     asked = _by_policy(from_ms, to_ms, await backend.policies.of(project.project_id))
     if asked.source == "datagram" and backend.uptime_source is None:
-        raise source_away("datagram.token is not set, so there is nobody to ask")
+        raise source_missing()
     source = Source(backend, project.project_id, asked, after=after, limit=limit if form == "json" else None)
     if form == "json":
         return await _page(source)
@@ -179,6 +179,6 @@ ROUTES = (
                 other_content_types=(CONTENT_TYPES["ndjson"], CONTENT_TYPES["csv"]),
             )
         },
-        refusals=(400, 404, 503),
+        refusals=(400, 404, 409, 503),
     ),
 )

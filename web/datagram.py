@@ -19,7 +19,7 @@ from web.backend import Backend
 from web.node_registration import RegisteredNode, refusals, registered
 from web.problems import RefusedError
 from web.routing import Answer, Route, read_body, reply
-from web.sources import source_away
+from web.sources import source_away, source_missing
 
 PartnerId = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern="^[!-~]+$")]
 
@@ -38,7 +38,7 @@ async def register_with_datagram(backend: Backend, caller: Principal, *, node_id
         if node.retired_ms is not None:
             raise RefusedError(409, "retired", "this node is retired")
         if backend.uptime_source is None:
-            raise source_away("datagram.token is not set, so there is nobody to register with")
+            raise source_missing()
         try:
             await backend.uptime_source.register(wanted)
         except UptimeSourceError as error:

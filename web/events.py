@@ -79,7 +79,8 @@ async def stream_events(backend: Backend, caller: Principal) -> Response:
 
 async def _filter(backend: Backend, caller: Principal) -> EventFilter:
     """What the query asks for. RefusedError 400, 404."""
-    kinds = tuple(filter(None, request.args.get("kinds", "").split(",")))
+    asked = request.args.get("kinds")
+    kinds = () if asked is None else tuple(asked.split(","))
     if len(kinds) > KINDS_MAX or not all(_KIND.fullmatch(kind) for kind in kinds):
         raise bad_parameter(
             "kinds", f"must be at most {KINDS_MAX} kinds of events, such as node.down,node.up"

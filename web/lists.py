@@ -88,6 +88,14 @@ def text_parameter(name: str) -> str | None:
     return text
 
 
+def slug_parameter(name: str) -> str | None:
+    """A slug from the query. RefusedError 400."""
+    text = request.args.get(name)
+    if text is not None and not SLUG.fullmatch(text):
+        raise bad_parameter(name, "is not a slug: small letters, digits and hyphens")
+    return text
+
+
 def choice_parameter(name: str, choices: tuple[str, ...]) -> str | None:
     """One of some words from the query. RefusedError 400."""
     text = request.args.get(name)

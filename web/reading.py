@@ -49,13 +49,15 @@ HISTORY_TOLD_MS = 1_000  # with nothing to write, history's own watermark is tol
 class Look(msgspec.Struct, frozen=True):
     """One row of the live view. `head` None: the view is away, or has not been rebuilt yet.
 
-    `gaps`: of the row, those that history may not have yet.
+    `asked`: told by the shard itself, ahead of view and history. `gaps`: of the row, those that history may
+    not have yet.
     """
 
     shard: int
     head: ShardHead | None
     node: LiveNode | None
     gaps: tuple[Gap, ...] = ()
+    asked: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -86,7 +88,12 @@ class Reader:
         if told is not None:
             head, node = told.rows[row]
             gaps = tuple(gap for gap in told.gaps if row % gap.shards == gap.shard)
-            return Look(shard=shard, head=head, node=node, gaps=gaps)
+            return Look(shard=shard, head=head, node=node, gaps=gaps, asked=True)
+        return await self._view(row, up_to_ms)
+
+    async def _view(self, row: int, up_to_ms: int) -> Look:
+        """The row in the live view, once that has everything up to `up_to_ms` or time is out."""
+        shard = row % self._backend.shards
         await self._backend.heads.wait_watermark(shard, up_to_ms, timeout_s=self._left_s())
         found = None
         # More than what is left: a view that answers slowly is worth a moment, one that hangs is away.
@@ -126,6 +133,9 @@ class Reader:
 
         StoreUnavailableError when history is away.
         """
+        if look.asked and _just_closed(look, workload.slot):
+            assert look.head is not None
+            look = await self._view(workload.row, look.head.watermark_ms)
         if look.head is None:
             return await self._from_history(workload, look, from_ms, to_ms)
         slot = None if look.node is None else look.node.slots.get(workload.slot)
@@ -229,6 +239,15 @@ class Reader:
 
     def _left_s(self) -> float:
         return max(0.0, self._deadline - trio.current_time())
+
+
+def _just_closed(look: Look, slot_number: int) -> bool:
+    """Whether the slot's last row may be on its way to history, with no telling when it will have arrived.
+
+    The shard closed it at some moment before it was asked. The view tells that only after history has it.
+    """
+    slot = None if look.node is None else look.node.slots.get(slot_number)
+    return slot is not None and slot.kind == BASE_NONE and slot.first_report_ms != 0
 
 
 def _first_report(workload: WorkloadRecord, slot: LiveSlot | None) -> int | None:

@@ -149,11 +149,16 @@ async def _ask(backend: Backend, partner_id: str | None, from_ms: int, to_ms: in
     if partner_id is None or from_ms == to_ms:
         return None
     if backend.uptime_source is None:
-        raise source_away("datagram.token is not set, so there is nobody to ask")
+        raise source_missing()
     try:
         return (await backend.uptime_source.up_ms([partner_id], from_ms, to_ms))[partner_id]
     except UptimeSourceError as error:
         raise source_away(str(error), retry_after_s=error.retry_after_s) from error
+
+
+def source_missing() -> RefusedError:
+    """409: the uptime comes from Datagram, and nobody has said how to ask there."""
+    return RefusedError(409, "not_configured", "datagram.token is not set, so there is nobody to ask")
 
 
 def source_away(detail: str, *, retry_after_s: float | None = None) -> RefusedError:

@@ -24,6 +24,7 @@ from web.lists import (
     id_parameter,
     page_of,
     project_parameter,
+    slug_parameter,
     text_filter,
     text_parameter,
 )
@@ -66,7 +67,7 @@ async def list_workloads(backend: Backend, caller: Principal) -> Response:
     which = WorkloadFilter(
         project_id=await project_parameter(backend, caller),
         node_id=id_parameter("node"),
-        kind=text_parameter("kind"),
+        kind=slug_parameter("kind"),
         version=text_parameter("version"),
         licence_id=id_parameter("licence"),
         retired=boolean_parameter("retired"),

@@ -198,6 +198,6 @@ ROUTES = (
             Parameter(name="intervals", description="Tell every interval, too", schema={"type": "boolean"}),
         ),
         answers={200: Answer(description="The uptime", type=UptimeAnswer)},
-        refusals=(400, 401, 404, 503),
+        refusals=(400, 401, 404, 409, 503),
     ),
 )

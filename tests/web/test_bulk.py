@@ -308,7 +308,7 @@ async def test_a_window_of_two_sources_is_refused_and_says_where_it_changes(cont
     assert "2026-01-15" in answer.json["detail"]
     assert (await control.ask("GET", f"{PATH}?day=2026-01-14", by="owner")).status == 200
     away = await control.ask("GET", f"{PATH}?day=2026-01-15&format=ndjson", by="owner")
-    assert (away.status, away.json["code"]) == (503, "uptime_source_away")
+    assert (away.status, away.json["code"]) == (409, "not_configured")
 
 
 class Told:

@@ -211,7 +211,7 @@ async def test_when_it_cannot_be_asked_that_is_said_and_nothing_is_made_up(
     assert (answer.status, answer.headers["retry-after"]) == (503, "1201")
     control.app.backend.uptime_source = None
     answer = await ask(control, midnight(-3), midnight(-2))
-    assert (answer.status, answer.json["code"]) == (503, "uptime_source_away")
+    assert (answer.status, answer.json["code"]) == (409, "not_configured")
     assert "datagram.token" in answer.json["detail"]
 
 
@@ -266,4 +266,4 @@ async def test_what_cannot_be_registered_is_told(
     await control.sql("update node set retired_ms = 1 where node_id = $1", control.node.node_id)
     assert (await register(control, {})).json["code"] == "retired"
     control.app.backend.uptime_source = None
-    assert (await register(control, {}, by="admin", node=control.foreign_node.node_id)).status == 503
+    assert (await register(control, {}, by="admin", node=control.foreign_node.node_id)).status == 409

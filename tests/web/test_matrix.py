@@ -244,8 +244,6 @@ def _body(route: Route, salt: str) -> Any:
 def _symbol(status: int, problem: Any) -> str:
     """How an answer is written in the table."""
     code = problem.get("code") if isinstance(problem, dict) else None
-    if code == "uptime_source_away":
-        return "."  # it was let through, and no partner is configured
     return {401: "1", 403: "3", 404: "4"}.get(status, "." if status < 500 else f"({status} {code})")
 
 
