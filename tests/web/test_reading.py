@@ -8,6 +8,7 @@ import msgspec
 import pytest
 import trio
 
+from engine.core.asks import Found
 from engine.core.records import (
     BASE_STOPPED,
     BASE_UNHEALTHY,
@@ -437,3 +438,65 @@ async def test_reads_follow_the_engines_clock_after_a_step_of_ours(world: World)
         answer = await uptime(world, start)
         assert trio.current_time() - began < 0.2
         assert parse_rfc3339(answer["as_of"]) > acknowledged_ms
+
+
+class Asked:
+    """A shard that tells its rows at once, ahead of the view and of history."""
+
+    def __init__(self, world: World, *slots: LiveSlot, gaps: tuple[Gap, ...] = ()) -> None:
+        self._world, self._slots, self._gaps = world, slots, gaps
+
+    async def ask(self, rows: Any, *, shards: int, timeout_s: float) -> Found:
+        await trio.lowlevel.checkpoint()
+        self._world.report(*self._slots)
+        node = self._world.live.nodes[rows[0]]
+        head = msgspec.structs.replace(self._world.live.head(0), watermark_ms=self._world.now_ms())
+        return Found({rows[0]: (head, node)}, self._gaps)
+
+
+async def test_a_row_that_the_shard_has_just_closed_is_in_the_answer(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = world.now_ms()
+    known_since(world, now - 60_000)
+    world.live.lag_ms = 80
+    closed = LiveSlot(kind=0, ttl_ms=TTL, started_ms=0, last_t_ms=now - 500, first_report_ms=now - 60_000)
+    monkeypatch.setattr(world.app.backend, "asks", Asked(world, closed))
+    read = world.live.read
+
+    async def flushed_first(row_number: int, *, shards: int) -> Any:
+        world.history.rows[world.workload.workload_id] = [row(now - 60_000, now - 400)]
+        return await read(row_number, shards=shards)
+
+    monkeypatch.setattr(world.live, "read", flushed_first)  # history is written before the view
+    answer = await uptime(world, now - 60_000, now)
+    assert (answer["ms"]["up"], answer["ms"]["silent"]) == (59_600, 400)
+
+
+async def test_what_the_shard_tells_is_answered_without_waiting_for_the_view(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = world.now_ms()
+    known_since(world, now - 10_000)
+    world.live.lag_ms = 600_000
+    asked = Asked(world, up_slot(now - 10_000, now - 1_000))
+    monkeypatch.setattr(world.app.backend, "asks", asked)
+    began = trio.current_time()
+    answer = await uptime(world, now - 10_000, now)
+    assert answer["ms"]["up"] == 10_000
+    assert await state(world) == "up"
+    assert trio.current_time() - began < 0.1
+
+
+async def test_a_gap_that_only_the_shard_knows_is_taken_into_account(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = world.now_ms()
+    known_since(world, now - 200_000)
+    world.live.lag_ms = 600_000
+    world.history.rows[world.workload.workload_id] = [row(now - 200_000, now - 40_000)]
+    gap = Gap(0, now - 60_000, now - 20_000, "crash")
+    asked = Asked(world, up_slot(now - 10_000, now - 1_000), gaps=(gap,))
+    monkeypatch.setattr(world.app.backend, "asks", asked)
+    answer = await uptime(world, now - 200_000, now)
+    assert (answer["ms"]["up"], answer["ms"]["unobserved"], answer["ms"]["silent"]) == (170_000, 30_000, 0)
