@@ -80,6 +80,11 @@ select w.place - 1, c.at_ms, c.kind, c.ttl_ms
 from unnest($1::uuid[]) with ordinality as w (workload_id, place) join claim c using (workload_id)
 where c.at_ms < $3 and c.at_ms + c.ttl_ms > $2 order by w.place, c.at_ms
 """
+_CLAIMED = """
+select distinct w.place - 1
+from unnest($1::uuid[]) with ordinality as w (workload_id, place) join claim c using (workload_id)
+where c.at_ms < $3 and c.at_ms + c.ttl_ms > $2
+"""
 _GAPS = """
 select shard, from_ms, to_ms, cause, shards from gap where from_ms < $2 and to_ms > $1
 order by from_ms, cause, shards
@@ -106,8 +111,11 @@ class PostgresBulk:
         ttl_ms_max: int,
         from_ms: int,
         to_ms: int,
+        claims_from_ms: int,
     ) -> Touching:
-        return await self._db.run(_touching, workload_ids, node_ids, bare, ttl_ms_max, from_ms, to_ms)
+        return await self._db.run(
+            _touching, workload_ids, node_ids, bare, ttl_ms_max, (from_ms, to_ms, claims_from_ms)
+        )
 
     async def users(self, wallets: Sequence[str]) -> dict[str, str]:
         return await self._db.run(_users, wallets)
@@ -134,9 +142,9 @@ async def _touching(
     node_ids: Sequence[str],
     bare: Sequence[int],
     ttl_ms_max: int,
-    from_ms: int,
-    to_ms: int,
+    window: tuple[int, int, int],
 ) -> Touching:
+    from_ms, to_ms, claims_from_ms = window
     # The watermarks first: what they speak of is then in every statement that follows.
     watermarks = dict(await connection.fetch("select shard, watermark_ms from shard_state"))
     base = np.empty((0, 5), np.int64)
@@ -149,7 +157,13 @@ async def _touching(
     reach_ms = grace_of_ttl(max(ttl_ms_max, int(base[:, 4].max(initial=0))))
     gaps = await connection.fetch(_GAPS, from_ms - reach_ms, to_ms)
     records = _table([*leases, *windows])
-    return Touching(watermarks, spans_of(base), spans_of(records), tuple(Gap(*each) for each in gaps))
+    claimed = np.zeros(len(workload_ids), bool)
+    if gaps:
+        places = await connection.fetch(_CLAIMED, workload_ids, claims_from_ms, to_ms)
+        claimed[[record[0] for record in places]] = True
+    return Touching(
+        watermarks, spans_of(base), spans_of(records), tuple(Gap(*each) for each in gaps), claimed
+    )
 
 
 def _table(records: Sequence[Any]) -> np.ndarray:

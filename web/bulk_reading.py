@@ -23,10 +23,10 @@ from engine.core.compose_many import (
     NEVER,
     STANDBY,
     Lives,
-    Spans,
     Totals,
     compose_many,
 )
+from engine.core.forgive_many import Spans
 from engine.core.records import BASE_NONE, BaseInterval, Claim, Gap, Lease, Window
 from web.backend import Backend
 from web.reading import MARGIN_MS, ROUNDS_MAX
@@ -89,6 +89,7 @@ class BulkReader:
             ttl_ms_max=int(seen.ttl_ms.max(initial=0)),
             from_ms=asked.from_ms,
             to_ms=asked.to_ms,
+            claims_from_ms=asked.from_ms - MARGIN_MS,
         )
         shards = self._backend.shards
         watermarks = np.array([touching.watermarks.get(shard, 0) for shard in range(shards)], np.int64)
@@ -102,6 +103,7 @@ class BulkReader:
             reading.base(),
             touching.records,
             (*touching.gaps, *undecided.values()),
+            claimed=touching.claimed,
             from_ms=asked.from_ms,
             to_ms=asked.to_ms,
         )

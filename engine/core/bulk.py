@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from engine.core.compose_many import Spans
+from engine.core.forgive_many import Spans
 from engine.core.records import BaseInterval, Claim, Gap
 
 
@@ -47,6 +47,7 @@ class Touching(NamedTuple):
     base: Spans  # rows that begin in the window, and the last one before it
     records: Spans  # leases and maintenance windows that touch the window
     gaps: tuple[Gap, ...]  # of all shards, that touch the window or lie within any grace before it
+    claimed: np.ndarray  # who has any claims near the window, shape (n,); known only where there are gaps
 
 
 class Around(NamedTuple):
@@ -74,10 +75,12 @@ class Bulk(Protocol):
         ttl_ms_max: int,
         from_ms: int,
         to_ms: int,
+        claims_from_ms: int,
     ) -> Touching:
         """For workloads and the node of each. `bare`: places of those whose base rows are wanted.
 
-        `ttl_ms_max`: the longest ttl of rows that are not in history yet.
+        `ttl_ms_max`: the longest ttl of rows that are not in history yet. `claims_from_ms`: earlier ones that
+        reach up to here count as near, too.
         """
         ...
 

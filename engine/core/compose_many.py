@@ -1,20 +1,21 @@
 """`compose` for many workloads at once, as arrays: what bulk uptime is made with.
 
-Here: the sweep of compose.py over all workloads of a chunk together. Whoever may be forgiven something (time
-without coverage, close enough behind a gap of ours) is only found here, not judged: those go through
-`compose` one by one (`Totals.unsure`). So the two agree everywhere, which tests/core/test_compose_many.py
-proves; nothing of LIVENESS.md 3 is written twice.
+Here: the sweep of compose.py over all workloads of a chunk together. Whoever may be forgiven something is one
+with time without coverage close enough behind a gap of ours. What a lone gap forgives is judged at once, too
+(forgive_many.py); everybody else goes through `compose` one by one (`Totals.unsure`). That the two agree
+everywhere, tests/core/test_compose_many.py proves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
 from engine.core.compose import Composition
 from engine.core.coverage import OPEN_END
+from engine.core.forgive_many import Spans, all_forgiven, lone_gaps
 from engine.core.records import BASE_KINDS, BASE_NONE, KINDS, Gap
 from engine.core.timing import grace_of_ttl
 
@@ -22,8 +23,8 @@ NEVER = OPEN_END  # in an array of times: not retired, no first report, no end
 _RANK = {kind: rank for rank, kind in enumerate(KINDS)}
 _SILENT = _RANK["silent"]
 # Labels of the sweep: the base kinds from 1 on, then what a record makes. Each with its rank in KINDS.
-STANDBY, MAINTENANCE, MAINTENANCE_OWN = range(len(BASE_KINDS), len(BASE_KINDS) + 3)
-_LABELS = (*BASE_KINDS, "standby", "maintenance", "maintenance_own")
+STANDBY, MAINTENANCE, MAINTENANCE_OWN, _FORGIVEN = range(len(BASE_KINDS), len(BASE_KINDS) + 4)
+_LABELS = (*BASE_KINDS, "standby", "maintenance", "maintenance_own", "unobserved")
 _LABEL_RANKS = np.array([_RANK[label] for label in _LABELS])
 
 
@@ -37,19 +38,14 @@ class Lives(NamedTuple):
     as_of_ms: np.ndarray
 
 
-class Spans(NamedTuple):
-    """Base rows or records of these workloads, in any order; arrays of shape (m,)."""
+class _Swept(NamedTuple):
+    """The window of every workload in pieces, as arrays."""
 
-    of: np.ndarray  # index of the workload
-    label: np.ndarray  # a BASE_* code, or STANDBY, MAINTENANCE, MAINTENANCE_OWN
+    of: np.ndarray
     from_ms: np.ndarray
     to_ms: np.ndarray
-    ttl_ms: np.ndarray  # of base rows; else 0
-
-    @classmethod
-    def of_list(cls, rows: Iterable[tuple[int, int, int, int, int]]) -> Spans:
-        table = np.array(list(rows), np.int64).reshape(-1, 5)
-        return cls(*table.T)
+    rank: np.ndarray  # of the kind, in KINDS
+    bare: np.ndarray  # covered by no base row
 
 
 class Totals:
@@ -77,26 +73,42 @@ class Totals:
 
 
 def compose_many(
-    lives: Lives, base: Spans, records: Spans, gaps: Iterable[Gap], *, from_ms: int, to_ms: int
+    lives: Lives,
+    base: Spans,
+    records: Spans,
+    gaps: Iterable[Gap],
+    *,
+    claimed: np.ndarray,
+    from_ms: int,
+    to_ms: int,
 ) -> Totals:
     """What [from_ms, to_ms) was for each workload, as `compose` tells it (there: all arguments' meaning).
 
     `base`: rows that touch the window and, of each workload, the last one that begins before it; the open row
     with the end of its coverage. A workload whose base rows are known to cover all of its window needs no
-    more than those. `records`: leases and windows (labelled) that touch the window; of claims nothing need be
-    known here. `gaps`: those that touch the window or lie before it by no more than any grace.
+    more than those. `records`: leases and windows (labelled) that touch the window. `gaps`: those that touch
+    the window or lie before it by no more than any grace. `claimed` (bool, (n,)): who has any claims near.
     """
     start, end = _cut(lives, from_ms, to_ms)
     totals = Totals(start, end, lives.as_of_ms.copy())
     heard = np.clip(lives.first_report_ms, start, end)
+    base, gaps = _in_order(base), list(gaps)
+    grace_ms = grace_of_ttl(int(base.ttl_ms.max(initial=0)))
+    swept = _sweep(base, records, heard, end)
+    near = _near_gaps(swept, lives.row, gaps, grace_ms)
+    if near.any():
+        lone, others = lone_gaps(gaps, from_ms=from_ms, to_ms=to_ms, grace_ms=grace_ms)
+        last_ms = max((gap.to_ms for gap in lone), default=0) + grace_ms
+        totals.unsure = near & (
+            _near_gaps(swept, lives.row, others, grace_ms) | claimed | (lives.as_of_ms < last_ms)
+        )
+        judged = np.flatnonzero(near & ~totals.unsure)
+        forgiven = all_forgiven(lone, base, judged, lives.row, label=_FORGIVEN)
+        if len(forgiven.of):
+            both = (np.concatenate(pair) for pair in zip(records, forgiven, strict=True))
+            swept = _sweep(base, Spans(*both), heard, end)
     totals.ms[:, _SILENT] = heard - start
-    base = _in_order(base)
-    of, at, until, rank, uncovered = _sweep(base, records, heard, end)
-    np.add.at(totals.ms, (of, rank), until - at)
-    bare = np.flatnonzero(uncovered)
-    ttl_ms = int(base.ttl_ms.max(initial=0))
-    for owner in _near_gaps(of[bare], at[bare], until[bare], lives.row, gaps, grace_of_ttl(ttl_ms)):
-        totals.unsure[owner] = True
+    np.add.at(totals.ms, (swept.of, swept.rank), swept.to_ms - swept.from_ms)
     return totals
 
 
@@ -134,10 +146,8 @@ def _in_order(base: Spans) -> Spans:
     return base._replace(to_ms=ends)
 
 
-def _sweep(
-    base: Spans, records: Spans, heard: np.ndarray, end: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Walk over all cut points of all workloads: (workload, from, to, rank of the kind, not covered)."""
+def _sweep(base: Spans, records: Spans, heard: np.ndarray, end: np.ndarray) -> _Swept:
+    """Walk over all cut points of all workloads in [heard, end)."""
     of = np.concatenate([base.of, records.of])
     label = np.concatenate([base.label, records.label])
     starts = np.maximum(np.concatenate([base.from_ms, records.from_ms]), heard[of])
@@ -158,34 +168,35 @@ def _sweep(
     lasting = (edge_of[1:] == edge_of[:-1]) & (edge_at[1:] > edge_at[:-1])
     under = under[lasting]
     rank = np.where(under, _LABEL_RANKS, _SILENT).min(axis=1, initial=_SILENT)
-    return (
+    return _Swept(
         edge_of[:-1][lasting],
         edge_at[:-1][lasting],
         edge_at[1:][lasting],
         rank,
-        ~under[:, 1 : len(BASE_KINDS)].any(axis=1),
+        ~np.any(under[:, 1 : len(BASE_KINDS)], axis=1),
     )
 
 
-def _near_gaps(
-    of: np.ndarray, at: np.ndarray, until: np.ndarray, row: np.ndarray, gaps: Iterable[Gap], grace_ms: int
-) -> Iterator[np.ndarray]:
-    """Workloads of which a stretch [at, until) without coverage may be forgiven.
+def _near_gaps(swept: _Swept, row: np.ndarray, gaps: Iterable[Gap], grace_ms: int) -> np.ndarray:
+    """Who has a stretch without coverage of which something may be forgiven: bool, (n,).
 
     An instant x is forgiven by gaps merged to [s, e) if s <= x and either x < e or the row's first beat after
     e has not come by x; then the ttl that counts at e is that of the last row that begins before x, and x
     lies within its grace of e. Inside of [s, e) but in no gap itself, x lies within that grace of the gap
     before it. So some gap begins at or before x, and ends after x - grace. (interval, ttl <= grace.)
     """
+    found = np.zeros(len(row), bool)
     spans: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for gap in gaps:
         if gap.from_ms < gap.to_ms:
             spans.setdefault((gap.shards, gap.shard), []).append((gap.from_ms, gap.to_ms + grace_ms))
+    of, at, until = swept.of[swept.bare], swept.from_ms[swept.bare], swept.to_ms[swept.bare]
     for (shards, shard), reaches in spans.items():
         firsts, lasts = _joined(reaches)
         place = np.searchsorted(firsts, until) - 1  # the last reach that begins before the stretch ends
         near = (place >= 0) & (lasts[place] > at) & (row[of] % shards == shard)
-        yield of[near]
+        found[of[near]] = True
+    return found
 
 
 def _joined(spans: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:

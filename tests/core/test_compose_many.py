@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -15,15 +16,15 @@ from engine.core.compose_many import (
     NEVER,
     STANDBY,
     Lives,
-    Spans,
     Totals,
     compose_many,
     paid_and_ratio,
 )
+from engine.core.forgive_many import Spans
 from engine.core.records import KINDS, Gap
 from tests.core.compose_cases import beats, gap, lease, seconds, window, world
-from tests.core.compose_oracle import World
-from tests.core.compose_worlds import random_world
+from tests.core.compose_oracle import Beat, World
+from tests.core.compose_worlds import LATE, random_gap, random_world
 
 often = settings(max_examples=200, deadline=None, derandomize=True)
 
@@ -46,8 +47,18 @@ def together(worlds: list[World], asked: tuple[int, int], gaps: tuple[Gap, ...])
         as_of_ms=np.array([one.as_of for one in worlds]),
     )
     return compose_many(
-        lives, Spans.of_list(base), Spans.of_list(records), gaps, from_ms=asked[0], to_ms=asked[1]
+        lives,
+        _spans(base),
+        _spans(records),
+        gaps,
+        claimed=np.array([bool(one.claims) for one in worlds], bool),
+        from_ms=asked[0],
+        to_ms=asked[1],
     )
+
+
+def _spans(rows: list[tuple[int, int, int, int, int]]) -> Spans:
+    return Spans(*np.array(rows, np.int64).reshape(-1, 5).T)
 
 
 def agree(totals: Totals, at: int, answer: Composition) -> None:
@@ -76,6 +87,41 @@ def test_whoever_is_not_unsure_is_told_what_compose_tells(rng: Random) -> None:
 
 @often
 @given(st.randoms(use_true_random=False))
+def test_what_a_lone_gap_forgives_is_judged_at_once(rng: Random) -> None:
+    """Beats every 15 to 45 s, one gap: all of its grace lies within what is asked for."""
+    worlds = [replace(random_world(rng), claims=(), as_of=LATE, life=(0, None)) for _ in range(5)]
+    gaps = (random_gap(rng),)
+    worlds = [replace(one, beats=_brisk(one.beats), gaps=gaps) for one in worlds]
+    totals = together(worlds, (0, LATE), gaps)
+    assert not totals.unsure.any()
+    for at, one in enumerate(worlds):
+        agree(totals, at, one.composed(gaps=gaps, from_ms=0, to_ms=LATE))
+
+
+def _brisk(beats: tuple[Beat, ...]) -> tuple[Beat, ...]:
+    return tuple(beat._replace(ttl=min(beat.ttl, 45_000)) for beat in beats)
+
+
+@often
+@given(st.randoms(use_true_random=False))
+def test_lone_gaps_are_told_from_those_that_may_be_merged(rng: Random) -> None:
+    """Gaps a minute and more apart, some of them drops, some near the window's ends."""
+    starts = range(0, 800_000, rng.choice((100_000, 160_000, 240_000)))
+    causes = ("crash", "drops", "stall")
+    gaps = tuple(
+        Gap(0, start, start + rng.choice((1, 5_000, 30_000)), rng.choice(causes)) for start in starts
+    )
+    worlds = [replace(random_world(rng), claims=(), gaps=gaps, as_of=LATE) for _ in range(5)]
+    worlds = [replace(one, beats=_brisk(one.beats)) for one in worlds]
+    asked = rng.choice(((0, LATE), (95_000, 420_000)))
+    totals = together(worlds, asked, gaps)
+    for at, one in enumerate(worlds):
+        if not totals.unsure[at]:
+            agree(totals, at, one.composed(from_ms=asked[0], to_ms=asked[1]))
+
+
+@often
+@given(st.randoms(use_true_random=False))
 def test_an_answer_put_in_is_taken_over_as_it_is(rng: Random) -> None:
     worlds = [random_world(rng) for _ in range(4)]
     totals = together(worlds, worlds[0].asked, worlds[0].gaps)
@@ -94,7 +140,7 @@ def test_without_gaps_nobody_is_unsure(rng: Random) -> None:
 
 
 def test_only_silence_within_a_grace_of_a_gap_is_unsure() -> None:
-    """ttl 90 s: the grace is 300 s."""
+    """ttl 90 s: the grace is 300 s, and so the gap is not far enough from the end to be judged at once."""
     silent, covered = (
         world(beats("0 up")),
         world(beats("0 up, 80 up, 160 up, 240 up, 320 up, 400 up, 480 up")),
