@@ -14,13 +14,13 @@ async def of_secret(connection: Connection, secret_sha256: bytes, now_ms: int) -
     record = await connection.fetchrow(
         """
         select k.key_id::text as id, k.scope, k.project_id::text, k.user_id::text, k.permissions,
-          k.last_used_ms, a.admin, coalesce(a.retired_ms, p.retired_ms) is null as living,
+          k.last_used_ms, k.expires_ms, a.admin, coalesce(a.retired_ms, p.retired_ms) is null as living,
           array(select o.project_id::text from project_owner o where o.user_id = k.user_id) as projects
         from api_key k left join account a using (user_id) left join project p using (project_id)
         where k.key_sha256 = $1 and k.revoked_ms is null and (k.expires_ms is null or k.expires_ms > $2)
         union all
-        select l.login_id::text, 'user', null, l.user_id::text, $3::text[], $2, a.admin, a.retired_ms is null,
-          array(select o.project_id::text from project_owner o where o.user_id = l.user_id)
+        select l.login_id::text, 'user', null, l.user_id::text, $3::text[], $2, null, a.admin,
+          a.retired_ms is null, array(select o.project_id::text from project_owner o where o.user_id = l.user_id)
         from login l join account a using (user_id)
         where l.token_sha256 = $1 and l.revoked_ms is null and l.expires_ms > $2
         """,
@@ -43,6 +43,7 @@ async def of_secret(connection: Connection, secret_sha256: bytes, now_ms: int) -
         user_id=record["user_id"],
         projects=tuple(record["projects"]),
         permissions=tuple(record["permissions"]),
+        expires_ms=record["expires_ms"],
     )
 
 

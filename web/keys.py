@@ -1,7 +1,8 @@
 """`/v1/keys`: API keys, shown once when they are made.
 
 A project's owner makes keys of the project, a person keys for themselves, an admin any. Nobody gives away
-more than they have: the permissions of a key are at most its maker's.
+more than they have: the permissions of a key are at most its maker's, and a key that ends makes none that
+ends later.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class KeysAnswer(msgspec.Struct, frozen=True):
 
 class NewKeyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A key to be made. Scope project names the `project` by its slug; scope user may name a `user_id` (an
-    admin only), else it is the caller's own. `permissions`: all that the caller has, if left out."""
+    admin only), else it is the caller's own. `permissions`: all that the caller has, if left out.
+    `expires_at`: never, if left out; when the caller is a key that ends: then, and not later."""
 
     scope: KeyScope
     project: Annotated[str, msgspec.Meta(pattern=f"^{SLUG.pattern}$")] | None = None
@@ -116,7 +118,7 @@ async def create_key(backend: Backend, caller: Principal) -> Response:
         user_id=user_id,
         name=asked.name,
         permissions=_permissions(caller, asked),
-        expires_ms=_expires_ms(asked.expires_at, act.now_ms),
+        expires_ms=_expires_ms(caller, asked.expires_at, act.now_ms),
     )
     secret, secret_sha256 = new_api_key()
     made = await backend.stores.accounts.create_key(new, key_sha256=secret_sha256, act=act)
@@ -154,15 +156,20 @@ def _permissions(caller: Principal, asked: NewKeyRequest) -> tuple[str, ...]:
     return tuple(permission for permission in PERMISSIONS if permission in asked.permissions)
 
 
-def _expires_ms(text: str | None, now_ms: int) -> int | None:
+def _expires_ms(caller: Principal, text: str | None, now_ms: int) -> int | None:
     if text is None:
-        return None
+        return caller.expires_ms
     try:
         expires_ms = parse_rfc3339(text)
     except ValueError as error:
         raise _invalid(str(error), "/expires_at") from error
     if expires_ms <= now_ms:
         raise _invalid("must be in the future", "/expires_at")
+    if caller.expires_ms is not None and expires_ms > caller.expires_ms:
+        detail = (
+            f"you cannot give what you do not have: your own key ends {format_rfc3339(caller.expires_ms)}"
+        )
+        raise RefusedError(403, "forbidden", detail, errors=[Fault(detail, "/expires_at")])
     return expires_ms
 
 

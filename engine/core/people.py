@@ -30,7 +30,8 @@ class Principal(msgspec.Struct, frozen=True):
 
     `key_id`: the credential itself (an API key's id, a login's id, a node's id for its session).
     `project_id`: of a project's key. `projects`: those that a person owns. `permissions`: what a key was
-    restricted to.
+    restricted to. `expires_ms`: when a key ends (unix ms), and what it makes at the latest; None: never; for
+    a login as well, whose person may make keys that outlive it.
     """
 
     key_id: str
@@ -40,6 +41,7 @@ class Principal(msgspec.Struct, frozen=True):
     projects: tuple[str, ...] = ()
     node_id: str | None = None
     permissions: tuple[str, ...] = PERMISSIONS
+    expires_ms: int | None = None
 
     @property
     def roles(self) -> Role:

@@ -111,6 +111,20 @@ async def test_a_key_expires(control: Control):
     assert await status_of(control, "made") == 401
 
 
+async def test_a_key_that_ends_makes_none_that_ends_later(control: Control):
+    until_ms = system_ms() + 3_600_000
+    until, later = format_rfc3339(until_ms), format_rfc3339(until_ms + 1)
+    for name, scope in (("brief", {"scope": "project", "project": "alpha"}), ("guest", {"scope": "user"})):
+        maker = "owner" if name == "brief" else "olga"
+        await make(control, by=maker, named=name, **scope, expires_at=until)
+        more = await make(control, by=name, **scope, expires_at=later)
+        assert (more.status, more.json["errors"][0]["pointer"]) == (403, "/expires_at")
+        heir = await make(control, by=name, named="heir", **scope)
+        assert heir.json["key"]["expires_at"] == until
+        sooner = await make(control, by="heir", **scope, expires_at=format_rfc3339(until_ms - 1))
+        assert sooner.json["key"]["expires_at"] == format_rfc3339(until_ms - 1)
+
+
 async def test_a_stolen_key_is_refused_everywhere_a_second_after_its_end(
     control: Control, nursery: trio.Nursery
 ):

@@ -509,6 +509,7 @@ class NewKey(Struct, frozen=True, kw_only=True):
 class NewKeyRequest(Struct, frozen=True, kw_only=True):
     """A key to be made. Scope project names the `project` by its slug; scope user may name a `user_id` (an
     admin only), else it is the caller's own. `permissions`: all that the caller has, if left out.
+    `expires_at`: never, if left out; when the caller is a key that ends: then, and not later.
     """
 
     scope: Literal["admin", "project", "user"]
