@@ -21,11 +21,11 @@ class PostgresIdempotency:
     async def finish(self, credential: str, key: str, *, lease_ms: int, status: int, answer: bytes) -> bool:
         return await self._db.run(_finish, credential, key, lease_ms, status, answer)
 
-    async def forget(self, credential: str, key: str) -> None:
-        await self._db.run(_forget, credential, key)
+    async def forget(self, credential: str, key: str, *, lease_ms: int) -> None:
+        await self._db.run(_forget, credential, key, lease_ms)
 
-    async def release(self, credential: str, key: str) -> None:
-        await self._db.run(_release, credential, key)
+    async def release(self, credential: str, key: str, *, lease_ms: int) -> None:
+        await self._db.run(_release, credential, key, lease_ms)
 
     async def prune(self, *, now_ms: int, limit: int) -> int:
         return await self._db.run(_prune, now_ms - KEPT_MS, limit)
@@ -84,17 +84,24 @@ async def _finish(
     )
 
 
-async def _forget(connection: Connection, credential: str, key: str) -> None:
+async def _forget(connection: Connection, credential: str, key: str, lease_ms: int) -> None:
     await connection.execute(
-        "delete from idempotency where credential = $1 and key = $2 and status is null", credential, key
+        "delete from idempotency where credential = $1 and key = $2 and status is null and lease_ms = $3",
+        credential,
+        key,
+        lease_ms,
     )
 
 
-async def _release(connection: Connection, credential: str, key: str) -> None:
+async def _release(connection: Connection, credential: str, key: str, lease_ms: int) -> None:
     await connection.execute(
-        "update idempotency set lease_ms = 0 where credential = $1 and key = $2 and status is null",
+        """
+        update idempotency set lease_ms = 0
+        where credential = $1 and key = $2 and status is null and lease_ms = $3
+        """,
         credential,
         key,
+        lease_ms,
     )
 
 

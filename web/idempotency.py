@@ -69,12 +69,12 @@ async def once(backend: Backend, caller: Principal, run: Callable[[], Awaitable[
         response = await run()
     except RefusedError as refusal:
         if refusal.status < 500:
-            await port.forget(caller.key_id, key)
+            await port.forget(caller.key_id, key, lease_ms=begun.lease_ms)
         else:
-            await _release(port, caller, key)
+            await _release(port, caller, key, begun.lease_ms)
         raise
     except Exception:
-        await _release(port, caller, key)
+        await _release(port, caller, key, begun.lease_ms)
         raise
     kept = _Kept(
         await response.get_data(as_text=False), response.content_type, response.headers.get("location", "")
@@ -95,18 +95,20 @@ def _still_running() -> RefusedError:
     )
 
 
-async def _release(port: Idempotency, caller: Principal, key: str) -> None:
+async def _release(port: Idempotency, caller: Principal, key: str, lease_ms: int) -> None:
     """Nobody knows how far it came, and nobody works on it any more: the next try may run it again."""
     with trio.CancelScope(shield=True):
         try:
-            await port.release(caller.key_id, key)
+            await port.release(caller.key_id, key, lease_ms=lease_ms)
         except StoreUnavailableError as error:  # then its lease has to end first
             _log.warning("idempotency.not_released", error=str(error))
 
 
 def _sealing_key(key: str) -> bytes:
-    secret = request.headers.get("authorization", "").encode("utf-8", "surrogateescape")
-    return hashlib.blake2b(f"{key}\0".encode() + secret, digest_size=32, person=b"np-idempotency").digest()
+    # The credential alone, as auth.py reads it: `bearer` and `Bearer` are one caller, who gets one answer.
+    secret = request.headers.get("authorization", "").partition(" ")[2].strip()
+    sealing = f"{key}\0{secret}".encode("utf-8", "surrogateescape")
+    return hashlib.blake2b(sealing, digest_size=32, person=b"np-idempotency").digest()
 
 
 def _opened(cipher: ChaCha20Poly1305, answered: Answered) -> Response:

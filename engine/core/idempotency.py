@@ -53,12 +53,15 @@ class Idempotency(Protocol):
         """Keep the answer. False: the lease had ended and another took the request on; theirs counts."""
         ...
 
-    async def forget(self, credential: str, key: str) -> None:
-        """It was refused, nothing happened: the key may be used again."""
+    async def forget(self, credential: str, key: str, *, lease_ms: int) -> None:
+        """It was refused, nothing happened: the key may be used again. Nothing if another has taken it on."""
         ...
 
-    async def release(self, credential: str, key: str) -> None:
-        """It ended without an answer, nobody knows how far it came: it may be run again, under its id."""
+    async def release(self, credential: str, key: str, *, lease_ms: int) -> None:
+        """It ended without an answer, nobody knows how far it came: it may be run again, under its id.
+
+        Nothing if another has taken it on: theirs is still running.
+        """
         ...
 
     async def prune(self, *, now_ms: int, limit: int) -> int:

@@ -23,6 +23,16 @@ async def finish(stores: AllStores, begun: Begun | Answered, answer: bytes = b""
     return await stores.idempotency.finish(by, "k", lease_ms=begun.lease_ms, status=201, answer=answer)
 
 
+async def release(stores: AllStores, begun: Begun | Answered) -> None:
+    assert isinstance(begun, Begun)
+    await stores.idempotency.release("me", "k", lease_ms=begun.lease_ms)
+
+
+async def forget(stores: AllStores, begun: Begun | Answered) -> None:
+    assert isinstance(begun, Begun)
+    await stores.idempotency.forget("me", "k", lease_ms=begun.lease_ms)
+
+
 async def test_a_request_is_taken_on_once_and_then_answered(stores: AllStores):
     begun = await begin(stores)
     assert isinstance(begun, Begun)
@@ -85,22 +95,22 @@ async def test_after_a_crash_it_is_taken_on_again_under_the_same_id_once_the_lea
 
 async def test_what_ended_without_an_answer_is_taken_on_at_once_under_the_same_id(stores: AllStores):
     first = await begin(stores)
-    await stores.idempotency.release("me", "k")
+    await release(stores, first)
     again = await begin(stores)
     assert again == first
     assert await finish(stores, again)
-    await stores.idempotency.release("me", "k")
+    await release(stores, again)
     assert await begin(stores) == Answered(201, b"")
 
 
 async def test_what_was_refused_is_forgotten_but_never_what_was_answered(stores: AllStores):
     first = await begin(stores)
-    await stores.idempotency.forget("me", "k")
+    await forget(stores, first)
     second = await begin(stores, asked=OTHER)
     assert isinstance(second, Begun)
     assert second != first
     assert await finish(stores, second)
-    await stores.idempotency.forget("me", "k")
+    await forget(stores, second)
     assert await begin(stores, asked=OTHER) == Answered(201, b"")
 
 
@@ -112,6 +122,17 @@ async def test_of_two_runs_only_the_answer_of_the_one_that_holds_the_lease_count
     assert not await finish(stores, slow, b"slow")
     assert await finish(stores, quick, b"quick")
     assert not await finish(stores, slow, b"slow")
+    assert await begin(stores) == Answered(201, b"quick")
+
+
+async def test_a_run_that_lost_its_lease_ends_nothing_of_the_one_that_has_it(stores: AllStores):
+    slow = await begin(stores)
+    quick = await begin(stores, now_ms=NOW + LEASE + 1)
+    for give_up in (release, forget):
+        await give_up(stores, slow)
+        with pytest.raises(BusyError):
+            await begin(stores, now_ms=NOW + LEASE + 2)
+    assert await finish(stores, quick, b"quick")
     assert await begin(stores) == Answered(201, b"quick")
 
 

@@ -36,6 +36,14 @@ async def test_the_same_request_again_gets_the_same_answer_with_its_secret(contr
     assert len(await control.sql("select 1 from audit")) == 1
 
 
+async def test_the_same_credential_in_another_spelling_gets_the_same_answer(control: Control):
+    first = await make(control, "k")
+    for scheme in ("bearer ", "BEARER  "):
+        spelled = {"authorization": f"{scheme}{control.bearers['olga']} ", "idempotency-key": "k"}
+        again = await control.ask("POST", "/v1/keys", by=None, json=ME, key=None, headers=spelled)
+        assert (again.status, again.body) == (201, first.body), scheme
+
+
 async def test_another_body_under_the_same_key_is_refused(control: Control):
     await make(control, "k")
     other = await make(control, "k", {**ME, "name": "phone"})
