@@ -20,7 +20,8 @@ async def of_secret(connection: Connection, secret_sha256: bytes, now_ms: int) -
         where k.key_sha256 = $1 and k.revoked_ms is null and (k.expires_ms is null or k.expires_ms > $2)
         union all
         select l.login_id::text, 'user', null, l.user_id::text, $3::text[], $2, null, a.admin,
-          a.retired_ms is null, array(select o.project_id::text from project_owner o where o.user_id = l.user_id)
+          a.retired_ms is null,
+          array(select o.project_id::text from project_owner o where o.user_id = l.user_id)
         from login l join account a using (user_id)
         where l.token_sha256 = $1 and l.revoked_ms is null and l.expires_ms > $2
         """,
