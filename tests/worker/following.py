@@ -35,7 +35,7 @@ class Following:
         self.task = self.new_task()
         self.collection_id = ""
 
-    def new_task(self) -> Task:
+    def new_task(self, **more: Any) -> Task:
         """One more worker's task."""
         return Task(
             sync=self.stores.inventory_sync,
@@ -44,6 +44,7 @@ class Following:
             now_ms=self.now_ms,
             reported=lambda error, _key: self.bugs.append(error),
             retry_s=lambda _failures: 0.0,
+            **more,
         )
 
     def now_ms(self) -> int:

@@ -90,12 +90,16 @@ BALANCES = Form(
 
 
 class Page(msgspec.Struct, frozen=True):
-    """One page as it was read. `before_hash`: of the block that was asked about; None: not told."""
+    """One page as it was read. `before_hash`: of the block that was asked about; None: not told.
+
+    `rows`: how many it had, those included that are nobody's.
+    """
 
     block: Block
     before_hash: str | None
     items: tuple[Held, ...]
     last_id: str  # of the last item; that of the page before when there is none
+    rows: int
 
 
 def form_of(collection: Collection, *, preset: str, custom: CustomSubgraph) -> Form:
@@ -146,7 +150,7 @@ def read_page(form: Form, data: Mapping[str, Any], *, contract: str, last_id: st
         held = _item(form, row, contract)
         if held is not None:
             items.append(held)
-    return Page(block, before_hash, tuple(items), last_id)
+    return Page(block, before_hash, tuple(items), last_id, len(rows))
 
 
 def _item(form: Form, row: Any, contract: str) -> Held | None:

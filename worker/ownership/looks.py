@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import structlog
+import trio
 
 from engine.core.inventory import Applied, Block, Collection, Held, InventorySync, Key, Pass, Purse, Token
 from worker.ownership.forms import (
@@ -25,10 +26,18 @@ from worker.ownership.forms import (
     form_of,
     read_page,
 )
-from worker.ownership.graphql import Endpoint, GraphClient, GraphError, GraphSaysError
+from worker.ownership.graphql import Endpoint, GraphAwayError, GraphClient, GraphError, GraphSaysError
 from worker.settings import OwnershipSettings
 
+LOOK_S = 120.0  # what a look may take in any case ...
+ITEMS_PER_S = 50.0  # ... and how many items must have come, or been asked for by name, in each second more
+
 log = structlog.get_logger()
+
+
+def patience_s(items: int) -> float:
+    """How long a look may have taken when it has read so many items: a place is held for nobody for ever."""
+    return LOOK_S + items / ITEMS_PER_S
 
 
 class Looker:
@@ -41,8 +50,10 @@ class Looker:
         sync: InventorySync,
         settings: OwnershipSettings,
         now_ms: Callable[[], int],
+        patience_s: Callable[[int], float] = patience_s,
     ) -> None:
         self._client = client
+        self._patience_s = patience_s
         self._sync = sync
         self._settings = settings
         self._now_ms = now_ms
@@ -51,7 +62,7 @@ class Looker:
         """Read and write it down. GraphError (nothing was written), PassOvertakenError."""
         form = form_of(collection, preset=self._settings.preset, custom=self._settings.custom)
         asked_before = self._client.queries
-        look = _Look(self._client, self._settings, collection, form, self._now_ms())
+        look = _Look(self._client, self._settings, collection, form, self._now_ms(), self._patience_s)
         found = await self._find(look, whole=whole or collection.synced_block is None)
         applied = await self._sync.apply(collection, found, now_ms=self._now_ms())
         log.info(
@@ -109,6 +120,7 @@ class _Look:
         collection: Collection,
         form: Form,
         now_ms: int,
+        patience_s: Callable[[int], float],
     ) -> None:
         self.collection = collection
         self.block: Block | None = None
@@ -118,6 +130,9 @@ class _Look:
         self._form = form
         self._now_ms = now_ms
         self._endpoint = _endpoint(collection, settings)
+        self._patience_s = patience_s
+        self._began_s = trio.current_time()
+        self._items = 0  # that came, or were asked for by name
 
     @property
     def since(self) -> int:
@@ -128,12 +143,14 @@ class _Look:
         """Everything, or what changed in the block `since` or later."""
         where: dict[str, Any] = {} if since is None else {"_change_block": {"number_gte": since}}
         seen: dict[Key, Held] = {}
+        rows = 0
         async with aclosing(self._pages(where)) as pages:
             async for page in pages:
                 for held in page.items:
                     if seen.setdefault(held.key, held) is not held:
                         raise GraphError(f"{held.key} is there twice")
-                if len(seen) > self._settings.tokens_max:
+                rows += page.rows  # and not what is in `seen`: those that are nobody's may have no end
+                if rows > self._settings.tokens_max:
                     raise GraphError(f"there are more than {self._settings.tokens_max}")
         return list(seen.values())
 
@@ -143,6 +160,7 @@ class _Look:
         for start in range(0, len(keys), PAGE_ITEMS):
             missing = dict.fromkeys(keys[start : start + PAGE_ITEMS])
             where = {self._form.key_filter: [str(key) for key in missing]}
+            self._items += len(missing)
             async with aclosing(self._pages(where)) as pages:
                 async for page in pages:
                     for held in page.items:
@@ -163,6 +181,9 @@ class _Look:
             if page.last_id == last_id:
                 return
             last_id = page.last_id
+            self._items += page.rows
+            if trio.current_time() - self._began_s > self._patience_s(self._items):
+                raise GraphAwayError("it is too slow: the look was given up")
             yield page
 
     async def _page(self, where: Mapping[str, Any], last_id: str) -> Page:

@@ -17,7 +17,7 @@ from engine.core.inventory import Collection, InventorySync, PassOvertakenError
 from engine.core.ports import StoreUnavailableError
 from worker.outage import OUTAGE_POLL_S, Outage
 from worker.ownership.graphql import GraphAwayError, GraphClient, GraphError
-from worker.ownership.looks import Looker
+from worker.ownership.looks import Looker, patience_s
 from worker.settings import OwnershipSettings
 
 TICK_S = 5.0  # how often it is asked what is due
@@ -56,8 +56,12 @@ class Ownership:
         reported: Callable[[Exception, str], None],
         tick_s: float = TICK_S,
         retry_s: Callable[[int], float] | None = None,
+        patience_s: Callable[[int], float] = patience_s,
     ) -> None:
-        """`retry_s`: how long to wait after so many failures in a row; `backoff_s` if not given."""
+        """`retry_s`: how long to wait after so many failures in a row; `backoff_s` if not given.
+
+        `patience_s`: how long a look may take that has read so many items.
+        """
         self._sync = sync
         self._client = client
         self._settings = settings
@@ -65,7 +69,11 @@ class Ownership:
         self._reported = reported
         self._tick_s = tick_s
         self._retry_s = retry_s or backoff_s
-        self._looker = Looker(client=client, sync=sync, settings=settings, now_ms=now_ms)
+        self._looker = Looker(
+            client=client, sync=sync, settings=settings, now_ms=now_ms, patience_s=patience_s
+        )
+        self._places = trio.Semaphore(settings.concurrency_max)
+        self._in_hand: set[str] = set()  # collections that are looked at, or wait for a place
         self._failures: dict[str, int] = {}  # in a row, of living collections
         self._not_before: dict[str, float] = {}  # trio time
         self._sweep_not_before: dict[str, float] = {}  # trio time
@@ -74,38 +82,45 @@ class Ownership:
         self._looks = self._full_passes = self._failed = self._changes = 0
 
     async def run(self) -> None:
-        """Until cancelled. Postgres being away is waited for."""
-        while True:
-            try:
-                await self.run_once()
-                self._outage.over()
-            except StoreUnavailableError as error:
-                self._outage.began(error)
-            await trio.sleep(OUTAGE_POLL_S if self._outage.away else self._tick_s)
+        """Until cancelled. Postgres being away is waited for; no look waits for another one's end."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                try:
+                    await self._begin(nursery, self._outage.began)
+                    self._outage.over()
+                except StoreUnavailableError as error:
+                    self._outage.began(error)
+                await trio.sleep(OUTAGE_POLL_S if self._outage.away else self._tick_s)
 
     async def run_once(self) -> None:
-        """Look at all that is due, some at a time. StoreUnavailableError."""
+        """Look at all that is due, and wait for all of it. StoreUnavailableError."""
+        away: list[StoreUnavailableError] = []
+        async with trio.open_nursery() as nursery:
+            await self._begin(nursery, away.append)
+        if away:
+            raise away[0]
+
+    async def _begin(self, nursery: trio.Nursery, away: Callable[[StoreUnavailableError], None]) -> None:
+        """Begin to look at all that is due and not in hand, some at a time; `away` hears of the store."""
         self._collections = await self._sync.living()
         ids = {collection.collection_id for collection in self._collections}
         for remembered in (self._failures, self._not_before, self._sweep_not_before):
             for gone in remembered.keys() - ids:
                 del remembered[gone]
-        limit = trio.Semaphore(self._settings.concurrency_max)
-        away: list[StoreUnavailableError] = []
 
-        async def look(collection: Collection) -> None:
-            async with limit:
-                try:
-                    await self._look_alone(collection.collection_id)
-                except StoreUnavailableError as error:
-                    away.append(error)
+        async def look(collection_id: str) -> None:
+            try:
+                async with self._places:
+                    await self._look_alone(collection_id)
+            except StoreUnavailableError as error:
+                away(error)
+            finally:
+                self._in_hand.discard(collection_id)
 
-        async with trio.open_nursery() as nursery:
-            for collection in self._collections:
-                if self._is_due(collection):
-                    nursery.start_soon(look, collection)
-        if away:
-            raise away[0]
+        for collection in self._collections:
+            if self._is_due(collection) and collection.collection_id not in self._in_hand:
+                self._in_hand.add(collection.collection_id)
+                nursery.start_soon(look, collection.collection_id)
 
     def statistics(self) -> OwnershipStatistics:
         now_ms = self._now_ms()
