@@ -15,7 +15,7 @@ from storage.pool import Connection, Postgres
 from storage.postgres_accounts import find_account, insert_account
 from storage.postgres_audit import write_audit
 
-LETTERS_MAX = 3  # to one address within the life of a challenge
+LETTERS_MAX = 3  # asked for to one address within the life of a challenge
 LOGINS_KEPT_MS = 30 * 86_400_000  # after their end
 _ADDRESS_LOCK = 0x4E50  # first key of pg_advisory_xact_lock(int, int); the second is the address's hash
 
@@ -183,9 +183,13 @@ async def _open_mail_challenge(
         )
         account = await find_account(connection, email=email)
         welcome = sign_up if account is None else account.retired_ms is None
-        if sent >= LETTERS_MAX or not welcome:
+        if sent >= LETTERS_MAX:
             return False
+        # Also for one who is not welcome, who never hears its secret: a commit that waits for the disk takes
+        # its time, and by that a stranger could tell who has an account.
         await _open_challenge(connection, secret_sha256, email, now_ms, life_ms)
+        if not welcome:
+            return False
         await connection.execute(
             """
             insert into letter (letter_id, address, subject, body, due_ms, created_ms)

@@ -269,6 +269,9 @@ async def test_nobody_learns_who_has_an_account(control: Control):
     ]
     assert len({answer.body for answer in answers}) == 1
     assert [address for address, _ in await letters(control)] == ["olga@example.org"]
+    # And nobody can tell by the time it took: what is written, and waited for on the disk, is the same.
+    kept = await control.sql("select email from challenge order by email")
+    assert [row["email"] for row in kept] == ["nobody@example.org", "olga@example.org", "sam@example.org"]
 
 
 async def test_where_anybody_may_sign_up_a_new_address_gets_an_account(control: Control):
