@@ -55,7 +55,8 @@ class NodeToRegister(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """`public_key`: Ed25519, 32 bytes in lower-case hex; its other half stays on the machine.
 
     `owner_id`: whose machine it is; left out: the caller's, for a project's key nobody's. `interval_ms`: how
-    often it shall beat.
+    often it shall beat; less often than once a minute only if who runs the project says so: each beat
+    vouches, and so is paid, for one and a half intervals.
     """
 
     project: Slug
@@ -115,6 +116,11 @@ async def register_node(backend: Backend, caller: Principal) -> Response:
     asked, _ = await read_body(NodeToRegister)
     project = await sight.public_project(backend, caller, asked.project)
     asker = asker_of(caller, project.project_id)
+    if asked.interval_ms > INTERVAL_MS_DEFAULT and not asker.runs_project:
+        detail = (
+            f"your machines beat at least every {INTERVAL_MS_DEFAULT} ms, unless the project says otherwise"
+        )
+        raise RefusedError(403, "forbidden", detail, errors=[Fault(detail, "/interval_ms")])
     new = NewMachine(
         project_id=project.project_id,
         name=asked.name,

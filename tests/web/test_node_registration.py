@@ -132,6 +132,18 @@ async def test_any_operator_may_register_in_any_project_but_only_for_themselves(
         assert refusal(answer) == (403, "forbidden")
 
 
+async def test_only_who_runs_the_project_lets_a_machine_beat_less_than_once_a_minute(
+    control: Control,
+) -> None:
+    """A beat vouches, and so is paid, for one and a half intervals."""
+    for by in ("olga", "sam"):
+        answer = await control.ask("POST", "/v1/nodes", by=by, json=body_of(interval_ms=60_001))
+        assert (refusal(answer), pointer(answer)) == ((403, "forbidden"), "/interval_ms")
+        assert (await register(control, by=by, interval_ms=60_000))["interval_ms"] == 60_000
+    for by in ("owner", "paul", "admin"):
+        assert (await register(control, by=by, interval_ms=3_600_000))["interval_ms"] == 3_600_000
+
+
 @pytest.mark.parametrize(("by", "left_out"), [("owner", None), ("admin", None), ("paul", "paul")])
 async def test_who_runs_the_project_registers_for_anybody_or_nobody(
     control: Control, by: str, left_out: str | None

@@ -646,7 +646,8 @@ class NodeToRegister(Struct, frozen=True, kw_only=True):
     """`public_key`: Ed25519, 32 bytes in lower-case hex; its other half stays on the machine.
 
     `owner_id`: whose machine it is; left out: the caller's, for a project's key nobody's.
-    `interval_ms`: how often it shall beat.
+    `interval_ms`: how often it shall beat; less often than once a minute only if who runs the project
+    says so: each beat vouches, and so is paid, for one and a half intervals.
     """
 
     project: str
