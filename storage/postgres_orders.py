@@ -85,10 +85,12 @@ async def close_orders(
         [one.what for one in closed],
         now_ms,
     )
-    # One interval more: until the next beat the last one still says that the workload is not up.
+    # One interval more: until the next beat the last one still says that the workload is not up. It may have
+    # been opened by a process whose clock is ahead: it ends after it began all the same.
     shortened = await connection.fetch(
         """
-        update maintenance_window set to_ms = $2 where window_id = any($1::uuid[]) and to_ms > $2
+        update maintenance_window set to_ms = greatest($2, from_ms + 1)
+        where window_id = any($1::uuid[]) and to_ms > $2
         returning window_id
         """,
         [one.window_id for one in closed if one.window_id is not None],

@@ -270,6 +270,17 @@ async def test_a_restart_that_ran_into_a_crash_of_ours_is_not_ordered_twice(gate
     assert (await gateway.restart(gateway.first, key="k")).json["restarts"] == 1
 
 
+async def test_a_report_to_a_process_whose_clock_is_behind_still_ends_the_window(gateway: Gateway):
+    await gateway.offer("1.0.0")
+    await gateway.desired()
+    # As if it had been opened by another web process, whose clock is ahead of ours.
+    ahead = "update maintenance_window set from_ms = from_ms + 120000, to_ms = to_ms + 120000"
+    await gateway.control.sql(ahead)
+    assert (await gateway.report(gateway.first, version="1.0.0")).status == 200
+    ((from_ms, to_ms),) = await gateway.windows(gateway.first)
+    assert to_ms == from_ms + 1
+
+
 async def test_who_may_order_a_restart(gateway: Gateway):
     path = f"/v1/workloads/{gateway.first}/restart"
     for by, status in (("foreign", 404), ("sam", 403), ("olga", 403), ("manager", 403), ("paul", 202)):
