@@ -94,6 +94,9 @@ class PostgresFleet:
         query.narrow("e.kind = any({}::text[])", which.kinds or None)
         return events_of(await self._db.run(_fetch, query, EVENT_FIELDS, sight, _EVENTS, _MY_EVENTS))
 
+    async def newest_cursor(self) -> int:
+        return await self._db.run(_newest_cursor)
+
     async def census(self, project_id: str) -> Census:
         return await self._db.run(_census, project_id)
 
@@ -148,6 +151,11 @@ async def _fetch(
 ) -> list[Any]:
     text = query.text(columns, sight, all_of, mine)
     return list(await connection.fetch(text, *query.arguments)) if text else []
+
+
+async def _newest_cursor(connection: Connection) -> int:
+    # Cursors are committed in their order (postgres_events.py), so nothing below this one can follow.
+    return int(await connection.fetchval("select coalesce(max(cursor), 0) from event"))
 
 
 async def _census(connection: Connection, project_id: str) -> Census:

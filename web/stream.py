@@ -18,7 +18,7 @@ from engine.core.fleet import EventFilter, Sight
 from engine.core.ports import StoreUnavailableError
 from engine.core.records import Event
 from web.event_item import answer_of
-from web.tails import Tails
+from web.tails import Page, Tails
 
 CONTENT_TYPE = "text/event-stream"
 HEARTBEAT_S = 15.0  # a comment after so much silence, so that proxies and dead peers are noticed
@@ -82,10 +82,9 @@ class EventStream(ResponseBody):
                 return False
             page = await self._tails.read(self._sight, self._which, self._after)
         except StoreUnavailableError:
-            page = []  # told and counted where stores are watched; the stream outlives it
-        for cursor, event in page:
-            self._frames.append(frame(cursor, event))
-            self._after = cursor
+            page = Page([], self._after)  # told and counted where stores are watched; the stream outlives it
+        self._frames.extend(frame(cursor, event) for cursor, event in page.events)
+        self._after = page.after
         if self._frames:
             return True
         with trio.move_on_at(self._spoke_at + HEARTBEAT_S):

@@ -2,10 +2,14 @@
 
 History is the record; the announcement in the live view is only a hint and may come before the rows are
 committed or be lost with the view, so the bell also rings once a second. Streams that may see the same and
-stand at the same cursor share one query per ring. How a stream looks on the wire stands in stream.py.
+stand at the same cursor share one query per ring. What a stream does not tell is gone through once: it then
+stands where history ended, or one that waits for what never comes would read the whole past at each ring.
+How a stream looks on the wire stands in stream.py.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import trio
 
@@ -16,7 +20,13 @@ from engine.core.records import Event
 RING_S = 1.0  # the longest an announced event can stay unnoticed
 PAGE = 200  # events read at a time
 SHARED_MAX = 256  # pages kept for one ring
-Page = list[tuple[int, Event]]
+
+
+class Page(NamedTuple):
+    """`after`: from where to go on."""
+
+    events: list[tuple[int, Event]]
+    after: int
 
 
 class TooManyStreamsError(Exception):
@@ -32,6 +42,7 @@ class Tails:
         self._streams_max = streams_max
         self._bell = trio.Event()
         self._pages: dict[tuple[Sight, EventFilter, int], Page] = {}
+        self._newest: int | None = None  # cursor of all history, some time after the last ring
         self._reading = trio.Lock()
         self._open = self._rings = self._reads = 0
         self.closing = False
@@ -50,6 +61,7 @@ class Tails:
     def ring(self) -> None:
         self._rings += 1
         self._pages.clear()
+        self._newest = None
         bell, self._bell = self._bell, trio.Event()
         bell.set()
 
@@ -71,12 +83,20 @@ class Tails:
             async with self._reading:
                 if key not in self._pages:
                     rings = self._rings
-                    page = await self._fleet.events(sight, which, after=after, limit=PAGE)
+                    page = await self._read(sight, which, after)
                     self._reads += 1
                     if rings != self._rings or len(self._pages) >= SHARED_MAX:
                         return page  # from before the last ring, or one too many to keep
                     self._pages[key] = page
         return self._pages[key]
+
+    async def _read(self, sight: Sight, which: EventFilter, after: int) -> Page:
+        if self._newest is None:
+            self._newest = await self._fleet.newest_cursor()
+        newest = self._newest  # before the page, which so has all there is up to it, unless it is full
+        events = await self._fleet.events(sight, which, after=after, limit=PAGE)
+        last = events[-1][0] if events else after
+        return Page(events, last if len(events) == PAGE else max(last, newest))
 
     def enter(self) -> None:
         """Count a stream in. TooManyStreamsError."""

@@ -101,6 +101,10 @@ class Fleet(Protocol):
         """(cursor, event) with cursor > after, in cursor order; no late commit is skipped."""
         ...
 
+    async def newest_cursor(self) -> int:
+        """Of all events that there are; 0: none. What is asked for afterwards misses none up to it."""
+        ...
+
     async def census(self, project_id: str) -> Census:
         """Neither retired nor revoked ones. Of a project that the caller was seen to run."""
         ...

@@ -322,6 +322,7 @@ class FakeFleet:
     def __init__(self, directory: FakeDirectory, history: FakeHistory) -> None:
         self._directory = directory
         self._history = history
+        self.asked_after: list[int] = []  # for events
 
     async def node_places(
         self, sight: Sight, which: NodeFilter, *, after: str | None, limit: int
@@ -338,8 +339,14 @@ class FakeFleet:
         self, sight: Sight, which: EventFilter, *, after: int, limit: int
     ) -> list[tuple[int, Event]]:
         everything = await self._history.events(project_id=None, after=after, limit=1_000_000)
+        self.asked_after.append(after)
         seen = [one for one in everything if sight.everything or one[1].project_id in sight.projects]
+        seen = [one for one in seen if not which.kinds or one[1].kind in which.kinds]
         return [one for one in seen if which.project_id in (None, one[1].project_id)][:limit]
+
+    async def newest_cursor(self) -> int:
+        await trio.lowlevel.checkpoint()
+        return len(self._history.all_events)
 
 
 class FakeProjects:

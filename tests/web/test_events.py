@@ -195,6 +195,24 @@ async def test_a_long_past_is_streamed_whole(world: World, nursery: trio.Nursery
     world.app.backend.tails.close()
 
 
+async def test_what_a_stream_does_not_tell_is_gone_through_once(world: World, nursery: trio.Nursery) -> None:
+    """One that waits for what never comes would read the whole past at each ring, before all others."""
+    for _ in range(450):
+        world.happen("node.up")
+    listener = Listener(world, "kinds=node.down")
+    nursery.start_soon(listener.run)
+    await trio.sleep(5)
+    asked = world.fleet.asked_after
+    assert asked[0] == 0
+    assert set(asked[1:]) == {450}
+    world.happen("node.up")
+    world.happen("node.down")
+    world.live.announced.set()
+    await trio.testing.wait_all_tasks_blocked()
+    assert listener.ids == ["452"]
+    world.app.backend.tails.close()
+
+
 async def test_a_quiet_stream_is_kept_alive_by_comments(world: World, nursery: trio.Nursery) -> None:
     listener = Listener(world)
     nursery.start_soon(listener.run)

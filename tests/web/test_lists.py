@@ -184,7 +184,10 @@ async def test_events_are_told_to_whom_they_concern(control: Control) -> None:
     foreign = make_event(4, project_id=beta, node_id=control.foreign_node.node_id)
     whole = make_event(5, project_id=None, node_id=None, kind="clock.stepped")
     events = (of_project, of_node, up, foreign, whole)
+    assert await control.stores.fleet.newest_cursor() == 0
     await control.stores.history.flush(batch(position=10_000, events=events))
+    newest = await control.ask("GET", "/v1/events?limit=5")
+    assert await control.stores.fleet.newest_cursor() == int(newest.json["next_cursor"])
 
     async def told(by: str, query: str = "") -> list[str]:
         answer = await control.ask("GET", f"/v1/events?{query}", by=by)
