@@ -174,6 +174,77 @@ BACKFILL = Signed("/v1/beats/backfill", backfill_bytes, 200)
 both = pytest.mark.parametrize("signed", [SESSION, BACKFILL], ids=["session", "backfill"])
 
 
+# -- the kill ---------------------------------------------------------------------------------------
+
+
+class Outage(NamedTuple):
+    """One kill of the engine. Who was heard before and after it has t and f; [t + ttl, f) is nobody's."""
+
+    nodes: list[Node]  # unused ones that were heard right before and after
+    quiet: Node  # silent before it began
+    stopped: Node
+    new: Node  # never heard before
+    away: Node  # not heard after
+    grown: Node  # with a third workload that its first session does not know
+    t: dict[str, int]
+    f: dict[str, int]
+    refused: Reply  # a session asked for meanwhile
+    refused_s: float
+    backfilled: Reply
+
+    def node(self) -> tuple[Node, int, int]:
+        """A node with t, and how long after t f was."""
+        node = self.nodes.pop()
+        t = self.t[node.node_id]
+        return node, t, self.f[node.node_id] - t
+
+
+@pytest.fixture(scope="module")
+def killed(people: People, system: System) -> Outage:
+    """Before anybody is heard again; other tests fill that time."""
+    nodes = [people.opened() for _ in range(12)]
+    quiet, stopped, new, away, grown = (people.opened() for _ in range(5))
+    path = f"/v1/nodes/{grown.node_id}/workloads"
+    third = people.make(path, {"kind": kind_of(people), "name": "more"})["workload_id"]
+    grown.open()
+    grown.workloads.append(third)
+    t = {quiet.node_id: quiet.beat().t_ms, stopped.node_id: stopped.beat().t_ms}
+    stopped.beat(flags=np.STOPPING)
+    wait_until(t[quiet.node_id] + TTL_MS + 200)
+    for node in (*nodes, away, grown):
+        t[node.node_id] = node.beat().t_ms
+    with engine_dead(system):
+        assert now_ms() < t[nodes[0].node_id] + TTL_MS, "the machine was too busy: try again"
+        began = time.monotonic()
+        refused = SESSION.ask(people, session_bytes(people.made()))
+        took = time.monotonic() - began
+        body = backfill_body(stopped.made, claims_of(stopped, [(now_ms() - 300, np.HEALTHY)]))
+        backfilled = post(people.web, body)
+    return Outage(nodes, quiet, stopped, new, away, grown, t, {}, refused, took, backfilled)
+
+
+@pytest.fixture(scope="module")
+def outage(killed: Outage) -> Outage:
+    """After they were heard again, well within the grace of a minute."""
+    wait_until(max(killed.t.values()) + 5000)
+    for node in (*killed.nodes, killed.quiet, killed.new, killed.grown):
+        killed.f[node.node_id] = node.beat().t_ms
+    return killed
+
+
+def kind_of(people: People) -> str:
+    slug = f"k{uuid.uuid4().hex[:12]}"
+    return people.make(f"/v1/projects/{PROJECT}/kinds", {"slug": slug})["slug"]
+
+
+def test_a_session_is_refused_after_two_seconds_while_the_shard_is_away(killed: Outage):
+    assert killed.refused.refusal == (503, "unavailable")
+    assert int(killed.refused.headers["retry-after"]) >= 1
+    assert killed.refused_s < 4.0
+    if killed.backfilled.status != 200:  # claims may need no shard
+        assert killed.backfilled.refusal == (503, "unavailable")
+
+
 # -- what both signed requests have in common -------------------------------------------------------
 
 
@@ -261,12 +332,12 @@ def test_nonces_and_rates_of_sessions_and_backfill_are_counted_apart(
     assert then.status(people, made) == then.taken
 
 
-@both
-def test_a_revoked_node_signs_nothing_any_more(people: People, signed: Signed):
+def test_a_revoked_node_signs_nothing_any_more(people: People):
     node = people.opened()
     assert people.web.ask("POST", f"/v1/nodes/{node.node_id}/revoke").status == 200
     time.sleep(1.0)
-    assert signed.refusal(people, node.made) == UNAUTHORIZED
+    for signed in (SESSION, BACKFILL):
+        assert signed.refusal(people, node.made) == UNAUTHORIZED
     assert node.say({"workloads": {}}).status == 401
 
 
@@ -421,71 +492,6 @@ def test_claims_handed_in_from_many_sides_at_once_are_each_taken_once(people: Pe
 
 
 # -- the accounting of claims -----------------------------------------------------------------------
-
-
-class Outage(NamedTuple):
-    """One kill of the engine. Who was heard before and after it has t and f; [t + ttl, f) is nobody's."""
-
-    nodes: list[Node]  # unused ones that were heard right before and after
-    quiet: Node  # silent before it began
-    stopped: Node
-    new: Node  # never heard before
-    away: Node  # not heard after
-    grown: Node  # with a third workload that its first session does not know
-    t: dict[str, int]
-    f: dict[str, int]
-    refused: Reply  # a session asked for meanwhile
-    refused_s: float
-    backfilled: Reply
-
-    def node(self) -> tuple[Node, int, int]:
-        """A node with t, and how long after t f was."""
-        node = self.nodes.pop()
-        t = self.t[node.node_id]
-        return node, t, self.f[node.node_id] - t
-
-
-@pytest.fixture(scope="module")
-def outage(people: People, system: System) -> Outage:
-    nodes = [people.opened() for _ in range(12)]
-    quiet, stopped, new, away, grown = (people.opened() for _ in range(5))
-    path = f"/v1/nodes/{grown.node_id}/workloads"
-    third = people.make(path, {"kind": kind_of(people), "name": "more"})["workload_id"]
-    grown.open()
-    grown.workloads.append(third)
-    t, f = {}, {}
-    t[quiet.node_id] = quiet.beat().t_ms
-    t[stopped.node_id] = stopped.beat().t_ms
-    stopped.beat(flags=np.STOPPING)
-    wait_until(t[quiet.node_id] + TTL_MS + 200)
-    for node in (*nodes, away, grown):
-        t[node.node_id] = node.beat().t_ms
-    with engine_dead(system):
-        assert now_ms() < min(t[node.node_id] for node in nodes) + TTL_MS, (
-            "the machine was too busy: try again"
-        )
-        began = time.monotonic()
-        refused = SESSION.ask(people, session_bytes(people.made()))
-        took = time.monotonic() - began
-        body = backfill_body(stopped.made, claims_of(stopped, [(now_ms() - 300, np.HEALTHY)]))
-        backfilled = post(people.web, body)
-    wait_until(max(t.values()) + 5000)
-    for node in (*nodes, quiet, new, grown):
-        f[node.node_id] = node.beat().t_ms
-    return Outage(nodes, quiet, stopped, new, away, grown, t, f, refused, took, backfilled)
-
-
-def kind_of(people: People) -> str:
-    slug = f"k{uuid.uuid4().hex[:12]}"
-    return people.make(f"/v1/projects/{PROJECT}/kinds", {"slug": slug})["slug"]
-
-
-def test_a_session_is_refused_after_two_seconds_while_the_shard_is_away(outage: Outage):
-    assert outage.refused.refusal == (503, "unavailable")
-    assert int(outage.refused.headers["retry-after"]) >= 1
-    assert outage.refused_s < 4.0
-    if outage.backfilled.status != 503:  # claims need no shard, if the server can do without
-        assert counts(outage.backfilled) == {"taken": 1}
 
 
 def test_without_claims_our_own_fault_is_unobserved(outage: Outage):
@@ -744,16 +750,55 @@ def test_a_token_changed_in_any_place_is_refused(people: People):
     assert node.say({"workloads": {}}).status == 200
 
 
-def test_claims_and_their_account_outlive_another_kill(outage: Outage, system: System):
+class OldTokenTakenError(Exception):
+    """What the next test shows."""
+
+
+# WRONG IN THE SERVER, kept to show it: a token is honoured while its generation is the current one, or the
+# previous one in its 60 s. The JSON path refuses the one before the previous at once; the manager routes of
+# the web API take it on for a minute.
+@pytest.mark.xfail(strict=True, raises=OldTokenTakenError, reason="manager routes take older generations")
+def test_a_token_of_the_generation_before_the_previous_is_refused_everywhere(people: People):
+    node = people.opened()
+    assert people.fetch_desired(node).status == 200
+    old = Door(people.web.address, bearer=node.token)
+    for _ in range(2):
+        node.open()
+    assert node.say({"workloads": {}}, token=old.bearer).status == 401
+    time.sleep(1.0)  # as long as a revocation may take
+    assert people.fetch_desired(node).status == 200
+    if old.ask("GET", "/v1/manager/desired").status != 401:
+        raise OldTokenTakenError
+
+
+def test_claims_outlive_another_kill_and_a_short_gap_forgives_no_long_absence(
+    people: People, outage: Outage, system: System
+):
     node, t, f = outage.node()
     assert hand_in(node, (t + 2000, np.HEALTHY), (t + 4000, np.UNHEALTHY)) == {"taken": 2}
     before = timeline(node, t, t + f)
+    soon_back, late = people.opened(), people.opened()
+    begin = {one: one.beat().t_ms for one in (soon_back, late)}
     with engine_dead(system):
         pass
-    assert node.beat().code in (np.OK, np.EARLY)
+    heard = now_ms()
+    assert heard < begin[soon_back] + TTL_MS, "the machine was too busy: try again"  # still covered
     assert timeline(node, t, t + f) == before
-    assert hand_in(node, (t + 2000, np.UNHEALTHY), (t + 2200, np.UPDATING)) == {"taken": 1, "duplicate": 1}
+    told = hand_in(node, (t + 2000, np.UNHEALTHY), (t + 2200, np.UPDATING))
+    assert told == {"taken": 1, "duplicate": 1}
     assert ("claimed_updating", 2200, 2200 + TTL_MS) in timeline(node, t, t + f)
+    for one, end in ((soon_back, begin[soon_back] + TTL_MS + 60), (late, heard + TTL_MS + 50)):
+        wait_until(end)
+        start, back = begin[one], one.beat().t_ms - begin[one]
+        assert hand_in(one, (start + TTL_MS + 20, np.HEALTHY)) == {"taken": 1}
+        if one is late:
+            assert timeline(one, start, start + back) == [("up", 0, TTL_MS), ("silent", TTL_MS, back)]
+        else:
+            assert timeline(one, start, start + back) == [
+                ("up", 0, TTL_MS),
+                ("unobserved", TTL_MS, TTL_MS + 20),
+                ("claimed_up", TTL_MS + 20, back),
+            ]
 
 
 @pytest.mark.slow
@@ -769,7 +814,7 @@ def test_a_token_is_told_rekey_in_the_last_tenth_of_its_life_and_refused_after_i
         assert node.workload_state() == "up"
     wait_until(expires + 300)
     assert node.say({"workloads": dict.fromkeys(node.slots, "healthy")}).status == 401
-    assert web.ask("GET", "/v1/manager/desired").status == 401
+    soon(lambda: web.ask("GET", "/v1/manager/desired").status == 401, within_s=1.5)  # may lag a second
     assert hand_in(node, (expires + 100, np.HEALTHY)) == {"taken": 1}  # its generation may be named on
     node.open()
     assert node.say({"workloads": {}}).status == 200
