@@ -12,6 +12,7 @@ from engine.core.records import Event, event_id
 from storage.pool import Connection
 
 CONTROL_PLANE = -1  # the shard of events that no engine made
+_SAME_MS = 3_600_000  # in each such time the same event of the control plane is told once
 _CURSOR_LOCK = 0x4E50_0003  # of pg_advisory_xact_lock, held while an event's cursor is not committed
 _EVENT_COLUMNS = (
     "number",
@@ -37,10 +38,14 @@ def control_event(
     now_ms: int,
     detail: str = "",
 ) -> Event:
-    """An event of the control plane that begins and is noticed now."""
+    """An event of the control plane that begins and is noticed now.
+
+    Its id is that of the first such event, with the same detail, of the hour: a machine that falls and rises
+    without end is told of once an hour, and fills nobody's history.
+    """
     subject = workload_id or node_id or project_id or ""
     return Event(
-        event_id=event_id(kind, subject, now_ms),
+        event_id=event_id(kind, f"{subject}\0{detail}", now_ms - now_ms % _SAME_MS),
         kind=kind,
         shard=CONTROL_PLANE,
         project_id=project_id,

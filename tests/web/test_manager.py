@@ -270,6 +270,23 @@ async def test_a_restart_that_ran_into_a_crash_of_ours_is_not_ordered_twice(gate
     assert (await gateway.restart(gateway.first, key="k")).json["restarts"] == 1
 
 
+async def test_a_manager_that_reports_one_version_and_the_other_in_turn_is_told_of_once_an_hour(
+    gateway: Gateway,
+):
+    """Or one machine could fill a project's history, and the mailboxes of those who hear of its events."""
+    for version in ("1.0.0", "2.0.0"):
+        await gateway.offer(version)
+    await gateway.minimum("2.0.0")
+    for _ in range(5):
+        assert (await gateway.report(gateway.first, version="1.0.0")).json["below_minimum"]
+        assert not (await gateway.report(gateway.first, version="2.0.0")).json["below_minimum"]
+    told = len(await gateway.events())
+    assert 1 <= told <= 2  # the hour may turn meanwhile
+    await gateway.control.sql("update event set event_id = cursor::text")  # as if it were of an hour ago
+    await gateway.report(gateway.first, version="1.0.0")
+    assert len(await gateway.events()) == told + 1
+
+
 async def test_a_report_to_a_process_whose_clock_is_behind_still_ends_the_window(gateway: Gateway):
     await gateway.offer("1.0.0")
     await gateway.desired()
