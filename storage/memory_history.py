@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from itertools import islice
 
+from engine.core.ports import Recorded
 from engine.core.records import INTERVAL_DTYPE, BaseInterval, Claim, Event, FlushBatch, Gap, Lease, Window
 from storage.memory_world import MemoryWorld
 
@@ -79,6 +80,24 @@ class MemoryHistory:
         claims = self._world.claims.get(workload_id, [])
         found = [one for one in claims if one.at_ms < to_ms and one.at_ms + one.ttl_ms > from_ms]
         return sorted(found, key=lambda claim: claim.at_ms)
+
+    async def recorded(
+        self,
+        workload_id: str,
+        row: int,
+        *,
+        shard: int,
+        window: tuple[int, int],
+        around: tuple[int, int],
+    ) -> Recorded:
+        return Recorded(
+            watermark_ms=await self.watermark(shard),
+            gaps=await self.gaps(row, *around),
+            intervals=await self.intervals(workload_id, *around),
+            leases=await self.leases(workload_id, *window),
+            windows=await self.windows(workload_id, *window),
+            claims=await self.claims(workload_id, *around),
+        )
 
     async def events(self, *, project_id: str | None, after: int, limit: int) -> list[tuple[int, Event]]:
         await self._world.enter()

@@ -14,6 +14,7 @@ from typing import Any
 import asyncpg
 import numpy as np
 
+from engine.core.ports import Recorded
 from engine.core.records import (
     INTERVAL_DTYPE,
     BaseInterval,
@@ -28,6 +29,7 @@ from engine.core.records import (
 from storage.ids import is_id
 from storage.pool import Connection, Postgres
 from storage.postgres_events import write_events
+from storage.postgres_recorded import INTERVALS, intervals_of, recorded
 
 REPORTS_PER_STATEMENT = 20_000  # so that no statement comes near its timeout
 EVENT_FIELDS = """cursor, event_id, kind, shard, project_id::text, node_id::text, workload_id::text,
@@ -84,6 +86,17 @@ class PostgresHistory:
 
     async def claims(self, workload_id: str, from_ms: int, to_ms: int) -> list[Claim]:
         return await self._db.run(_claims, workload_id, from_ms, to_ms) if is_id(workload_id) else []
+
+    async def recorded(
+        self,
+        workload_id: str,
+        row: int,
+        *,
+        shard: int,
+        window: tuple[int, int],
+        around: tuple[int, int],
+    ) -> Recorded:
+        return await self._db.run(recorded, workload_id, row, shard, window, around)
 
     async def events(self, *, project_id: str | None, after: int, limit: int) -> list[tuple[int, Event]]:
         if project_id is not None and not is_id(project_id):
@@ -203,29 +216,7 @@ async def _shard_state(connection: Connection, column: str, shard: int) -> int:
 async def _intervals(
     connection: Connection, workload_id: str, from_ms: int, to_ms: int
 ) -> list[BaseInterval]:
-    # Rows of one workload do not overlap, so of those that began before the range only the last can touch it.
-    records = await connection.fetch(
-        """
-        (select kind, started_ms, ended_ms, ttl_ms from base_interval
-          where workload_id = $1 and started_ms < $2 order by started_ms desc limit 2)
-        union all
-        (select kind, started_ms, ended_ms, ttl_ms from base_interval
-          where workload_id = $1 and started_ms >= $2 and started_ms < $3)
-        union all
-        (select kind, started_ms, ended_ms, ttl_ms from base_interval
-          where workload_id = $1 and started_ms >= greatest($2, $3) order by started_ms limit 1)
-        order by started_ms
-        """,
-        workload_id,
-        from_ms,
-        to_ms,
-    )
-    found = [BaseInterval(*record) for record in records]
-    # The second last before the range is wanted only if the last one touches it.
-    before = [interval for interval in found if interval.started_ms < from_ms]
-    if len(before) == 2 and before[1].ended_ms <= from_ms:
-        found.remove(before[0])
-    return found
+    return intervals_of(await connection.fetch(INTERVALS, workload_id, from_ms, to_ms), from_ms)
 
 
 async def _gaps(connection: Connection, row: int, from_ms: int, to_ms: int) -> list[Gap]:

@@ -25,7 +25,7 @@ import trio
 
 from engine.core.asks import Found
 from engine.core.compose import OPEN_END, Composition, compose, needed_range
-from engine.core.ports import StoreUnavailableError, WorkloadRecord
+from engine.core.ports import Recorded, StoreUnavailableError, WorkloadRecord
 from engine.core.records import (
     BASE_NONE,
     BASE_STOPPED,
@@ -143,12 +143,13 @@ class Reader:
         as_of = look.head.watermark_ms
         if open_row is not None and _covers(open_row, max(from_ms, workload.created_ms), min(to_ms, as_of)):
             # The commonest question by far ("how is it now"), and no closed row or gap has a say in it.
-            return await self._put_together(
-                workload, [open_row], (), slot=slot, as_of=as_of, from_ms=from_ms, to_ms=to_ms
-            )
-        if not await self._wait_history(look.shard, _settled_ms(look, slot, as_of)):
-            return await self._from_history(workload, look, from_ms, to_ms)
-        return await self._gather(workload, look, open_row, slot, as_of, from_ms, to_ms)
+            found = await self._beside(workload, open_row, (from_ms, to_ms))
+            return _composed(workload, found, slot, as_of=as_of, window=(from_ms, to_ms))
+        settled_ms = _settled_ms(look, slot, as_of)
+        answer = await self._gather(
+            workload, look, open_row, slot, as_of, (from_ms, to_ms), settled_ms=settled_ms
+        )
+        return answer or await self._from_history(workload, look, from_ms, to_ms)
 
     async def state(self, workload: WorkloadRecord, look: Look) -> tuple[str, int]:
         """(``new`` or a kind, as_of): what the last instant that can be told was."""
@@ -169,7 +170,24 @@ class Reader:
         last = await self._backend.history.intervals(workload.workload_id, OPEN_END - 1, OPEN_END)
         as_of = max([workload.created_ms, *(row.ended_ms for row in last if row.ended_ms < OPEN_END)])
         blind = Look(shard=look.shard, head=None, node=None)
-        return await self._gather(workload, blind, None, None, as_of, from_ms, to_ms)
+        answer = await self._gather(workload, blind, None, None, as_of, (from_ms, to_ms), settled_ms=0)
+        assert answer is not None, "history has passed the beginning of time"
+        return answer
+
+    async def _beside(
+        self, workload: WorkloadRecord, open_row: BaseInterval, window: tuple[int, int]
+    ) -> Recorded:
+        """What else has a say where one open row covers the whole window."""
+        history = self._backend.history
+        if open_row.kind != BASE_UP:
+            around = (window[0] - MARGIN_MS, window[1])
+            found = await history.recorded(
+                workload.workload_id, workload.row, shard=0, window=window, around=around
+            )
+            return msgspec.structs.replace(found, gaps=[], intervals=[open_row])
+        # Over `up` neither a window nor a claim has a say.
+        leases = await history.leases(workload.workload_id, *window)
+        return Recorded(watermark_ms=0, gaps=[], intervals=[open_row], leases=leases, windows=[], claims=[])
 
     async def _gather(
         self,
@@ -178,67 +196,77 @@ class Reader:
         open_row: BaseInterval | None,
         slot: LiveSlot | None,
         as_of: int,
-        from_ms: int,
-        to_ms: int,
-    ) -> Answer:
-        """Read rows and gaps as far around the window as they have a say in it, and compose."""
+        window: tuple[int, int],
+        *,
+        settled_ms: int,
+    ) -> Answer | None:
+        """Read rows and gaps as far around the window as they have a say in it, and compose.
+
+        Once history has everything up to `settled_ms`; None: not in time.
+        """
+        from_ms, to_ms = window
         end_ms = max(from_ms, min(to_ms, as_of))
         low, high = from_ms - MARGIN_MS, end_ms + MARGIN_MS
         for _ in range(ROUNDS_MAX):
-            gaps = await self._backend.history.gaps(workload.row, low, high)
-            gaps += [gap for gap in look.gaps if gap not in gaps and gap.from_ms < high and low < gap.to_ms]
+            found = await self._settled(workload, look.shard, window, (low, high), settled_ms)
+            if found is None:
+                return None
+            told = [gap for gap in look.gaps if gap not in found.gaps]
+            gaps = [*found.gaps, *(gap for gap in told if gap.from_ms < high and low < gap.to_ms)]
             gaps += _undecided(look)
-            closed = await self._backend.history.intervals(workload.workload_id, low, high)
-            base = _with_open(closed, open_row)
+            base = _with_open(found.intervals, open_row)
             need_low, need_high = needed_range(gaps, from_ms, end_ms, base=base)
             if low <= need_low and need_high <= high:
                 break
             low, high = min(low, need_low), max(high, need_high)
-        return await self._put_together(
-            workload, base, tuple(gaps), slot=slot, as_of=as_of, from_ms=from_ms, to_ms=to_ms
-        )
+        assert found is not None
+        found = msgspec.structs.replace(found, gaps=gaps, intervals=base)
+        return _composed(workload, found, slot, as_of=as_of, window=window)
 
-    async def _put_together(
+    async def _settled(
         self,
         workload: WorkloadRecord,
-        base: list[BaseInterval],
-        gaps: tuple[Gap, ...],
-        *,
-        slot: LiveSlot | None,
-        as_of: int,
-        from_ms: int,
-        to_ms: int,
-    ) -> Answer:
-        history, of = self._backend.history, workload.workload_id
-        only_up = all(row.kind == BASE_UP and _covers(row, from_ms, min(to_ms, as_of)) for row in base)
-        leases = await history.leases(of, from_ms, to_ms)
-        # Over `up` neither a window nor a claim has a say.
-        maintenances = [] if only_up and base else await history.windows(of, from_ms, to_ms)
-        claims = [] if only_up and base else await history.claims(of, from_ms - MARGIN_MS, to_ms)
-        composition = compose(
-            base=base,
-            gaps=gaps,
-            leases=leases,
-            maintenances=maintenances,
-            claims=claims,
-            life=(workload.created_ms, workload.retired_ms),
-            first_report=_first_report(workload, slot),
-            as_of=as_of,
-            from_ms=from_ms,
-            to_ms=to_ms,
-        )
-        return Answer(composition=composition, gaps=gaps)
-
-    async def _wait_history(self, shard: int, at_ms: int) -> bool:
-        """Wait until history's own watermark has reached `at_ms`. False: not in time."""
-        while await self._backend.history.watermark(shard) < at_ms:
+        shard: int,
+        window: tuple[int, int],
+        around: tuple[int, int],
+        settled_ms: int,
+    ) -> Recorded | None:
+        """What is recorded, once history's own watermark has reached `settled_ms`. None: not in time."""
+        while True:
+            found = await self._backend.history.recorded(
+                workload.workload_id, workload.row, shard=shard, window=window, around=around
+            )
+            if found.watermark_ms >= settled_ms:
+                return found
             if self._left_s() <= 0:
-                return False
+                return None
             await trio.sleep(min(HISTORY_POLL_S, self._left_s()))
-        return True
 
     def _left_s(self) -> float:
         return max(0.0, self._deadline - trio.current_time())
+
+
+def _composed(
+    workload: WorkloadRecord,
+    found: Recorded,
+    slot: LiveSlot | None,
+    *,
+    as_of: int,
+    window: tuple[int, int],
+) -> Answer:
+    composition = compose(
+        base=found.intervals,
+        gaps=found.gaps,
+        leases=found.leases,
+        maintenances=found.windows,
+        claims=found.claims,
+        life=(workload.created_ms, workload.retired_ms),
+        first_report=_first_report(workload, slot),
+        as_of=as_of,
+        from_ms=window[0],
+        to_ms=window[1],
+    )
+    return Answer(composition=composition, gaps=tuple(found.gaps))
 
 
 def _just_closed(look: Look, slot_number: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from engine.core.ports import Recorded
 from engine.core.records import BASE_STOPPED, BASE_UNHEALTHY, BASE_UP, BaseInterval, FirstReport, Gap
 from storage.ids import new_id
 from tests.contract.given import NOW, batch, given_node, make_event
@@ -179,6 +180,32 @@ async def test_windows_are_those_of_the_workload_and_of_its_whole_node(stores):
     assert await stores.history.windows(first, NOW + 15, NOW + 20) == [whole]
     assert await stores.history.windows(first, NOW + 20, NOW + 30) == []
     assert await stores.history.windows(new_id(), NOW, NOW + 99) == []
+
+
+async def test_asked_for_all_at_once_history_says_what_it_says_one_by_one(stores):
+    node = await given_node(stores)
+    (workload_id,) = node.workload_ids
+    await stores.directory.open_window(
+        node.node_id, None, from_ms=NOW + 10, to_ms=NOW + 20, own=True, now_ms=NOW
+    )
+    rows = [(workload_id, BASE_UP, NOW + start, NOW + start + 8) for start in (-40, -20, 0, 12, 30, 60)]
+    gap = Gap(0, NOW + 5, NOW + 9, "crash")
+    await stores.history.flush(batch(*rows, gaps=(gap,), watermark_ms=NOW + 70))
+    for around in ((NOW - 30, NOW + 25), (NOW, NOW + 1), (NOW + 61, NOW + 90), (NOW - 99, NOW - 98)):
+        for window in ((NOW, NOW + 15), (NOW + 20, NOW + 30)):
+            found = await stores.history.recorded(
+                workload_id, node.row, shard=0, window=window, around=around
+            )
+            assert found == Recorded(
+                watermark_ms=NOW + 70,
+                gaps=await stores.history.gaps(node.row, *around),
+                intervals=await stores.history.intervals(workload_id, *around),
+                leases=[],
+                windows=await stores.history.windows(workload_id, *window),
+                claims=[],
+            )
+    found = await stores.history.recorded(workload_id, node.row, shard=3, window=(0, 1), around=(0, 1))
+    assert found.watermark_ms == 0
 
 
 async def test_leases_and_claims_are_empty_where_none_were_written(stores):

@@ -26,6 +26,7 @@ from engine.core.ports import (
     NonceSeenError,
     Project,
     RateLimitedError,
+    Recorded,
     StoreUnavailableError,
     WorkloadRecord,
 )
@@ -271,6 +272,18 @@ class FakeHistory:
 
     async def claims(self, workload_id: str, from_ms: int, to_ms: int) -> list[Any]:
         return []
+
+    async def recorded(
+        self, workload_id: str, row: int, *, shard: int, window: tuple[int, int], around: tuple[int, int]
+    ) -> Recorded:
+        return Recorded(
+            watermark_ms=await self.watermark(shard),
+            gaps=await self.gaps(row, *around),
+            intervals=await self.intervals(workload_id, *around),
+            leases=await self.leases(workload_id, *window),
+            windows=await self.windows(workload_id, *window),
+            claims=await self.claims(workload_id, *around),
+        )
 
     async def events(self, *, project_id: str | None, after: int, limit: int) -> list[tuple[int, Event]]:
         await trio.lowlevel.checkpoint()
