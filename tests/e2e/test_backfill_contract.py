@@ -756,7 +756,7 @@ class OldTokenTakenError(Exception):
 
 # WRONG IN THE SERVER, kept to show it: a token is honoured while its generation is the current one, or the
 # previous one in its 60 s. The JSON path refuses the one before the previous at once; the manager routes of
-# the web API take it on for a minute.
+# the web API take every unexpired token for a minute after any new session, ended ones among them.
 @pytest.mark.xfail(strict=True, raises=OldTokenTakenError, reason="manager routes take older generations")
 def test_a_token_of_the_generation_before_the_previous_is_refused_everywhere(people: People):
     node = people.opened()
