@@ -92,19 +92,25 @@ class RedisAsks:
     # -- who answers ---------------------------------------------------------------------------------
 
     async def asked(self, shard: int) -> list[Ask]:
-        token = trio.lowlevel.current_trio_token()
-
-        def take(message: bytes) -> None:
-            self._waiting.append(msgspec.msgpack.decode(message, type=Ask))
-            token.run_sync_soon(self._tell)
-
-        await await_host(self._listen, self._channel(shard), take)
+        channel = self._channel(shard)
+        if channel not in self._listeners:
+            await await_host(self._listen, channel, self._taker(trio.lowlevel.current_trio_token()))
         while not self._waiting:
+            if self._listeners[channel].done():
+                self._listeners[channel].result()  # it never ends but by a bug
             self._news = trio.Event()
             await self._news.wait()
         asks = list(self._waiting)
         self._waiting.clear()
         return asks
+
+    def _taker(self, token: trio.lowlevel.TrioToken) -> Callable[[bytes], None]:
+        def take(message: bytes) -> None:
+            if not self._waiting:  # who was told of one takes all
+                token.run_sync_soon(self._tell)
+            self._waiting.append(msgspec.msgpack.decode(message, type=Ask))
+
+        return take
 
     def _tell(self) -> None:
         self._news.set()

@@ -23,8 +23,10 @@ class Proxies:
     def see_through(self, scope: MutableMapping[str, Any]) -> None:
         """Put the caller's own address and scheme into the scope, if a trusted proxy brought it."""
         client = scope.get("client")
-        peer = _address(str(client[0])) if client else None
-        if not self._networks or peer is None or not self._trusts(peer):
+        if not self._networks or not client:
+            return
+        peer = _address(str(client[0]))
+        if peer is None or not self._trusts(peer):
             return
         hops = [_address(hop) for hop in _header(scope, b"x-forwarded-for").split(",") if hop.strip()]
         # From the nearest: the first hop that is no proxy of ours is the caller, what it wrote itself is not.

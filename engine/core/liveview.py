@@ -6,6 +6,7 @@ record stands at index ``slot_base + slot`` of the slots array; a zero row recor
 
 from __future__ import annotations
 
+import struct
 from typing import NamedTuple
 
 import numpy as np
@@ -42,7 +43,9 @@ SLOT_DTYPE = np.dtype(
 )
 ROW_BYTES = ROW_DTYPE.itemsize
 SLOT_BYTES = SLOT_DTYPE.itemsize
-assert (ROW_BYTES, SLOT_BYTES) == (64, 32)
+_ROW = struct.Struct("<BBHIqQQQQqIHH")  # ROW_DTYPE, field by field
+_SLOT = struct.Struct("<BBHIqqq")  # SLOT_DTYPE
+assert (ROW_BYTES, SLOT_BYTES) == (64, 32) == (_ROW.size, _SLOT.size)
 
 
 class LivePage(NamedTuple):
@@ -74,21 +77,25 @@ def slot_range(row_record: bytes) -> tuple[int, int]:
 
 def decode(row_record: bytes, slot_records: bytes) -> LiveNode:
     """Read one row and its slots; both byte strings must be whole records."""
-    row = np.frombuffer(row_record, ROW_DTYPE)[0]
-    slots = {}
-    for index, slot in enumerate(np.frombuffer(slot_records, SLOT_DTYPE)):
-        slots[index] = LiveSlot(
-            kind=int(slot["kind"]),
-            ttl_ms=int(slot["ttl_ms"]),
-            started_ms=int(slot["started_ms"]),
-            last_t_ms=int(slot["own_t_ms"]) or int(row["last_t_ms"]),
-            first_report_ms=int(slot["first_report_ms"]),
+    # By struct, not by numpy: for a single record it takes a tenth of the time.
+    state, _, generation, ttl_ms, last_t_ms, _, _, _, _, since_ms, _, _, _ = _ROW.unpack(row_record)
+    slots = {
+        index: LiveSlot(
+            kind=kind,
+            ttl_ms=slot_ttl_ms,
+            started_ms=started_ms,
+            last_t_ms=own_t_ms or last_t_ms,
+            first_report_ms=first_report_ms,
         )
+        for index, (kind, _, _, slot_ttl_ms, started_ms, own_t_ms, first_report_ms) in enumerate(
+            _SLOT.iter_unpack(slot_records)
+        )
+    }
     return LiveNode(
-        state=NODE_STATES[int(row["state"])],
-        generation=int(row["generation"]),
-        ttl_ms=int(row["ttl_ms"]),
-        last_t_ms=int(row["last_t_ms"]),
-        since_ms=int(row["since_ms"]),
+        state=NODE_STATES[state],
+        generation=generation,
+        ttl_ms=ttl_ms,
+        last_t_ms=last_t_ms,
+        since_ms=since_ms,
         slots=slots,
     )
