@@ -5,8 +5,17 @@ from __future__ import annotations
 import uuid
 from itertools import islice
 
-from engine.core.ports import Recorded
-from engine.core.records import INTERVAL_DTYPE, BaseInterval, Claim, Event, FlushBatch, Gap, Lease, Window
+from engine.core.records import (
+    INTERVAL_DTYPE,
+    BaseInterval,
+    Claim,
+    Event,
+    FlushBatch,
+    Gap,
+    Lease,
+    Recorded,
+    Window,
+)
 from storage.memory_world import MemoryWorld
 
 

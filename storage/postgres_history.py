@@ -14,7 +14,6 @@ from typing import Any
 import asyncpg
 import numpy as np
 
-from engine.core.ports import Recorded
 from engine.core.records import (
     INTERVAL_DTYPE,
     BaseInterval,
@@ -24,6 +23,7 @@ from engine.core.records import (
     FlushBatch,
     Gap,
     Lease,
+    Recorded,
     Window,
 )
 from storage.ids import is_id

@@ -54,11 +54,12 @@ async def of_session(connection: Connection, row: int, generation: int, now_ms: 
         """
         select n.node_id::text from node n
         join session s on s."row" = n."row"
-        join lateral (select max(newer.opened_ms) as opened_ms from session newer
-          where newer."row" = n."row") newest on true
+        join lateral (select count(*) as number, max(newer.opened_ms) as opened_ms from session newer
+          where newer."row" = n."row" and (newer.opened_ms, newer.generation) > (s.opened_ms, s.generation)
+        ) later on true
         where n."row" = $1 and s.generation = $2 and n.revoked_ms is null and n.retired_ms is null
           and s.killed_ms is null and s.expires_ms > $3
-          and (s.opened_ms = newest.opened_ms or newest.opened_ms + $4 > $3)
+          and (later.number = 0 or (later.number = 1 and later.opened_ms + $4 > $3))
         order by s.opened_ms desc limit 1
         """,
         row,

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from engine.core.ports import Recorded
-from engine.core.records import BaseInterval, Claim, Gap, Lease, Window
+from engine.core.records import BaseInterval, Claim, Gap, Lease, Recorded, Window
 from storage.pool import Connection
 
 # Rows of one workload do not overlap, so of those that began before the range only the last can touch it; the

@@ -2,7 +2,7 @@
 
 A change of a kind or its versions leaves a `rollout_task` in its own transaction. Workers take the tasks
 chunk by chunk; each is one short transaction, because `announce` holds the lock that sessions are opened
-under. A manager is told by `node.resync` until it fetches the desired state or opens a session.
+under. A manager is told by `node.resync` until it fetches the desired state.
 """
 
 from __future__ import annotations

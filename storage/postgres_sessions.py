@@ -93,7 +93,7 @@ async def _open(
               $6::smallint[], $7::integer[], $8::text[])
             as asked (node_id, generation, salt, now_ms, expires_ms, secret_id, ttl_ms, manager_version)),
         raised as (
-          update node n set generation = asked.generation, salt = asked.salt, resync = false,
+          update node n set generation = asked.generation, salt = asked.salt,
             manager_version = asked.manager_version from asked
           where n.node_id = asked.node_id returning asked.*, n."row", n.interval_ms)
         insert into session ("row", generation, secret_id, salt, opened_ms, expires_ms, interval_ms, ttl_ms,

@@ -25,7 +25,7 @@ import trio
 
 from engine.core.asks import Found
 from engine.core.compose import OPEN_END, Composition, compose, needed_range
-from engine.core.ports import Recorded, StoreUnavailableError, WorkloadRecord
+from engine.core.ports import StoreUnavailableError, WorkloadRecord
 from engine.core.records import (
     BASE_NONE,
     BASE_STOPPED,
@@ -34,6 +34,7 @@ from engine.core.records import (
     Gap,
     LiveNode,
     LiveSlot,
+    Recorded,
     ShardHead,
 )
 from engine.core.timing import grace_of_ttl, ttl_of_interval

@@ -22,6 +22,7 @@ from engine.core.records import (
     Gap,
     Lease,
     LiveNode,
+    Recorded,
     RowSpec,
     SessionSpec,
     ShardHead,
@@ -58,17 +59,6 @@ class RegistryFeed(Protocol):
         ...
 
 
-class Recorded(msgspec.Struct, frozen=True, kw_only=True):
-    """What history has of one workload in a range (`History.recorded`)."""
-
-    watermark_ms: int
-    gaps: list[Gap]
-    intervals: list[BaseInterval]
-    leases: list[Lease]
-    windows: list[Window]
-    claims: list[Claim]
-
-
 class History(Protocol):
     """Intervals, gaps and events: what the engine writes by batches and web reads."""
 
@@ -97,16 +87,10 @@ class History(Protocol):
     async def claims(self, workload_id: str, from_ms: int, to_ms: int) -> list[Claim]: ...
 
     async def recorded(
-        self,
-        workload_id: str,
-        row: int,
-        *,
-        shard: int,
-        window: tuple[int, int],
-        around: tuple[int, int],
+        self, workload_id: str, row: int, *, shard: int, window: tuple[int, int], around: tuple[int, int]
     ) -> Recorded:
-        """All of the above at once, as of one moment: gaps, intervals and claims of the range `around`, leases
-        and windows of `window`, and the watermark of the shard."""
+        """All of the above at once, as of one moment: gaps, intervals and claims of the range `around`,
+        leases and windows of `window`, and the watermark of the shard."""
         ...
 
     async def watermark(self, shard: int) -> int:

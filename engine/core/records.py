@@ -97,6 +97,17 @@ class Claim(msgspec.Struct, frozen=True):
     ttl_ms: int
 
 
+class Recorded(msgspec.Struct, frozen=True, kw_only=True):
+    """What history has of one workload in a range (`History.recorded`)."""
+
+    watermark_ms: int
+    gaps: list[Gap]
+    intervals: list[BaseInterval]
+    leases: list[Lease]
+    windows: list[Window]
+    claims: list[Claim]
+
+
 class FirstReport(msgspec.Struct, frozen=True):
     """When a workload was first reported in a non-absent state."""
 

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from engine.core.ports import Recorded
-from engine.core.records import BASE_STOPPED, BASE_UNHEALTHY, BASE_UP, BaseInterval, FirstReport, Gap
+from engine.core.records import (
+    BASE_STOPPED,
+    BASE_UNHEALTHY,
+    BASE_UP,
+    BaseInterval,
+    FirstReport,
+    Gap,
+    Recorded,
+)
 from storage.ids import new_id
 from tests.contract.given import NOW, batch, given_node, make_event
 

@@ -1,9 +1,9 @@
 """The served API asked everything that its own description allows, and much that it does not.
 
 schemathesis makes requests out of `/openapi.json`; whatever it asks, the answer must be one that is described
-and shaped as described, in time, and never a 5xx. Asked with the ids of things that are there, so that more than
-the refusals is reached; the long run asks with made-up ones, too. Left out: the event stream, whose answer
-never ends, and the revoking of keys, which would soon find its own.
+and shaped as described, in time, and never a 5xx. Asked with the ids of things that are there, so that more
+than the refusals is reached; the long run asks with made-up ones, too. Left out: the event stream, whose
+answer never ends, and the revoking of keys, which would soon find its own.
 """
 
 from __future__ import annotations

@@ -26,7 +26,6 @@ from engine.core.ports import (
     NonceSeenError,
     Project,
     RateLimitedError,
-    Recorded,
     StoreUnavailableError,
     WorkloadRecord,
 )
@@ -36,6 +35,7 @@ from engine.core.records import (
     Gap,
     LiveNode,
     LiveSlot,
+    Recorded,
     RowSpec,
     SessionSpec,
     ShardHead,

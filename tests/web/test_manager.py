@@ -177,16 +177,15 @@ async def test_a_change_that_was_taken_back_before_it_was_fetched_is_no_longer_t
 
 
 async def test_who_never_fetched_is_told_of_what_changes_for_him_and_of_nothing_else(gateway: Gateway):
-    await gateway.offer("1.0.0")
-    assert await gateway.roll_out() == 1
-    await gateway.control.open_session(gateway.node_id)  # which ends RESYNC as well
-    assert await gateway.resync() is False
-    await gateway.offer("0.9.0")
-    await gateway.roll_out()
+    await gateway.offer("1.0.0", 0)
+    assert await gateway.roll_out() == 0  # nobody is offered it
     assert await gateway.resync() is False
     await gateway.offer("1.1.0")
-    await gateway.roll_out()
+    assert await gateway.roll_out() == 1
+    await gateway.control.open_session(gateway.node_id)  # no remedy: that is to fetch it
     assert await gateway.resync() is True
+    await gateway.desired()
+    assert await gateway.resync() is False
 
 
 async def test_the_minimum_is_told_as_well(gateway: Gateway):
