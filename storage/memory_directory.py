@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+import msgspec
+
 from engine.core.keys import SALT_BYTES
 from engine.core.maintenance import check_window, days_of
 from engine.core.people import Act, Principal, Scope
@@ -58,7 +60,8 @@ class MemoryDirectory:
 
     async def workload(self, workload_id: str) -> WorkloadRecord | None:
         await self._world.enter()
-        return self._world.workloads.get(workload_id)
+        found = self._world.workloads.get(workload_id)
+        return found and msgspec.structs.replace(found, leased=bool(self._world.leases.get(workload_id)))
 
     async def workloads_of_project(self, project_id: str, ids: Sequence[str]) -> dict[str, WorkloadRecord]:
         await self._world.enter()

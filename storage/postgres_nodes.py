@@ -32,7 +32,7 @@ from node n
 _WORKLOADS = """
 select w.workload_id::text, w.node_id::text, n.project_id::text, n."row", w.slot, w.name, w.created_ms,
   w.retired_ms, w.first_report_ms, n.owner_id::text, w.kind_id::text, w.licence_id::text, w.running_version,
-  k.slug
+  k.slug, exists(select from lease l where l.workload_id = w.workload_id)
 from workload w join node n using (node_id) left join workload_kind k using (kind_id)
 """
 

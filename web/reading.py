@@ -187,7 +187,7 @@ class Reader:
             )
             return msgspec.structs.replace(found, gaps=[], intervals=[open_row])
         # Over `up` neither a window nor a claim has a say.
-        leases = await history.leases(workload.workload_id, *window)
+        leases = await history.leases(workload.workload_id, *window) if workload.leased else []
         return Recorded(watermark_ms=0, gaps=[], intervals=[open_row], leases=leases, windows=[], claims=[])
 
     async def _gather(

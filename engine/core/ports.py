@@ -193,6 +193,7 @@ class WorkloadRecord(msgspec.Struct, frozen=True):
     licence_id: str | None = None
     running_version: str | None = None  # as its manager reported it
     kind: str | None = None  # the slug of kind_id
+    leased: bool = False  # there are lease records of it
 
 
 class NonceSeenError(Exception):

@@ -445,6 +445,7 @@ class World:
             created_ms=node.created_ms,
             retired_ms=None,
             first_report_ms=first_report_ms,
+            leased=True,  # as far as tests say so in the history
         )
         self.directory.workloads[workload.workload_id] = workload
         known = self.directory.nodes[node.node_id]
