@@ -146,6 +146,8 @@ def _config(settings: WebSettings) -> Config:
     config = Config()
     config.backlog = settings.backlog
     config.keep_alive_timeout = settings.keep_alive_s
+    # Not 1,000, after which Hypercorn closes: a proxy that has kept a connection for long may be sending.
+    config.keep_alive_max_requests = 1 << 62
     # Not 30 s, as one would set it elsewhere: Hypercorn counts it while an answer is being made or streamed,
     # too, and would cut every event stream (tried: set to 0.5 s, a quiet stream ended after 0.5 s). A slow
     # header runs into keep_alive_s, a slow body into the guard's body_s_max.
