@@ -17,7 +17,7 @@ from engine.core.records import INTERVAL_DTYPE, FirstReport, FlushBatch
 from storage.bridge import await_host
 from storage.ids import new_id
 from storage.open import open_stores
-from storage.postgres_history import _CURSOR_LOCK
+from storage.postgres_events import _CURSOR_LOCK
 from storage.postgres_sessions import GENERATION_MAX
 from storage.settings import DatabaseSettings, RedisSettings
 from tests.contract.given import NOW, batch, given_node, given_project, make_event, open_session
