@@ -169,7 +169,7 @@ def reply_polled(value: Any, *, etag: str | None = None) -> Response:
     headers = {"etag": etag, "cache-control": "private, no-cache"}
     known = [each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")]
     if etag.removeprefix("W/") in known or known == ["*"]:
-        return Response(b"", 304, headers)
+        return Response(b"", 304, headers, content_type="application/json")
     return Response(body, 200, headers, content_type="application/json")
 
 
