@@ -93,7 +93,7 @@ async def settled(world: Following) -> None:
 
 
 async def test_every_fault_leaves_the_last_known_owners_and_is_told(stores: AllStores):
-    async with following(stores, timeout_s=0.4) as world:
+    async with following(stores, timeout_s=1.5) as world:
         await settled(world)
         before = await world.collection()
         for name, (fault, words) in FAULTS.items():
