@@ -6,6 +6,9 @@ the roles that the route asks for (policy.py), is 403. Handlers load projects, n
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from quart import request
 
 from engine.core.accounts import Account, KeyRecord
@@ -17,6 +20,8 @@ from web.backend import Backend
 from web.ids import SLUG, canonical_uuid
 from web.policy import POLICY, Policy
 from web.problems import RefusedError, not_found
+
+T = TypeVar("T")
 
 
 def roles_over(
@@ -57,9 +62,7 @@ def sight_of(caller: Principal) -> Sight:
 async def project(backend: Backend, caller: Principal, slug: str) -> Project:
     """A project as one who runs it. RefusedError 404, 403."""
     found = await backend.directory.project(slug) if SLUG.fullmatch(slug) else None
-    must_have(Role(0) if found is None else roles_over(caller, project_id=found.project_id), "project")
-    assert found is not None
-    return found
+    return _seen(found, "project", lambda it: roles_over(caller, project_id=it.project_id))
 
 
 async def public_project(backend: Backend, caller: Principal, slug: str) -> Project:
@@ -77,49 +80,38 @@ async def node(backend: Backend, caller: Principal, node_id: str) -> NodeRecord:
     """RefusedError 404, 403."""
     key = canonical_uuid(node_id)
     found = await backend.directory.node(key) if key else None
-    roles = Role(0)
-    if found is not None:
-        roles = roles_over(
-            caller, project_id=found.project_id, owner_id=found.owner_id, node_id=found.node_id
-        )
-    must_have(roles, "node")
-    assert found is not None
-    return found
-
-
-async def user(backend: Backend, caller: Principal, user_id: str) -> Account:
-    """A person as an admin, or as that person. RefusedError 404, 403."""
-    key = canonical_uuid(user_id)
-    found = await backend.stores.accounts.account(key) if key else None
-    roles = Role(0) if found is None else roles_over(caller, project_id=None, owner_id=found.user_id)
-    must_have(roles, "user")
-    assert found is not None
-    return found
-
-
-async def api_key(backend: Backend, caller: Principal, key_id: str) -> KeyRecord:
-    """A key as whoever may revoke it: an admin, its person, who runs its project. RefusedError 404, 403."""
-    key = canonical_uuid(key_id)
-    found = await backend.stores.accounts.key(key) if key else None
-    roles = Role(0)
-    if found is not None:
-        roles = roles_over(caller, project_id=found.project_id, owner_id=found.user_id)
-    must_have(roles, "key")
-    assert found is not None
-    return found
+    return _seen(found, "node", lambda it: _roles_over_machine(caller, it))
 
 
 async def workload(backend: Backend, caller: Principal, workload_id: str) -> WorkloadRecord:
     """RefusedError 404, 403."""
     key = canonical_uuid(workload_id)
     found = await backend.directory.workload(key) if key else None
-    roles = Role(0)
-    if found is not None:
-        roles = roles_over(
-            caller, project_id=found.project_id, owner_id=found.owner_id, node_id=found.node_id
-        )
-    must_have(roles, "workload")
-    assert found is not None
+    return _seen(found, "workload", lambda it: _roles_over_machine(caller, it))
+
+
+async def user(backend: Backend, caller: Principal, user_id: str) -> Account:
+    """A person as an admin, or as that person. RefusedError 404, 403."""
+    key = canonical_uuid(user_id)
+    found = await backend.stores.accounts.account(key) if key else None
+    return _seen(found, "user", lambda it: roles_over(caller, project_id=None, owner_id=it.user_id))
+
+
+async def api_key(backend: Backend, caller: Principal, key_id: str) -> KeyRecord:
+    """A key as whoever may revoke it: an admin, its person, who runs its project. RefusedError 404, 403."""
+    key = canonical_uuid(key_id)
+    found = await backend.stores.accounts.key(key) if key else None
+    return _seen(found, "key", lambda it: roles_over(caller, project_id=it.project_id, owner_id=it.user_id))
+
+
+def _roles_over_machine(caller: Principal, found: NodeRecord | WorkloadRecord) -> Role:
+    return roles_over(caller, project_id=found.project_id, owner_id=found.owner_id, node_id=found.node_id)
+
+
+def _seen(found: T | None, what: str, roles_of: Callable[[T], Role]) -> T:
+    """What was found, if the caller has a role over it that the route asks for."""
+    must_have(Role(0) if found is None else roles_of(found), what)
+    assert found is not None, "over nothing nobody has a role"
     return found
 
 

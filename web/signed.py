@@ -53,7 +53,7 @@ def must_be_private(backend: Backend) -> None:
     try:
         address = ipaddress.ip_address(client[0]) if client else None
     except ValueError:
-        address = None  # a unix socket's path, a test's placeholder: not known to be loopback
+        address = None  # a unix socket's path, say: not known to be loopback
     mapped = getattr(address, "ipv4_mapped", None) or address
     if mapped is None or not mapped.is_loopback:
         raise RefusedError(
