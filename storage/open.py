@@ -16,6 +16,7 @@ from engine.core.audit import AuditLog
 from engine.core.backfill import Backfill
 from engine.core.bulk import Bulk
 from engine.core.catalog import Catalog, Projects, Releases
+from engine.core.evidence import Evidence
 from engine.core.fleet import Fleet
 from engine.core.idempotency import Idempotency
 from engine.core.inventory import Inventory, InventorySync
@@ -33,6 +34,7 @@ from storage.postgres_bulk import PostgresBulk
 from storage.postgres_catalog import PostgresCatalog
 from storage.postgres_desired import PostgresOrders
 from storage.postgres_directory import PostgresDirectory
+from storage.postgres_evidence import PostgresEvidence
 from storage.postgres_fleet import PostgresFleet
 from storage.postgres_history import PostgresHistory
 from storage.postgres_idempotency import PostgresIdempotency
@@ -78,6 +80,7 @@ class AllStores(Stores, frozen=True, kw_only=True):
     inventory: Inventory
     inventory_sync: InventorySync
     backfill: Backfill
+    evidence: Evidence
     bulk: Bulk
     fleet: Fleet
     registration: Registration
@@ -120,6 +123,7 @@ async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> Async
             inventory=PostgresInventory(db),
             inventory_sync=PostgresInventorySync(db),
             backfill=PostgresBackfill(db),
+            evidence=PostgresEvidence(db),
             bulk=PostgresBulk(db),
             fleet=PostgresFleet(db),
             registration=PostgresRegistration(db),

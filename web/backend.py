@@ -17,6 +17,7 @@ from engine.core.audit import AuditLog
 from engine.core.backfill import Backfill
 from engine.core.bulk import Bulk
 from engine.core.catalog import Catalog, Projects, Releases
+from engine.core.evidence import Evidence
 from engine.core.fleet import Fleet
 from engine.core.idempotency import Idempotency
 from engine.core.inventory import Inventory
@@ -67,6 +68,8 @@ class Stores(Protocol):
     def bulk(self) -> Bulk: ...
     @property
     def fleet(self) -> Fleet: ...
+    @property
+    def evidence(self) -> Evidence: ...
     @property
     def backfill(self) -> Backfill: ...
     @property

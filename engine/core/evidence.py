@@ -1,0 +1,53 @@
+"""What was not credited, and why: beats refused per node and UTC day, by reason.
+
+Here: the reasons with their sentences, the record that a shard brings to Postgres, and the port. Counting is
+engine/refusals.py's; what an unpaid instant was is why.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+Reason = Literal["stale", "clock", "busy", "token", "mac"]
+REASONS: tuple[Reason, ...] = ("stale", "clock", "busy", "token", "mac")
+
+# What each reason means to the operator of the node, and what to do about it.
+ADVICE: dict[Reason, str] = {
+    "stale": "Their sequence numbers were not above the last accepted one: a replay, a restored backup, or a "
+    "second machine that beats with the same key. Stop the other machine, or open a new session.",
+    "clock": "The time in their sequence numbers was more than 90 s off the server's. Set the clock of the "
+    "machine (NTP), or let the manager take the time that every reply tells.",
+    "busy": "We could not record them, and said so: the fault is ours. What was sent again was credited, and "
+    "what was lost lies in a gap of ours. There is nothing to do.",
+    "token": "They came over HTTP with a token of this node that had expired, or whose session was ended or "
+    "replaced. Open a new session, and use the newest token only.",
+    "mac": "They named this node and a session that is honoured, but their tag was wrong. Anybody can send "
+    "such datagrams, so this counts against nobody; if your manager gets no replies, open a new session.",
+}
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """Beats of one node refused on one day for one reason, as counted between two journal blocks.
+
+    `position`: where the journal block with this count ends. What history has up to there is in history.
+    """
+
+    node_id: str
+    day: str  # YYYY-MM-DD, UTC, of the receive time
+    reason: str
+    count: int
+    position: int = 0
+
+
+class Evidence(Protocol):
+    """What was refused, as it is read."""
+
+    async def refused_during(self, node_ids: Sequence[str], day: str) -> dict[str, dict[str, int]]:
+        """Refused beats of that UTC day (YYYY-MM-DD) by node and reason; nodes without any are left out.
+
+        Whole once the shard's watermark in history has passed the day's end.
+        """
+        ...
