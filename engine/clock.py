@@ -20,11 +20,17 @@ class ClockStatistics(NamedTuple):
 class Clock:
     """Wall time as recorded: monotonic plus an offset that is slewed by at most 1 ms per second."""
 
-    def __init__(self, last: Tick | None = None, *, not_before_ms: int | None = None) -> None:
-        """Goes on from the last tick of the life before; `not_before_ms` is the last time it recorded."""
+    def __init__(
+        self, last: Tick | None = None, *, not_before_ms: int | None = None, ahead_ms: int = 0
+    ) -> None:
+        """Goes on from the last tick of the life before; `not_before_ms` is the last time it recorded.
+
+        `ahead_ms`: how far ahead of the system's clock the whole installation runs.
+        """
+        self._ahead_ms = ahead_ms
         self.boot_id = boot_id()
         monotonic = time.monotonic_ns()
-        system = time.time_ns() // 1_000_000
+        system = self._system_ms()
         elapsed = None
         if last is not None and last.boot_id == self.boot_id:
             elapsed = max(0, (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - last.boottime_ns) // 1_000_000)
@@ -49,7 +55,7 @@ class Clock:
     def slew(self) -> bool:
         """Move towards the system's clock; call about once a second. True when a step is first seen."""
         monotonic = time.monotonic_ns()
-        target = time.time_ns() / 1e6 - monotonic / 1e6
+        target = time.time_ns() / 1e6 + self._ahead_ms - monotonic / 1e6
         elapsed = (monotonic - self._slewed_at_ns) / 1e6
         self._slewed_at_ns = monotonic
         was, self.stepped = self.stepped, stepped(self._offset_ms, target_ms=target)
@@ -65,7 +71,11 @@ class Clock:
         )
 
     def statistics(self) -> ClockStatistics:
-        return ClockStatistics(self.now_ms() - time.time_ns() / 1e6, self.stepped)
+        error_ms = self.now_ms() - time.time_ns() / 1e6 - self._ahead_ms
+        return ClockStatistics(error_ms, self.stepped)
+
+    def _system_ms(self) -> int:
+        return time.time_ns() // 1_000_000 + self._ahead_ms
 
 
 def boot_id() -> str:

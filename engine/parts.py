@@ -85,7 +85,11 @@ class Parts:
         self.recovered = recover(
             directory, self.table, self.decisions, self.gaps, self.windows, around.secrets
         )
-        self.clock = Clock(self.recovered.last_tick, not_before_ms=self.recovered.last_ms)
+        self.clock = Clock(
+            self.recovered.last_tick,
+            not_before_ms=self.recovered.last_ms,
+            ahead_ms=settings.clock_ahead_ms,
+        )
         self.decisions.now_ms = self.clock.now_ms()
         self.journal = Journal(
             directory,

@@ -61,6 +61,7 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """All of the engine."""
 
     shards: int = 1
+    clock_ahead_ms: int = 0  # of the system's clock
     ingest: IngestSettings = msgspec.field(default_factory=IngestSettings)
     journal: JournalSettings = msgspec.field(default_factory=JournalSettings)
     liveness: LivenessSettings = msgspec.field(default_factory=LivenessSettings)

@@ -73,6 +73,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     data_dir: str = ""
     log_level: str = "info"
+    clock_ahead_s: int = 0
     engine: EngineKeys = msgspec.field(default_factory=EngineKeys)
     ingest: IngestSettings = msgspec.field(default_factory=IngestSettings)
     journal: JournalSettings = msgspec.field(default_factory=JournalSettings)
@@ -99,6 +100,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def engine_settings(self) -> EngineSettings:
         return EngineSettings(
             shards=self.engine.shards,
+            clock_ahead_ms=self.clock_ahead_s * 1_000,
             ingest=self.ingest,
             journal=self.journal,
             liveness=self.liveness,

@@ -37,6 +37,7 @@ class ConfigError(Exception):
 
 # Every number, from .. to (both allowed). A test holds this against the settings: none may be missing.
 RANGES: dict[str, tuple[float, float]] = {
+    "clock_ahead_s": (0, 31 * _DAY_S),
     "engine.shards": (1, 64),
     "ingest.port": (0, 65_535),
     "ingest.sockets_per_shard": (1, 64),

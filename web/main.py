@@ -40,6 +40,7 @@ async def serve(
     ingest: BeatDoor,
     listening: Callable[[str], None],
     stop: trio.Event,
+    clock_ahead_ms: int = 0,
 ) -> None:
     """Serve the web API until `stop` is set, then end within drain_s + graceful_s and a moment.
 
@@ -48,15 +49,19 @@ async def serve(
     ValueError when its content is none; StoreUnavailableError is no reason to end.
     """
     secrets = load_secrets(secrets_file)
+
+    def clock() -> int:
+        return system_ms() + clock_ahead_ms
+
     async with (
         open_stores(database=database, redis=redis) as stores,
-        open_uptime_source(datagram, clock=system_ms) as uptime_source,
+        open_uptime_source(datagram, clock=clock) as uptime_source,
     ):
         app = create_app(
             stores,
             settings,
             secrets,
-            system_ms,
+            clock,
             ingest=ingest,
             shards=shards,
             uptime_source=uptime_source,

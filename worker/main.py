@@ -8,7 +8,7 @@ import trio
 
 from storage.open import open_stores
 from storage.settings import DatabaseSettings, RedisSettings
-from worker.parts import Worker
+from worker.parts import Worker, wall_ms
 from worker.settings import WorkerSettings
 
 
@@ -19,6 +19,7 @@ async def serve(
     redis: RedisSettings,
     listening: Callable[[str], None],
     stop: trio.Event,
+    clock_ahead_ms: int = 0,
 ) -> None:
     """Run the worker until `stop`, on a guest run (storage/bridge.py).
 
@@ -34,6 +35,7 @@ async def serve(
             letters=stores.letters,
             rollouts=stores.rollouts,
             inventory_sync=stores.inventory_sync,
+            now_ms=lambda: wall_ms() + clock_ahead_ms,
             prunes=(stores.sign_in.prune, stores.letters.prune, stores.idempotency.prune),
         )
         await worker.run(listening=listening, stop=stop)

@@ -110,7 +110,7 @@ class Asked(msgspec.Struct, frozen=True):
         """What ``await work(desk)`` returns; what a port refuses is a ClickException (exit code 1)."""
 
         async def on_desk(stores: AllStores, config: Config) -> T:
-            return await work(Desk(stores, config, new_act()))
+            return await work(Desk(stores, config, new_act(config)))
 
         try:
             return on_stores(self.sources, on_desk)
@@ -195,9 +195,11 @@ def has_terminal() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def new_act() -> Act:
+def new_act(config: Config) -> Act:
     """An act of whoever runs this command, now."""
-    return Act(actor=f"cli:{_login_name()}", now_ms=now_ms(), request_id=f"cli-{new_id()}", made_id=new_id())
+    return Act(
+        actor=f"cli:{_login_name()}", now_ms=now_ms(config), request_id=f"cli-{new_id()}", made_id=new_id()
+    )
 
 
 def _login_name() -> str:

@@ -50,7 +50,7 @@ async def _of_serve(config: Config, file: Path) -> Any:
             file,
             count=config.canary.count,
             interval_ms=config.canary.interval_ms,
-            now_ms=now_ms(),
+            now_ms=now_ms(config),
         )
 
 

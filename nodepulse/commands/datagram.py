@@ -27,7 +27,7 @@ def datagram_check(*, limit: int, asked: Asked) -> None:
     """Ask Datagram who we are and which nodes it knows of ours; exit code 1 says what is wrong."""
 
     async def work(desk: Desk) -> dict[str, Any]:
-        async with open_uptime_source(desk.config.datagram, clock=now_ms) as source:
+        async with open_uptime_source(desk.config.datagram, clock=lambda: now_ms(desk.config)) as source:
             known = _configured(source)
             details = await known.partner_details()
             nodes, total = await known.partner_nodes(limit=limit) if limit else ([], None)
@@ -50,7 +50,7 @@ def datagram_register(*, node_id: str, name: str | None, asked: Asked) -> None:
             return node
         if node.retired_ms is not None:
             raise click.ClickException("this node is retired")
-        async with open_uptime_source(desk.config.datagram, clock=now_ms) as source:
+        async with open_uptime_source(desk.config.datagram, clock=lambda: now_ms(desk.config)) as source:
             await _configured(source).register(wanted)
         return await desk.stores.registration.set_partner(node_id, wanted, act=desk.act)
 

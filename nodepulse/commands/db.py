@@ -51,7 +51,7 @@ def seed_command(*, project: str, as_json: bool, sources: Sources) -> None:
     """Make a believable network: projects, people, licences, nodes, two days of history; keys are printed."""
 
     async def work(stores: AllStores, config: Config) -> dict[str, Any]:
-        return await seed(stores, config, project=project, act=new_act())
+        return await seed(stores, config, project=project, act=new_act(config))
 
     made = on_stores(sources, work)
     if as_json:

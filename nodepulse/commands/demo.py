@@ -96,7 +96,7 @@ class _Show:
                 nodes=nodes,
                 workloads=workloads,
                 interval_ms=self._interval_ms,
-                now_ms=now_ms(),
+                now_ms=now_ms(config),
             )
             url = f"http://{reached_at(config.web.host, config.web.port)}"
             fleet = Fleet(made["nodes"], url=url, interval_ms=self._interval_ms, seed=self._seed)
@@ -112,7 +112,7 @@ class _Show:
         """Machines that are gone for good are not down: revoke them."""
         with trio.move_on_after(CLEAN_UP_S, shield=True):
             for machine in fleet.machines:
-                await stores.directory.revoke_node(machine.node_id, now_ms=now_ms())
+                await stores.directory.revoke_node(machine.node_id, now_ms=now_ms(self._config))
 
     async def _look(self, stores: Stores, fleet: Fleet, live: Live | None) -> None:
         rows = await self._rows(stores, fleet)

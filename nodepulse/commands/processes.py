@@ -134,6 +134,7 @@ def web(**how: Any) -> None:
             ingest=config.ingest,
             listening=ready,
             stop=stop,
+            clock_ahead_ms=config.clock_ahead_s * 1_000,
         )
 
     _run(live, how)
@@ -155,6 +156,7 @@ def worker(**how: Any) -> None:
             redis=config.redis,
             listening=listening,
             stop=stop,
+            clock_ahead_ms=config.clock_ahead_s * 1_000,
         )
 
     _run(live, how)

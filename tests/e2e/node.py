@@ -23,11 +23,12 @@ class SilenceError(Exception):
     """No ACK came in time."""
 
 
-def ask_session(api: Api, made: Mapping[str, Any]) -> Reply:
-    """`POST /v1/sessions` for a node as `admin provision` printed it."""
+def ask_session(api: Api, made: Mapping[str, Any], *, ahead_ms: int = 0) -> Reply:
+    """`POST /v1/sessions` for a node as `admin provision` printed it; `ahead_ms`: what the server's clock
+    is known to be ahead of ours."""
     asked = SessionRequest(
         node_id=made["node_id"],
-        sent_at=rfc3339(now_ms()),
+        sent_at=rfc3339(now_ms() + ahead_ms),
         nonce=os.urandom(16).hex(),
         manager_version="e2e/1",
     )
@@ -40,10 +41,10 @@ def ask_session(api: Api, made: Mapping[str, Any]) -> Reply:
     )
 
 
-def open_session(api: Api, made: Mapping[str, Any]) -> tuple[SessionGrant, int]:
-    """A session and the server's clock less ours, ms."""
+def open_session(api: Api, made: Mapping[str, Any], *, ahead_ms: int = 0) -> tuple[SessionGrant, int]:
+    """A session and the server's clock less ours, ms, of which `ahead_ms` is known."""
     before = now_ms()
-    reply = ask_session(api, made)
+    reply = ask_session(api, made, ahead_ms=ahead_ms)
     assert reply.status == 201, (reply.status, reply.body)
     answer = parse_session_answer(reply.body)
     return answer.grant, answer.server_ms - (before + now_ms()) // 2
@@ -52,18 +53,19 @@ def open_session(api: Api, made: Mapping[str, Any]) -> tuple[SessionGrant, int]:
 class Node:
     """A node with an open session."""
 
-    def __init__(self, api: Api, made: Mapping[str, Any]) -> None:
+    def __init__(self, api: Api, made: Mapping[str, Any], *, ahead_ms: int = 0) -> None:
         self.api, self.made = api, made
         self.node_id: str = made["node_id"]
         self.workloads: list[str] = made["workloads"]
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.acks: list[Ack] = []
         self._seq = 0
+        self._ahead_ms = ahead_ms
         self.open()
 
     def open(self) -> None:
         """A new session."""
-        self.grant, self._ahead_ms = open_session(self.api, self.made)
+        self.grant, self._ahead_ms = open_session(self.api, self.made, ahead_ms=self._ahead_ms)
         host, _, port = self.grant.udp.rpartition(":")
         self.socket.connect((host, int(port)))
 
