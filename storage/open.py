@@ -22,10 +22,12 @@ from engine.core.idempotency import Idempotency
 from engine.core.inventory import Inventory, InventorySync
 from engine.core.ledger import Ledger
 from engine.core.letters import Letters
+from engine.core.maintenance import Windows
 from engine.core.notices import Notices
 from engine.core.orders import Orders, Rollouts
 from engine.core.ports import Directory, History, LiveView, Outbox, RegistryFeed
 from engine.core.registration import Registration
+from engine.core.schedule import Schedule
 from storage.pool import Postgres
 from storage.postgres_accounts import PostgresAccounts
 from storage.postgres_audit import PostgresAuditLog
@@ -49,7 +51,9 @@ from storage.postgres_registration import PostgresRegistration
 from storage.postgres_registry import PostgresRegistryFeed
 from storage.postgres_releases import PostgresReleases
 from storage.postgres_rollouts import PostgresRollouts
+from storage.postgres_schedule import PostgresSchedule
 from storage.postgres_sign_in import PostgresSignIn
+from storage.postgres_windows import PostgresWindows
 from storage.redis_asks import RedisAsks
 from storage.redis_live import RedisLiveView
 from storage.settings import DatabaseSettings, RedisSettings
@@ -89,6 +93,8 @@ class AllStores(Stores, frozen=True, kw_only=True):
     releases: Releases
     orders: Orders
     rollouts: Rollouts
+    windows: Windows
+    schedule: Schedule
 
 
 @asynccontextmanager
@@ -132,6 +138,8 @@ async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> Async
             releases=PostgresReleases(db),
             orders=PostgresOrders(db),
             rollouts=PostgresRollouts(db),
+            windows=PostgresWindows(db),
+            schedule=PostgresSchedule(db),
             statistics=lambda: {**db.statistics(), **live.statistics(), **asks.statistics()},
         )
 
