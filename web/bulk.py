@@ -16,10 +16,10 @@ from quart import Response, request
 from engine.core.catalog import PolicyRecord, UptimeSource, policy_at
 from engine.core.people import Principal
 from engine.core.uptime_source import UptimeSourceError
+from storage.bulk_reading import Asked
 from web import sight
 from web.backend import Backend
 from web.bulk_formats import CONTENT_TYPES, CSV, NDJSON, BulkRow, Format
-from web.bulk_reading import Asked
 from web.bulk_stream import BulkStream, Source
 from web.counted import TooManyError
 from web.ids import canonical_uuid

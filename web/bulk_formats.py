@@ -19,7 +19,7 @@ from engine.core.compose_many import paid_and_ratio
 from engine.core.inventory import Ownership
 from engine.core.records import KINDS
 from engine.core.uptime_source import HOUR_MS
-from web.bulk_reading import Asked, Chunk
+from storage.bulk_reading import Asked, Chunk
 from web.times import format_rfc3339
 
 Format = Literal["json", "ndjson", "csv"]

@@ -17,13 +17,14 @@ from quart.wrappers.response import ResponseBody
 from engine.core.bulk import BulkItem
 from engine.core.ports import StoreUnavailableError
 from engine.core.uptime_source import UptimeSourceError
+from storage.bulk_datagram import read_datagram
+from storage.bulk_reading import Asked, BulkReader
 from web.backend import Backend
-from web.bulk_datagram import read_datagram
 from web.bulk_formats import BulkRow, Lines, Owners, rows_of
-from web.bulk_reading import Asked, BulkReader
 from web.counted import Counted
 from web.problems import CutOffError
 from web.reading import HISTORY_POLL_S
+from web.view_arrays import wait_view
 
 CHUNK = 2_000  # workloads read at once
 SLICE = 500  # rows encoded before others have their turn
@@ -40,7 +41,8 @@ class Source:
         self._backend = backend
         self._project_id = project_id
         self._asked = asked
-        self._reader = BulkReader(backend, asked)
+        stores = backend.stores
+        self._reader = BulkReader(stores.bulk, backend.live, shards=backend.shards, asked=asked)
         self._after = after
         self._left = limit
         self._late: list[tuple[float, BulkItem]] = []  # since when, oldest first
@@ -54,7 +56,7 @@ class Source:
         """
         if not self._begun:
             self._begun = True
-            await self._reader.wait_view()
+            await wait_view(self._backend, up_to_ms=self._asked.to_ms)
         fresh = await self._fresh()
         if not fresh:
             if not self._late:
@@ -65,7 +67,7 @@ class Source:
         items = [*(item for _, item in waited), *fresh]
         if self._asked.source == "datagram":
             assert self._backend.uptime_source is not None, "refused before"
-            chunk = await read_datagram(self._backend, self._backend.uptime_source, items, self._asked)
+            chunk = await read_datagram(self._backend.uptime_source, items, self._asked, now_ms=self._now_ms)
         else:
             overdue = sum(since <= patient_since for since, _ in waited)
             chunk = await self._reader.read(items, overdue=overdue)
@@ -94,6 +96,9 @@ class Source:
             self._after = found[-1].workload_id
         self.next_cursor = self._after if more else None
         return found
+
+    def _now_ms(self, item: BulkItem) -> int:
+        return self._backend.heads.now_ms(item.row % self._backend.shards) + 1
 
     async def _owners(self, items: Sequence[BulkItem]) -> Owners:
         licences = sorted({item.licence_id for item in items if item.licence_id is not None})

@@ -14,13 +14,14 @@ from quart import request
 
 from engine.core.fleet import Place
 from engine.core.people import Principal
+from storage.view_arrays import Seen
 from web import sight
 from web.backend import Backend
 from web.ids import SLUG, canonical_uuid
 from web.paging import id_cursor, limit_parameter
 from web.problems import bad_parameter, unavailable
 from web.routing import Parameter
-from web.view_arrays import Seen, look
+from web.view_arrays import look
 
 LOOKED_AT_ONCE = 5_000
 LOOKED_AT_MAX = 100_000  # places for one page

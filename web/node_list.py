@@ -15,6 +15,7 @@ from engine.core.fleet import NodeFilter, Place
 from engine.core.people import Principal
 from engine.core.ports import NodeRecord
 from engine.core.records import NODE_STATES, LiveNode, NodeState
+from storage.view_arrays import Seen
 from web import sight
 from web.backend import Backend
 from web.lists import (
@@ -32,7 +33,6 @@ from web.problems import bad_parameter
 from web.reading import Reader
 from web.routing import Answer, Parameter, Route, boolean_parameter, reply
 from web.times import format_rfc3339
-from web.view_arrays import Seen
 
 NODE_KINDS = ("node", "check", "canary")
 

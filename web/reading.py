@@ -37,14 +37,12 @@ from engine.core.records import (
     Recorded,
     ShardHead,
 )
-from engine.core.timing import grace_of_ttl, ttl_of_interval
+from storage.bulk_reading import MARGIN_MS, ROUNDS_MAX
+from storage.view_arrays import HISTORY_TOLD_MS
 from web.backend import Backend
 
 HISTORY_POLL_S = 0.05
 ASK_S_MAX = 0.5  # a shard that answers later than this is not waited for: the view is read
-MARGIN_MS = grace_of_ttl(ttl_of_interval(60_000))  # around a window at first; needed_range widens it further
-ROUNDS_MAX = 8  # of widening; each reaches over one more chain of gaps
-HISTORY_TOLD_MS = 1_000  # with nothing to write, history's own watermark is told this often
 
 
 class Look(msgspec.Struct, frozen=True):

@@ -14,7 +14,8 @@ import trio
 
 from engine.core.fleet import Census
 from engine.core.records import NODE_STATES
-from web.view_arrays import HEARD, look, wait_view
+from storage.view_arrays import HEARD
+from web.view_arrays import look, wait_view
 
 if TYPE_CHECKING:
     from web.backend import Backend

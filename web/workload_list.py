@@ -14,6 +14,7 @@ from quart import Response
 from engine.core.fleet import Place, WorkloadFilter
 from engine.core.people import Principal
 from engine.core.ports import WorkloadRecord
+from storage.view_arrays import HEARD, Seen
 from web import sight
 from web.backend import Backend
 from web.ids import SLUG
@@ -31,7 +32,7 @@ from web.lists import (
 from web.paging import PARAMETERS, link_headers
 from web.routing import Answer, Parameter, Route, boolean_parameter, reply
 from web.times import format_rfc3339
-from web.view_arrays import HEARD, Seen, look, wait_view
+from web.view_arrays import look, wait_view
 
 _ID = {"type": "string", "format": "uuid"}
 

@@ -1,7 +1,7 @@
 """What bulk uptime asks of history: many workloads of a project at once, by pages and as arrays.
 
-How their time is put together from this and the live view stands in web/bulk_reading.py, what each instant
-was in compose_many.py. The same of one workload: `History` in ports.py.
+How their time is put together from this and the live view stands in storage/bulk_reading.py, what each
+instant was in compose_many.py. The same of one workload: `History` in ports.py.
 """
 
 from __future__ import annotations

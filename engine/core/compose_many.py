@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.core.compose import Composition
+from engine.core.compose_hours import Hours
 from engine.core.coverage import OPEN_END
 from engine.core.forgive_many import Spans, all_forgiven, lone_gaps
 from engine.core.records import BASE_KINDS, BASE_NONE, KINDS, Gap
@@ -49,7 +50,10 @@ class _Swept(NamedTuple):
 
 
 class Totals:
-    """The answers. `ms[i, k]` are milliseconds of KINDS[k]; they sum to the window of the workload."""
+    """The answers. `ms[i, k]` are milliseconds of KINDS[k]; they sum to the window of the workload.
+
+    `hours`: the same by the hour, where that was asked for.
+    """
 
     def __init__(self, from_ms: np.ndarray, to_ms: np.ndarray, as_of_ms: np.ndarray) -> None:
         count = len(from_ms)
@@ -58,6 +62,7 @@ class Totals:
         self.claims_paid_ms = np.zeros(count, np.int64)  # of `claimed_up`, what policy pays
         self.provisional = np.zeros(count, bool)
         self.unsure = np.zeros(count, bool)  # to be composed one by one, and put in here
+        self.hours: Hours | None = None
 
     def put(self, index: int, answer: Composition, *, claims_paid_ms: int) -> None:
         """Take over what `compose` answered for one workload."""
@@ -67,6 +72,8 @@ class Totals:
             answer.as_of,
         )
         self.ms[index] = [answer.ms[kind] for kind in KINDS]
+        if self.hours is not None:
+            self.hours.put(index, answer)
         self.claims_paid_ms[index] = claims_paid_ms
         self.provisional[index] = answer.provisional
         self.unsure[index] = False
@@ -81,6 +88,7 @@ def compose_many(
     claimed: np.ndarray,
     from_ms: int,
     to_ms: int,
+    hours: int = 0,
 ) -> Totals:
     """What [from_ms, to_ms) was for each workload, as `compose` tells it (there: all arguments' meaning).
 
@@ -88,6 +96,7 @@ def compose_many(
     with the end of its coverage. A workload whose base rows are known to cover all of its window needs no
     more than those. `records`: leases and windows (labelled) that touch the window. `gaps`: those that touch
     the window or lie before it by no more than any grace. `claimed` (bool, (n,)): who has any claims near.
+    `hours`: tell each of so many hours from `from_ms` on as well.
     """
     start, end = _cut(lives, from_ms, to_ms)
     totals = Totals(start, end, lives.as_of_ms.copy())
@@ -109,6 +118,11 @@ def compose_many(
             swept = _sweep(base, Spans(*both), heard, end)
     totals.ms[:, _SILENT] = heard - start
     np.add.at(totals.ms, (swept.of, swept.rank), swept.to_ms - swept.from_ms)
+    if hours:
+        totals.hours = Hours(len(start), from_ms, hours)
+        everyone = np.arange(len(start))
+        before = (everyone, start, heard, np.full(len(start), _SILENT))
+        totals.hours.add(*(np.concatenate(pair) for pair in zip(swept[:4], before, strict=True)))
     return totals
 
 

@@ -1,9 +1,10 @@
-"""Many workloads' time put together from the live view and history: reading.py's seam, for a chunk at once.
+"""Many workloads' time put together from the live view and history: web/reading.py's seam, a chunk at once.
 
 The same order (the view first, history after) and the same conditions, each as an array operation: what
 `Reader` decides about one workload, `BulkReader` decides about all of a chunk. A workload whose rows are just
 on their way into history is not waited for, but handed back, to be read again a moment later with others.
-What each instant was is composed in engine/core/compose_many.py; how it is told stands in bulk_formats.py.
+What each instant was is composed in engine/core/compose_many.py. Bulk uptime (web) and seals (worker) are
+made with this.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import msgspec
 import numpy as np
 import trio
 
-from engine.core.bulk import BulkItem, Touching
+from engine.core.bulk import Bulk, BulkItem, Touching
 from engine.core.catalog import UptimeSource
 from engine.core.compose import Composition, compose, needed_range
 from engine.core.compose_many import (
@@ -27,24 +28,27 @@ from engine.core.compose_many import (
     compose_many,
 )
 from engine.core.forgive_many import Spans
+from engine.core.ports import LiveView
 from engine.core.records import BASE_NONE, BaseInterval, Claim, Gap, Lease, Window
-from web.backend import Backend
-from web.reading import MARGIN_MS, ROUNDS_MAX
-from web.view_arrays import Seen, look, wait_view
+from engine.core.timing import grace_of_ttl, ttl_of_interval
+from storage.view_arrays import Seen, look
 
+MARGIN_MS = grace_of_ttl(ttl_of_interval(60_000))  # around a window at first; needed_range widens it further
+ROUNDS_MAX = 8  # of widening; each reaches over one more chain of gaps
 SLICE = 50  # composed one by one before others have their turn
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """A window, unix ms, half-open, and what holds in it by the project's policies.
 
-    `paying`: the parts of it in which claims are paid.
+    `paying`: the parts of it in which claims are paid. `hours`: tell each of so many hours as well.
     """
 
     from_ms: int
     to_ms: int
     source: UptimeSource
     paying: tuple[tuple[int, int], ...]
+    hours: int = 0
 
 
 class Chunk(NamedTuple):
@@ -57,18 +61,16 @@ class Chunk(NamedTuple):
 
 
 class BulkReader:
-    """Reads for one request: what is late for `read_wait_ms_max` is answered older, never wrong."""
+    """Reads for one request or seal, over a live view of this many shards."""
 
-    def __init__(self, backend: Backend, asked: Asked) -> None:
-        self._backend = backend
+    def __init__(self, bulk: Bulk, live: LiveView, *, shards: int, asked: Asked) -> None:
+        self._bulk, self._live = bulk, live
+        self._shards = shards
         self._asked = asked
 
-    async def wait_view(self) -> None:
-        """Wait (bounded) until the view knows what was acknowledged before this request."""
-        await wait_view(self._backend, up_to_ms=self._asked.to_ms)
-
     async def read(self, items: Sequence[BulkItem], *, overdue: int) -> Chunk:
-        """What the window was for these. The first `overdue` of them are not waited for any longer.
+        """What the window was for these. The first `overdue` of them are not waited for any longer: what is
+        late is then told older, never wrong.
 
         StoreUnavailableError when history is away.
         """
@@ -76,13 +78,13 @@ class BulkReader:
         row = np.array([item.row for item in items], np.int64)
         slot = np.array([item.slot for item in items], np.int64)
         created = np.array([item.created_ms for item in items], np.int64)
-        seen, undecided = await look(self._backend, row, slot)
+        seen, undecided = await look(self._live, self._shards, row, slot)
         covered = (
             (seen.kind != BASE_NONE)
             & (seen.started_ms <= np.maximum(asked.from_ms, created))
             & (seen.ended_ms >= np.minimum(asked.to_ms, seen.as_of_ms))
         )
-        touching = await self._backend.stores.bulk.touching(
+        touching = await self._bulk.touching(
             [item.workload_id for item in items],
             [item.node_id for item in items],
             bare=np.flatnonzero(~covered).tolist(),
@@ -91,9 +93,8 @@ class BulkReader:
             to_ms=asked.to_ms,
             claims_from_ms=asked.from_ms - MARGIN_MS,
         )
-        shards = self._backend.shards
-        watermarks = np.array([touching.watermarks.get(shard, 0) for shard in range(shards)], np.int64)
-        late = seen.known & ~covered & (seen.settled_ms > watermarks[row % shards])
+        known = [touching.watermarks.get(shard, 0) for shard in range(self._shards)]
+        late = seen.known & ~covered & (seen.settled_ms > np.array(known, np.int64)[row % self._shards])
         seen = _blinded(seen, late & (np.arange(len(items)) < overdue))
         late[:overdue] = False
         seen = await self._dated(items, seen, created)
@@ -106,6 +107,7 @@ class BulkReader:
             claimed=touching.claimed,
             from_ms=asked.from_ms,
             to_ms=asked.to_ms,
+            hours=asked.hours,
         )
         await self._compose_unsure(reading, totals, np.flatnonzero(totals.unsure & ~late).tolist())
         return Chunk(items, totals, np.flatnonzero(~late).tolist(), np.flatnonzero(late).tolist())
@@ -114,9 +116,7 @@ class BulkReader:
         """With an as_of for those of whom the view told nothing: the end of the last closed row."""
         blind = np.flatnonzero(~seen.known)
         if len(blind):
-            ends = await self._backend.stores.bulk.last_ends(
-                [items[place].workload_id for place in blind.tolist()]
-            )
+            ends = await self._bulk.last_ends([items[place].workload_id for place in blind.tolist()])
             seen.as_of_ms[blind] = np.maximum(created[blind], ends)
         return seen
 
@@ -126,7 +126,7 @@ class BulkReader:
         for left in range(ROUNDS_MAX - 1, -1, -1):
             if not ranges:
                 return
-            found, gaps = await self._backend.stores.bulk.around(
+            found, gaps = await self._bulk.around(
                 [(reading.items[place].workload_id, low, high) for place, (low, high) in ranges.items()],
                 claims_from_ms=self._asked.from_ms - MARGIN_MS,
                 claims_to_ms=self._asked.to_ms,

@@ -1,4 +1,4 @@
-"""Bulk uptime of a project whose days Datagram measures: sources.py's rules, for many workloads at once.
+"""Uptime of a project whose days Datagram measures: web/sources.py's rules, for many workloads at once.
 
 Workloads are asked about together when their hours are the same, which most are. It is as slow as Datagram
 lets anybody be: five nodes a question.
@@ -6,7 +6,7 @@ lets anybody be: five nodes a question.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -14,17 +14,16 @@ from engine.core.bulk import BulkItem
 from engine.core.compose_many import Totals
 from engine.core.records import KINDS
 from engine.core.uptime_source import UptimeSource, whole_hours
-from web.backend import Backend
-from web.bulk_reading import Asked, Chunk
+from storage.bulk_reading import Asked, Chunk
 
 _UP, _SILENT, _UNOBSERVED = (KINDS.index(kind) for kind in ("up", "silent", "unobserved"))
 
 
 async def read_datagram(
-    backend: Backend, source: UptimeSource, items: Sequence[BulkItem], asked: Asked
+    source: UptimeSource, items: Sequence[BulkItem], asked: Asked, *, now_ms: Callable[[BulkItem], int]
 ) -> Chunk:
-    """What the window was for these, in whole hours. UptimeSourceError."""
-    windows = [_hours(backend, item, asked) for item in items]
+    """What the window was for these, in whole hours. `now_ms`: as its shard has it. UptimeSourceError."""
+    windows = [_hours(item, asked, now_ms(item)) for item in items]
     from_ms, to_ms = (np.array([each[field] for each in windows], np.int64) for field in range(2))
     totals = Totals(from_ms, to_ms, to_ms.copy())
     totals.ms[:, _UNOBSERVED] = to_ms - from_ms  # of whom nothing is known
@@ -41,13 +40,13 @@ async def read_datagram(
     return Chunk(items, totals, list(range(len(items))), [])
 
 
-def _hours(backend: Backend, item: BulkItem, asked: Asked) -> tuple[int, int]:
+def _hours(item: BulkItem, asked: Asked, now_ms: int) -> tuple[int, int]:
     return whole_hours(
         asked.from_ms,
         asked.to_ms,
         created_ms=item.created_ms,
         retired_ms=item.retired_ms,
-        now_ms=backend.heads.now_ms(item.row % backend.shards) + 1,
+        now_ms=now_ms,
     )
 
 

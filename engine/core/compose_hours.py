@@ -1,0 +1,88 @@
+"""What was composed, by the hour: milliseconds of each kind in each hour, and what lies between two instants.
+
+For seals: the leaf of an hour, and a day that two owners of a licence share. What an instant counts as is
+decided before (compose.py, compose_many.py); here it is only cut.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.core.compose import Composition
+from engine.core.records import KINDS
+
+HOUR_MS = 3_600_000
+_RANK = {kind: rank for rank, kind in enumerate(KINDS)}
+
+
+class Hours:
+    """`ms[i, h, k]`: milliseconds of KINDS[k] of workload i in hour h, counted from `first_ms`."""
+
+    def __init__(self, workloads: int, first_ms: int, count: int) -> None:
+        self.first_ms = first_ms
+        self.ms = np.zeros((workloads, count, len(KINDS)), np.int64)
+        self._pieces = _Pieces(*(np.empty(0, np.int64) for _ in range(4)))
+        self._composed: dict[int, tuple[tuple[str, int, int], ...]] = {}
+
+    def add(self, of: np.ndarray, from_ms: np.ndarray, to_ms: np.ndarray, rank: np.ndarray) -> None:
+        """Take the whole time of all workloads, in pieces without overlap; arrays of shape (m,). Once."""
+        self._pieces = _Pieces(of, from_ms, to_ms, rank)
+        workloads, count, kinds = self.ms.shape
+        # Workloads that were one thing all the time, which most are, make one piece and 24 numbers each.
+        edges = self.first_ms + HOUR_MS * np.arange(count + 1)
+        reached = np.clip(to_ms[:, None], edges[:-1], edges[1:]) - np.clip(
+            from_ms[:, None], edges[:-1], edges[1:]
+        )
+        place = (of[:, None] * count + np.arange(count)) * kinds + rank[:, None]
+        # Weights are floats, and these are whole and far below 2**53: exact.
+        sums = np.bincount(place.ravel(), reached.ravel(), minlength=workloads * count * kinds)
+        self.ms += sums.astype(np.int64).reshape(self.ms.shape)
+
+    def put(self, index: int, answer: Composition) -> None:
+        """Take over what `compose` answered for one workload."""
+        self._composed[index] = answer.intervals
+        self.ms[index] = 0
+        for kind, started_ms, ended_ms in answer.intervals:
+            for hour in range((started_ms - self.first_ms) // HOUR_MS, self.ms.shape[1]):
+                begins_ms = self.first_ms + hour * HOUR_MS
+                if begins_ms >= ended_ms:
+                    break
+                cut = min(ended_ms, begins_ms + HOUR_MS) - max(started_ms, begins_ms)
+                self.ms[index, hour, _RANK[kind]] += cut
+
+    def within(self, index: int, from_ms: int, to_ms: int) -> dict[str, int]:
+        """Milliseconds by kind of one workload in [from_ms, to_ms); kinds without any are left out."""
+        if index in self._composed:
+            spans = self._composed[index]
+        else:
+            spans = self._pieces.of_workload(index)
+        found: dict[str, int] = {}
+        for kind, started_ms, ended_ms in spans:
+            cut = min(ended_ms, to_ms) - max(started_ms, from_ms)
+            if cut > 0:
+                found[kind] = found.get(kind, 0) + cut
+        return found
+
+
+class _Pieces:
+    """The time of many workloads in pieces; found by workload once that is asked for."""
+
+    def __init__(self, of: np.ndarray, from_ms: np.ndarray, to_ms: np.ndarray, rank: np.ndarray) -> None:
+        self._of, self._from_ms, self._to_ms, self._rank = of, from_ms, to_ms, rank
+        self._order: np.ndarray | None = None
+
+    def of_workload(self, index: int) -> tuple[tuple[str, int, int], ...]:
+        if self._order is None:
+            self._order = np.argsort(self._of, kind="stable")
+        ordered = self._of[self._order]
+        low, high = np.searchsorted(ordered, [index, index + 1]).tolist()
+        mine = self._order[low:high]
+        return tuple(
+            (KINDS[rank], started_ms, ended_ms)
+            for rank, started_ms, ended_ms in zip(
+                self._rank[mine].tolist(),
+                self._from_ms[mine].tolist(),
+                self._to_ms[mine].tolist(),
+                strict=True,
+            )
+        )
