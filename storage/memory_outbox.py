@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.core.ports import Channel, Delivery
-from engine.core.records import Event
+from engine.core.news import Notice
+from engine.core.outbox import Channel, Delivery
 from storage.ids import new_id
 from storage.memory_world import MemoryDelivery, MemoryWorld
 
 
 class MemoryOutbox:
-    """engine.core.ports.Outbox in memory. Of several over one world, one can be the notifier."""
+    """engine.core.outbox.Outbox in memory. Of several over one world, one can be the notifier."""
 
     def __init__(self, world: MemoryWorld) -> None:
         self._world = world
@@ -44,14 +44,20 @@ class MemoryOutbox:
         await self._world.enter()
         return self._world.notifier_cursor
 
-    async def decide(self, *, cursor: int, notices: Sequence[tuple[Event, Channel]], now_ms: int) -> None:
+    async def put(self, notices: Sequence[tuple[Notice, str]], *, now_ms: int) -> int:
         await self._world.enter()
-        known = {(one.event.event_id, one.channel_id) for one in self._world.deliveries.values()}
-        for event, channel in notices:
-            if (event.event_id, channel.channel_id) not in known and self._on(channel):
-                known.add((event.event_id, channel.channel_id))
-                made = MemoryDelivery(new_id(), channel.channel_id, event, now_ms)
+        known = {(one.notice.notice_id, one.channel_id) for one in self._world.deliveries.values()}
+        before = len(self._world.deliveries)
+        for notice, channel_id in notices:
+            channel = self._world.channels.get(channel_id)
+            if (notice.notice_id, channel_id) not in known and channel is not None and self._on(channel):
+                known.add((notice.notice_id, channel_id))
+                made = MemoryDelivery(new_id(), channel_id, notice, now_ms)
                 self._world.deliveries[made.delivery_id] = made
+        return len(self._world.deliveries) - before
+
+    async def decide(self, *, cursor: int, notices: Sequence[tuple[Notice, Channel]], now_ms: int) -> None:
+        await self.put([(notice, channel.channel_id) for notice, channel in notices], now_ms=now_ms)
         self._world.notifier_cursor = max(self._world.notifier_cursor, cursor)
 
     async def claim(self, *, kind: str, limit: int, now_ms: int, lease_ms: int) -> list[Delivery]:
@@ -87,7 +93,7 @@ class MemoryOutbox:
 
     def _delivery(self, one: MemoryDelivery) -> Delivery:
         channel = self._world.channels[one.channel_id]
-        return Delivery(one.delivery_id, channel, one.event, one.attempts, one.due_ms)
+        return Delivery(one.delivery_id, channel, one.notice, one.attempts, one.due_ms)
 
     def _on(self, channel: Channel) -> bool:
         return channel.channel_id not in self._world.disabled_channels

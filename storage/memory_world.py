@@ -13,9 +13,10 @@ import msgspec
 import trio
 
 from engine.core.ledger import Commit, PointsRow
+from engine.core.news import Notice
+from engine.core.outbox import Channel
 from engine.core.people import Principal
 from engine.core.ports import (
-    Channel,
     NodeRecord,
     NodeRefusedError,
     Project,
@@ -66,7 +67,7 @@ class MemoryDelivery:
 
     delivery_id: str
     channel_id: str
-    event: Event
+    notice: Notice
     due_ms: int
     state: str = "due"
     attempts: int = 0

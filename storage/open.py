@@ -25,7 +25,8 @@ from engine.core.letters import Letters
 from engine.core.maintenance import Windows
 from engine.core.notices import Notices
 from engine.core.orders import Orders, Rollouts
-from engine.core.ports import Directory, History, LiveView, Outbox, RegistryFeed
+from engine.core.outbox import Outbox
+from engine.core.ports import Directory, History, LiveView, RegistryFeed
 from engine.core.registration import Registration
 from engine.core.schedule import Schedule
 from storage.pool import Postgres

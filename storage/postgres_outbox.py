@@ -10,8 +10,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from engine.core.ports import Channel, Delivery, StoreUnavailableError
-from engine.core.records import Event
+import msgspec
+
+from engine.core.news import Notice
+from engine.core.outbox import Channel, Delivery
+from engine.core.ports import StoreUnavailableError
 from storage.bridge import await_host
 from storage.ids import is_id, new_id
 from storage.pool import Connection, Postgres, unavailable
@@ -20,7 +23,7 @@ _NOTIFIER_LOCK = 0x4E50_0004  # of pg_try_advisory_lock, held by the session of 
 
 
 class PostgresOutbox:
-    """engine.core.ports.Outbox on PostgreSQL."""
+    """engine.core.outbox.Outbox on PostgreSQL."""
 
     def __init__(self, db: Postgres) -> None:
         self._db = db
@@ -43,7 +46,10 @@ class PostgresOutbox:
     async def notifier_cursor(self) -> int:
         return await self._db.run(_cursor)
 
-    async def decide(self, *, cursor: int, notices: Sequence[tuple[Event, Channel]], now_ms: int) -> None:
+    async def put(self, notices: Sequence[tuple[Notice, str]], *, now_ms: int) -> int:
+        return await self._db.run(_put, notices, now_ms)
+
+    async def decide(self, *, cursor: int, notices: Sequence[tuple[Notice, Channel]], now_ms: int) -> None:
         await self._db.run(_decide, cursor, notices, now_ms)
 
     async def claim(self, *, kind: str, limit: int, now_ms: int, lease_ms: int) -> list[Delivery]:
@@ -129,24 +135,54 @@ async def _cursor(connection: Connection) -> int:
 
 
 async def _decide(
-    connection: Connection, cursor: int, notices: Sequence[tuple[Event, Channel]], now_ms: int
+    connection: Connection, cursor: int, notices: Sequence[tuple[Notice, Channel]], now_ms: int
 ) -> None:
     async with connection.transaction():
         await connection.execute("update notifier set cursor = greatest(cursor, $1)", cursor)
-        # The lock on the channel orders this against its being disabled: no delivery is left over for ever.
-        await connection.execute(
-            """
-            insert into delivery (delivery_id, channel_id, event_id, due_ms, created_ms)
-            select d.delivery_id, c.channel_id, d.event_id, $4, $4
-            from unnest($1::uuid[], $2::uuid[], $3::text[]) as d (delivery_id, channel_id, event_id)
-            join channel c using (channel_id) where c.disabled_ms is null for share of c
-            on conflict (event_id, channel_id) do nothing
-            """,
-            [new_id() for _ in notices],
-            [channel.channel_id for _, channel in notices],
-            [event.event_id for event, _ in notices],
-            now_ms,
-        )
+        told = [(notice, channel.channel_id) for notice, channel in notices]
+        await put_notices(connection, told, now_ms)
+
+
+async def _put(connection: Connection, notices: Sequence[tuple[Notice, str]], now_ms: int) -> int:
+    async with connection.transaction():
+        return await put_notices(connection, notices, now_ms)
+
+
+async def put_notices(connection: Connection, notices: Sequence[tuple[Notice, str]], now_ms: int) -> int:
+    """In a transaction: notices, each with a delivery to a channel's id that is due now; how many are new.
+
+    Found twice a delivery is written once; a channel that is disabled or removed gets none.
+    """
+    if not notices:
+        return 0
+    distinct = {notice.notice_id: notice for notice, _ in notices}
+    await connection.execute(
+        """
+        insert into notice (notice_id, form, kind, body, created_ms)
+        select *, $5 from unnest($1::text[], $2::text[], $3::text[], $4::bytea[])
+        on conflict (notice_id) do nothing
+        """,
+        list(distinct),
+        [notice.form for notice in distinct.values()],
+        [notice.kind for notice in distinct.values()],
+        [msgspec.json.encode(notice) for notice in distinct.values()],
+        now_ms,
+    )
+    # The lock on the channel orders this against its being disabled: no delivery is left over for ever.
+    status = await connection.execute(
+        """
+        insert into delivery (delivery_id, channel_id, notice_id, due_ms, created_ms)
+        select d.delivery_id, c.channel_id, d.notice_id, $4, $4
+        from unnest($1::uuid[], $2::uuid[], $3::text[]) as d (delivery_id, channel_id, notice_id)
+        join channel c using (channel_id) where c.disabled_ms is null for share of c
+        on conflict (notice_id, channel_id) do nothing
+        """,
+        [new_id() for _ in notices],
+        [channel_id for _, channel_id in notices],
+        [notice.notice_id for notice, _ in notices],
+        now_ms,
+    )
+    return int(status.rsplit(" ", 1)[1])
 
 
 async def _claim(connection: Connection, kind: str, limit: int, now_ms: int, lease_ms: int) -> list[Delivery]:
@@ -159,12 +195,10 @@ async def _claim(connection: Connection, kind: str, limit: int, now_ms: int, lea
         claimed as (
           update delivery d set due_ms = $4, attempts = d.attempts + 1
           from due where d.delivery_id = due.delivery_id
-          returning d.delivery_id, d.channel_id, d.event_id, d.attempts, due.due_ms as was_due_ms)
+          returning d.delivery_id, d.channel_id, d.notice_id, d.attempts, due.due_ms as was_due_ms)
         select d.delivery_id::text, d.attempts,
-          c.channel_id::text, c.project_id::text, c.kind, c.target, c.secret,
-          e.event_id, e.kind, e.shard, e.project_id::text, e.node_id::text, e.workload_id::text, e.since_ms,
-          e.at_ms, e.workloads::text[], e.detail
-        from claimed d join channel c using (channel_id) join event e using (event_id)
+          c.channel_id::text, c.project_id::text, c.kind, c.target, c.secret, n.body
+        from claimed d join channel c using (channel_id) join notice n using (notice_id)
         order by d.was_due_ms, d.delivery_id
         """,
         kind,
@@ -176,12 +210,11 @@ async def _claim(connection: Connection, kind: str, limit: int, now_ms: int, lea
 
 
 def _delivery(record: Any, due_ms: int) -> Delivery:
-    delivery_id, attempts, *fields = record
-    *fields, workloads, detail = fields
+    delivery_id, attempts, *fields, body = record
     return Delivery(
         delivery_id=delivery_id,
-        channel=Channel(*fields[:5]),
-        event=Event(*[*fields[5:], tuple(workloads), detail]),
+        channel=Channel(*fields),
+        notice=msgspec.json.decode(body, type=Notice),
         attempts=attempts,
         due_ms=due_ms,
     )

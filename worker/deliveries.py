@@ -2,7 +2,7 @@
 
 Any number of workers do this side by side: a claim is leased, and no send outlives its lease. A delivery is
 marked sent only after the receiver took it, so a crash between the two sends twice and never not at all;
-`event_id` lets the receiver tell. What follows from an outcome is decided in outcome.py.
+`notice_id` lets the receiver tell. What follows from an outcome is decided in outcome.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import msgspec
 import structlog
 import trio
 
-from engine.core.ports import Delivery, Outbox, StoreUnavailableError
+from engine.core.outbox import Delivery, Outbox
+from engine.core.ports import StoreUnavailableError
 from worker.outage import OUTAGE_POLL_S, Outage
 from worker.outcome import NOTE_CHARS_MAX, Outcome, Result, Sender, Step, next_step
 
@@ -169,8 +170,8 @@ class Deliveries:
             delivery_id=delivery.delivery_id,
             channel_id=delivery.channel.channel_id,
             channel_kind=self._kind,
-            event_id=delivery.event.event_id,
-            event_kind=delivery.event.kind,
+            notice_id=delivery.notice.notice_id,
+            notice_kind=delivery.notice.kind,
             attempts=delivery.attempts,
             retry_at_ms=retry_at_ms,
             note=note,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from email.message import EmailMessage
 
-from engine.core.ports import Delivery
+from engine.core.outbox import Delivery
 from worker.outcome import Outcome, Result
 from worker.smtp import MailServer, compose
 from worker.wording import subject, text
@@ -17,12 +17,12 @@ def compose_mail(delivery: Delivery, *, sender: str, now_ms: int) -> EmailMessag
     message = compose(
         sender=sender,
         to=delivery.channel.target,
-        subject=subject(delivery.event),
-        text=text(delivery.event),
+        subject=subject(delivery.notice),
+        text=text(delivery.notice),
         message_id=delivery.delivery_id,
         now_ms=now_ms,
     )
-    message["X-NodePulse-Event-Id"] = delivery.event.event_id
+    message["X-NodePulse-Event-Id"] = delivery.notice.notice_id
     return message
 
 

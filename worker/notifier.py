@@ -12,7 +12,9 @@ import msgspec
 import structlog
 import trio
 
-from engine.core.ports import Channel, History, LiveView, Outbox, StoreUnavailableError
+from engine.core.news import notice_of
+from engine.core.outbox import Channel, Outbox
+from engine.core.ports import History, LiveView, StoreUnavailableError
 from engine.core.records import Event
 from worker.outage import OUTAGE_POLL_S, Outage
 
@@ -115,7 +117,8 @@ class Notifier:
             if event.project_id not in channels:
                 channels[event.project_id] = await self._outbox.channels(event.project_id)
             notices += decide(event, channels[event.project_id])
-        await self._outbox.decide(cursor=page[-1][0], notices=notices, now_ms=self._now_ms())
+        told = [(notice_of(event), channel) for event, channel in notices]
+        await self._outbox.decide(cursor=page[-1][0], notices=told, now_ms=self._now_ms())
         self._cursor = page[-1][0]
         self._events += len(page)
         self._notices += len(notices)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from engine.core.ports import Delivery
+from engine.core.outbox import Delivery
 
 # Standard Webhooks' ladder (FACTS.md, Conventions): the wait after the first, second, ... failed attempt.
 RETRY_LADDER_MS: tuple[int, ...] = tuple(

@@ -18,7 +18,8 @@ from prometheus_client import Histogram
 from engine.core.inventory import InventorySync
 from engine.core.letters import Letter, Letters
 from engine.core.orders import Rollouts
-from engine.core.ports import Delivery, Directory, History, LiveView, Outbox
+from engine.core.outbox import Delivery, Outbox
+from engine.core.ports import Directory, History, LiveView
 from storage.metrics_http import Checks, Statistics, new_registry, serve_metrics
 from storage.observe import capture
 from worker.deliveries import Deliveries
@@ -234,7 +235,7 @@ class Worker:
 
     def _observe_attempt(self, delivery: Delivery, now_ms: int) -> None:
         if delivery.attempts == 1:
-            self._lag.observe(max(0, now_ms - delivery.event.at_ms) / 1000)
+            self._lag.observe(max(0, now_ms - delivery.notice.at_ms) / 1000)
 
 
 def _report_task(error: Exception, name: str) -> None:

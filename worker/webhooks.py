@@ -1,8 +1,9 @@
 """Webhooks after the Standard Webhooks specification: the message, its signature, and one guarded POST.
 
-`webhook-id` is the event's id, so a repetition is recognisable. The receiver is not trusted: its address is
-checked and pinned (guarded.py), redirects are refused, time is bounded as a whole, and what it answers is
-read to a bound and thrown away: the status alone counts, nothing of the body can reach anybody.
+`webhook-id` is the notice's id (of a single event the event's), so a repetition is recognisable. The receiver
+is not trusted: its address is checked and pinned (guarded.py), redirects are refused, time is bounded as a
+whole, and what it answers is read to a bound and thrown away: the status alone counts, nothing of the body
+can reach anybody.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import orjson
 import trio
 from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 
-from engine.core.ports import Delivery
+from engine.core.news import Notice
+from engine.core.outbox import Delivery
 from engine.core.records import Event
 from worker.addresses import AddressRefusedError
 from worker.guarded import BadUrlError, GuardedClient
@@ -32,36 +34,53 @@ class _BadChannelError(Exception):
     """The channel can never be sent to as it is."""
 
 
-def payload(event: Event) -> bytes:
-    """The message: the same bytes at each attempt. Times are RFC 3339 in UTC."""
-    return orjson.dumps(
-        {
-            "type": event.kind,
-            "timestamp": rfc3339(event.at_ms),
-            "data": {
-                "event_id": event.event_id,
-                "kind": event.kind,
-                "project_id": event.project_id,
-                "node_id": event.node_id,
-                "workload_id": event.workload_id,
-                "since": rfc3339(event.since_ms),
-                "at": rfc3339(event.at_ms),
-                "workloads": list(event.workloads),
-                "detail": event.detail,
-            },
+def payload(notice: Notice) -> bytes:
+    """The message: the same bytes at each attempt. Times are RFC 3339 in UTC.
+
+    Of a single event `data` is the event; of all else it is the notice with its events.
+    """
+    if notice.form == "event":
+        data = _event_data(notice.events[0])
+    else:
+        data = {
+            "notice_id": notice.notice_id,
+            "form": notice.form,
+            "kind": notice.kind,
+            "project_id": notice.project_id,
+            "since": rfc3339(notice.since_ms),
+            "at": rfc3339(notice.at_ms),
+            "count": notice.count,
+            "title": notice.title,
+            "text": notice.text,
+            "events": [_event_data(event) for event in notice.events],
         }
-    )
+    kind = notice.kind if notice.form in ("event", notice.kind) else f"{notice.form}.{notice.kind}"
+    return orjson.dumps({"type": kind, "timestamp": rfc3339(notice.at_ms), "data": data})
 
 
-def signed_headers(event: Event, body: bytes, *, secret: str, now_ms: int) -> dict[str, str]:
+def _event_data(event: Event) -> dict[str, Any]:
+    return {
+        "event_id": event.event_id,
+        "kind": event.kind,
+        "project_id": event.project_id,
+        "node_id": event.node_id,
+        "workload_id": event.workload_id,
+        "since": rfc3339(event.since_ms),
+        "at": rfc3339(event.at_ms),
+        "workloads": list(event.workloads),
+        "detail": event.detail,
+    }
+
+
+def signed_headers(notice: Notice, body: bytes, *, secret: str, now_ms: int) -> dict[str, str]:
     """Standard Webhooks' three headers. ValueError for a secret that is not of its form (`whsec_...`)."""
     at = datetime.fromtimestamp(now_ms // 1000, tz=UTC)
     try:
-        signature = Webhook(secret).sign(msg_id=event.event_id, timestamp=at, data=body.decode())
+        signature = Webhook(secret).sign(msg_id=notice.notice_id, timestamp=at, data=body.decode())
     except EmptyWebhookSecretError as error:
         raise ValueError("empty webhook secret") from error
     return {
-        "webhook-id": event.event_id,
+        "webhook-id": notice.notice_id,
         "webhook-timestamp": str(now_ms // 1000),
         "webhook-signature": signature,
     }
@@ -98,9 +117,9 @@ class WebhookSender:
             return Outcome(Result.FAILED, f"{type(error).__name__}: {error}".rstrip(": "))
 
     async def _post(self, delivery: Delivery, now_ms: int) -> Outcome:
-        body = payload(delivery.event)
+        body = payload(delivery.notice)
         try:
-            headers = signed_headers(delivery.event, body, secret=delivery.channel.secret, now_ms=now_ms)
+            headers = signed_headers(delivery.notice, body, secret=delivery.channel.secret, now_ms=now_ms)
         except ValueError as error:
             raise _BadChannelError("the channel's secret is not a Standard Webhooks secret") from error
         async with self._client.post(

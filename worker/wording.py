@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from engine.core.news import Notice
 from engine.core.records import Event
 
 WORKLOADS_NAMED_MAX = 64  # as many as a row has slots
@@ -38,15 +39,35 @@ def rfc3339(unix_ms: int) -> str:
     return f"{at}.{unix_ms % 1000:03d}Z"
 
 
-def subject(event: Event) -> str:
+def subject(notice: Notice) -> str:
     """One line: what, which, since when."""
+    if notice.title:
+        return f"[NodePulse] {' '.join(notice.title.split())}"
+    if notice.count == 1 and notice.events:
+        return _subject_of(notice.events[0])
+    since = rfc3339(notice.since_ms)[:16].replace("T", " ")
+    return f"[NodePulse] {notice.count} x {notice.kind} since {since} UTC"
+
+
+def text(notice: Notice) -> str:
+    """The whole message: the facts, what to do, and the id by which a repetition is recognised."""
+    if notice.count == 1 and notice.events and not notice.text:
+        return _text_of(notice.events[0])
+    lines = [notice.text, ""] if notice.text else []
+    lines += [f"{rfc3339(each.since_ms)}  {each.kind}  {_which(each)}" for each in notice.events]
+    if notice.count > len(notice.events) > 0:
+        lines.append(f"and {notice.count - len(notice.events)} more")
+    lines += ["", _ADVICE.get(notice.kind, ""), "", f"Notice {notice.notice_id}"]
+    return "\n".join(lines) + "\n"
+
+
+def _subject_of(event: Event) -> str:
     thing, change = _thing_and_change(event)
     since = rfc3339(event.since_ms)[:16].replace("T", " ")
     return f"[NodePulse] {thing.capitalize()} {change}: {_which(event)} since {since} UTC"
 
 
-def text(event: Event) -> str:
-    """The whole message: the facts, what to do, and the id by which a repetition is recognised."""
+def _text_of(event: Event) -> str:
     thing, change = _thing_and_change(event)
     lines = [
         f"{thing.capitalize()} {_which(event)} is {change}.",

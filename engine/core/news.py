@@ -37,3 +37,17 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
     html: str = ""
     urgent: bool = False  # goes through quiet hours
+
+
+def notice_of(event: Event) -> Notice:
+    """The notice of a single event: its id is the event's."""
+    return Notice(
+        notice_id=event.event_id,
+        form="event",
+        kind=event.kind,
+        at_ms=event.at_ms,
+        since_ms=event.since_ms,
+        events=(event,),
+        count=1,
+        project_id=event.project_id,
+    )

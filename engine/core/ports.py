@@ -292,6 +292,8 @@ class Directory(Protocol):
     ) -> Window:
         """Open maintenance of a whole node or of one workload on it; `update`: for an ordered update.
 
+        With an act its id is `act.made_id`; if that is there already it is returned as it is.
+
         WindowRefusedError as engine.core.maintenance says, of which two at once cannot both pass;
         NodeRefusedError for a node that is gone or a workload that is not on it.
         """
@@ -329,70 +331,3 @@ class NewNode(msgspec.Struct, frozen=True):
     region: str = ""
     licence_ids: tuple[str | None, ...] = ()  # of the workloads; empty: of none
     node_id: str = ""  # empty: a new one
-
-
-class Channel(msgspec.Struct, frozen=True):
-    """Where notices go. kind: webhook (target = URL, secret) or mail (target = address).
-
-    `project_id` is None for a person's channel. `event_kinds`: those told there; none = all that are told.
-    """
-
-    channel_id: str
-    project_id: str | None
-    kind: str
-    target: str
-    secret: str
-    event_kinds: tuple[str, ...] = ()
-
-
-class Delivery(msgspec.Struct, frozen=True):
-    """One notice for one channel, waiting to be sent. As claimed, `due_ms` is the end of the lease."""
-
-    delivery_id: str
-    channel: Channel
-    event: Event
-    attempts: int
-    due_ms: int
-
-
-class Outbox(Protocol):
-    """Decisions of the notifier and the deliveries that follow from them."""
-
-    async def add_channel(
-        self, project_id: str, *, kind: str, target: str, secret: str, now_ms: int
-    ) -> Channel: ...
-    async def channels(self, project_id: str) -> list[Channel]: ...
-
-    async def take_notifier_lock(self) -> bool:
-        """True when this process is now (or still) the one notifier."""
-        ...
-
-    async def notifier_cursor(self) -> int: ...
-
-    async def decide(self, *, cursor: int, notices: Sequence[tuple[Event, Channel]], now_ms: int) -> None:
-        """Write deliveries (one per event and channel) and the cursor in one transaction.
-
-        A delivery that is there already is left alone and the cursor never moves back, so that a notifier
-        that lost its lock without noticing can do no harm.
-        """
-        ...
-
-    async def claim(self, *, kind: str, limit: int, now_ms: int, lease_ms: int) -> list[Delivery]:
-        """Take due deliveries to channels of one kind (skip locked), oldest due first.
-
-        They fall due again after the lease unless settled. The claim itself counts the attempt (`attempts`
-        of what is returned includes this one), so that one that kills its worker is not tried for ever.
-        """
-        ...
-
-    async def sent(self, delivery_id: str, *, now_ms: int, note: str) -> None: ...
-    async def failed(self, delivery_id: str, *, now_ms: int, note: str, retry_at_ms: int | None) -> None:
-        """retry_at_ms None: given up, a dead letter."""
-        ...
-
-    async def disable_channel(self, channel_id: str, *, now_ms: int, note: str) -> int:
-        """The receiver is gone for good (410): no further notices; its due deliveries become dead letters.
-
-        `channels` no longer returns it. How many deliveries died.
-        """
-        ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from engine.core.news import notice_of
 from storage.ids import new_id
 from tests.contract.given import NOW, batch, given_project, make_event
 
@@ -19,7 +20,9 @@ async def channel(stores):
 async def decided(stores, channel, count: int = 1, *, cursor: int = 1):
     events = [make_event(number, project_id=channel.project_id) for number in range(count)]
     await stores.history.flush(batch(events=tuple(events)))
-    await stores.outbox.decide(cursor=cursor, notices=[(event, channel) for event in events], now_ms=NOW)
+    await stores.outbox.decide(
+        cursor=cursor, notices=[(notice_of(event), channel) for event in events], now_ms=NOW
+    )
     return events
 
 
@@ -36,13 +39,13 @@ async def test_channels_are_of_their_project(stores, channel):
 async def test_a_notice_becomes_one_delivery_that_is_due_at_once(stores, channel):
     (event,) = await decided(stores, channel)
     (delivery,) = await claim(stores)
-    assert (delivery.channel, delivery.event, delivery.attempts) == (channel, event, 1)
+    assert (delivery.channel, delivery.notice, delivery.attempts) == (channel, notice_of(event), 1)
     assert delivery.due_ms == NOW + 1_000
 
 
 async def test_a_notice_decided_again_is_no_second_delivery(stores, channel):
     events = await decided(stores, channel)
-    await stores.outbox.decide(cursor=1, notices=[(events[0], channel), (events[0], channel)], now_ms=NOW)
+    await stores.outbox.decide(cursor=1, notices=[(notice_of(events[0]), channel)] * 2, now_ms=NOW)
     assert len(await claim(stores)) == 1
 
 
@@ -88,7 +91,7 @@ async def test_each_kind_of_channel_is_claimed_for_itself(stores, channel):
         channel.project_id, kind="mail", target="a@example.org", secret="", now_ms=NOW
     )
     (event,) = await decided(stores, channel)
-    await stores.outbox.decide(cursor=1, notices=[(event, mail)], now_ms=NOW)
+    await stores.outbox.decide(cursor=1, notices=[(notice_of(event), mail)], now_ms=NOW)
     assert [one.channel for one in await claim(stores, kind="mail")] == [mail]
     assert [one.channel for one in await claim(stores)] == [channel]
 
@@ -102,7 +105,7 @@ async def test_a_disabled_channel_gets_no_more_notices_and_its_due_ones_die(stor
     assert await stores.outbox.channels(channel.project_id) == []
     late = make_event(99, project_id=channel.project_id)
     await stores.history.flush(batch(events=(late,)))
-    await stores.outbox.decide(cursor=2, notices=[(late, channel)], now_ms=NOW)
+    await stores.outbox.decide(cursor=2, notices=[(notice_of(late), channel)], now_ms=NOW)
     assert await claim(stores, now_ms=NOW + 10_000) == []
     assert len(events) == 2
 

@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from engine.core.ledger import PointsRow
+from engine.core.news import notice_of
 from engine.core.ports import NewNode, NonceSeenError, StoreUnavailableError
 from engine.core.records import INTERVAL_DTYPE, FirstReport, FlushBatch
 from storage.bridge import await_host
@@ -208,7 +209,9 @@ async def test_two_workers_never_claim_the_same_delivery(stores):
     channel = await stores.outbox.add_channel(project, kind="mail", target="a", secret="", now_ms=NOW)
     events = [make_event(number) for number in range(200)]
     await stores.history.flush(batch(events=tuple(events)))
-    await stores.outbox.decide(cursor=1, notices=[(event, channel) for event in events], now_ms=NOW)
+    await stores.outbox.decide(
+        cursor=1, notices=[(notice_of(event), channel) for event in events], now_ms=NOW
+    )
     claimed: list[str] = []
 
     async def work() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 
+from engine.core.news import notice_of
 from engine.core.notices import CHANNELS_MAX
 from storage.ids import new_id
 from tests.contract.given import batch, make_event
@@ -107,7 +108,7 @@ async def test_what_was_still_to_be_told_dies_with_its_channel(control: Control)
     (channel,) = await control.stores.outbox.channels(control.alpha.project_id)
     event = make_event(project_id=control.alpha.project_id)
     await control.stores.history.flush(batch(position=10_000, events=(event,)))
-    await control.stores.outbox.decide(cursor=1, notices=[(event, channel)], now_ms=system_ms())
+    await control.stores.outbox.decide(cursor=1, notices=[(notice_of(event), channel)], now_ms=system_ms())
     path = f"{ALPHA}/{made.json['channel']['channel_id']}"
     assert (await control.ask("DELETE", path, by="owner")).status == 204
     rows = await control.sql("select state, note from delivery")

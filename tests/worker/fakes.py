@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable
 import numpy as np
 import trio
 
-from engine.core.ports import Channel, Delivery
+from engine.core.news import notice_of
+from engine.core.outbox import Channel, Delivery
 from engine.core.records import INTERVAL_DTYPE, Event, FlushBatch, event_id
 from storage.memory_directory import MemoryDirectory
 from storage.memory_history import MemoryHistory
@@ -58,7 +59,7 @@ def make_delivery(
     return Delivery(
         delivery_id="01900000-0000-7000-8000-0000000000dd",
         channel=channel or make_channel(),
-        event=event or make_event(),
+        notice=notice_of(event or make_event()),
         attempts=attempts,
         due_ms=T0,
     )

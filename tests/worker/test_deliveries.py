@@ -3,6 +3,7 @@
 import pytest
 import trio
 
+from engine.core.news import notice_of
 from engine.core.ports import StoreUnavailableError
 from tests.worker.fakes import (
     T0,
@@ -33,7 +34,7 @@ class Receiver:
         self.at_once = self.at_once_max = 0
 
     async def __call__(self, delivery, *, now_ms, timeout_s):
-        self.heard.append(delivery.event.event_id)
+        self.heard.append(delivery.notice.notice_id)
         self.times.append(trio.current_time())
         answer = self.script.pop(0) if len(self.script) > 1 else self.script[0]
         self.at_once += 1
@@ -51,7 +52,7 @@ async def memory_with(count: int = 1, *channels) -> Memory:
     """An outbox with `count` notices to each channel."""
     channels = channels or (HOOK,)
     memory = Memory(*channels)
-    notices = [(make_event(number), channel) for number in range(count) for channel in channels]
+    notices = [(notice_of(make_event(number)), channel) for number in range(count) for channel in channels]
     await memory.outbox.decide(cursor=count, notices=notices, now_ms=T0)
     return memory
 
@@ -111,7 +112,7 @@ async def test_two_live_workers_never_send_one_delivery_twice(autojump_clock):
         for deliveries in both:
             deliveries.stop()
     assert memory.states == ["sent"] * 60
-    assert sorted(receiver.heard) == sorted(row.event.event_id for row in memory.rows)
+    assert sorted(receiver.heard) == sorted(row.notice.notice_id for row in memory.rows)
 
 
 async def test_what_a_killed_worker_had_in_hand_is_sent_again_after_its_lease(autojump_clock):
@@ -275,7 +276,7 @@ async def test_woken_it_does_not_wait_for_its_poll(autojump_clock):
     async with trio.open_nursery() as nursery:
         nursery.start_soon(deliveries.run)
         await trio.sleep(1)
-        await memory.outbox.decide(cursor=1, notices=[(make_event(), HOOK)], now_ms=T0)
+        await memory.outbox.decide(cursor=1, notices=[(notice_of(make_event()), HOOK)], now_ms=T0)
         deliveries.wake()
         await trio.sleep(0.1)
         assert memory.states == ["sent"]

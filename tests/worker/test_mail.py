@@ -57,7 +57,7 @@ async def test_each_attempt_at_a_delivery_has_the_same_message_id_and_names_its_
     delivery = delivery_to()
     mails = [compose_mail(delivery, sender="pulse@nodes.example", now_ms=T0 + n) for n in (0, 5_000)]
     assert mails[0]["message-id"] == mails[1]["message-id"] == f"<{delivery.delivery_id}@nodes.example>"
-    assert mails[0]["x-nodepulse-event-id"] == delivery.event.event_id
+    assert mails[0]["x-nodepulse-event-id"] == delivery.notice.notice_id
 
 
 async def test_with_starttls_the_message_goes_encrypted(tmp_path):

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 import trio
 
+from engine.core.news import notice_of
 from engine.core.notices import EventKind
 from engine.core.ports import StoreUnavailableError
 from storage.memory_outbox import MemoryOutbox
@@ -56,7 +57,7 @@ async def test_a_hint_wakes_it_before_the_poll(autojump_clock):
         with trio.fail_after(0.1):
             await decided.wait()
         nursery.cancel_scope.cancel()
-    assert [row.event for row in memory.rows] == [event]
+    assert [row.notice for row in memory.rows] == [notice_of(event)]
 
 
 class NoHints:
@@ -156,7 +157,7 @@ async def test_killed_or_cut_off_at_any_step_each_notice_is_written_exactly_once
         memory.outbox = MemoryOutbox(memory.world)
         await run_until_caught_up(make_notifier(memory), memory, 5)
     assert count[0] >= at, "the failpoint was never reached"
-    written = sorted((row.event.since_ms, row.channel_id) for row in memory.rows)
+    written = sorted((row.notice.since_ms, row.channel_id) for row in memory.rows)
     assert written == sorted(
         (event.since_ms, channel.channel_id) for event in events for channel in (HOOK, MAIL)
     )
@@ -185,7 +186,7 @@ async def test_a_notifier_that_lost_its_lock_unawares_neither_doubles_nor_loses_
         nursery.start_soon(make_notifier(memory).run)
         await trio.sleep(60)
         nursery.cancel_scope.cancel()
-    assert sorted(row.event.since_ms for row in memory.rows) == [T0 + number for number in range(5)]
+    assert sorted(row.notice.since_ms for row in memory.rows) == [T0 + number for number in range(5)]
     assert memory.world.notifier_cursor == 5
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from engine.core.news import notice_of
 from tests.worker.fakes import NODE, make_event
 from worker.notifier import TOLD_KINDS
 from worker.wording import rfc3339, subject, text
@@ -21,16 +22,16 @@ def test_times_are_rfc_3339_in_utc_with_milliseconds(unix_ms, written):
 
 @pytest.mark.parametrize("kind", sorted(TOLD_KINDS))
 def test_every_kind_that_is_told_has_words_of_its_own(kind):
-    words = text(make_event(kind=kind))
+    words = text(notice_of(make_event(kind=kind)))
     assert "to be done." in words or "What to do:" in words
     assert NODE in words
 
 
 def test_a_workloads_notice_names_the_workload():
-    event = make_event(kind="workload.down", workload_id="w1")
+    event = notice_of(make_event(kind="workload.down", workload_id="w1"))
     assert subject(event) == "[NodePulse] Workload down: w1 since 2026-09-21 14:13 UTC"
     assert text(event).startswith("Workload w1 is down.\n")
 
 
 def test_a_subject_is_always_one_line():
-    assert "\n" not in subject(make_event(detail="two\nlines"))
+    assert "\n" not in subject(notice_of(make_event(detail="two\nlines")))

@@ -1,0 +1,88 @@
+"""The outbox: what is to be told where, and what became of it. The port, and the records that cross it.
+
+Who is told of what is decided by the notifier; how it is sent is the worker's. Channels as their owners see
+them are in notices.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from engine.core.news import Notice
+
+
+class Channel(msgspec.Struct, frozen=True):
+    """Where notices go. kind: webhook (target = URL, secret) or mail (target = address).
+
+    `project_id` is None for a person's channel. `event_kinds`: those told there; none = all that are told.
+    """
+
+    channel_id: str
+    project_id: str | None
+    kind: str
+    target: str
+    secret: str
+    event_kinds: tuple[str, ...] = ()
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """One notice for one channel, waiting to be sent. As claimed, `due_ms` is the end of the lease."""
+
+    delivery_id: str
+    channel: Channel
+    notice: Notice
+    attempts: int
+    due_ms: int
+
+
+class Outbox(Protocol):
+    """Decisions of the notifier and the deliveries that follow from them."""
+
+    async def add_channel(
+        self, project_id: str, *, kind: str, target: str, secret: str, now_ms: int
+    ) -> Channel: ...
+    async def channels(self, project_id: str) -> list[Channel]: ...
+
+    async def take_notifier_lock(self) -> bool:
+        """True when this process is now (or still) the one notifier."""
+        ...
+
+    async def notifier_cursor(self) -> int: ...
+
+    async def put(self, notices: Sequence[tuple[Notice, str]], *, now_ms: int) -> int:
+        """Write notices, each with a delivery to the channel of this id that is due now, in one transaction.
+
+        What is there already is left alone; channels that are gone get nothing. How many deliveries are new.
+        """
+        ...
+
+    async def decide(self, *, cursor: int, notices: Sequence[tuple[Notice, Channel]], now_ms: int) -> None:
+        """Write deliveries (one per notice and channel) and the cursor in one transaction.
+
+        A delivery that is there already is left alone and the cursor never moves back, so that a notifier
+        that lost its lock without noticing can do no harm.
+        """
+        ...
+
+    async def claim(self, *, kind: str, limit: int, now_ms: int, lease_ms: int) -> list[Delivery]:
+        """Take due deliveries to channels of one kind (skip locked), oldest due first.
+
+        They fall due again after the lease unless settled. The claim itself counts the attempt (`attempts`
+        of what is returned includes this one), so that one that kills its worker is not tried for ever.
+        """
+        ...
+
+    async def sent(self, delivery_id: str, *, now_ms: int, note: str) -> None: ...
+    async def failed(self, delivery_id: str, *, now_ms: int, note: str, retry_at_ms: int | None) -> None:
+        """retry_at_ms None: given up, a dead letter."""
+        ...
+
+    async def disable_channel(self, channel_id: str, *, now_ms: int, note: str) -> int:
+        """The receiver is gone for good (410): no further notices; its due deliveries become dead letters.
+
+        `channels` no longer returns it. How many deliveries died.
+        """
+        ...
