@@ -130,9 +130,8 @@ class PostgresDirectory:
     ) -> Window:
         if not is_id(node_id) or not (workload_id is None or is_id(workload_id)):
             raise NodeRefusedError(f"no node {node_id} with a workload {workload_id}")
-        window = Window(new_id(), workload_id, from_ms, to_ms, own)
-        await self._db.run(open_window, node_id, window, update, now_ms, act)
-        return window
+        window = Window(new_id() if act is None else act.made_id, workload_id, from_ms, to_ms, own)
+        return await self._db.run(open_window, node_id, window, update, now_ms, act)
 
     async def list_nodes(self, project_id: str | None, *, after: str | None, limit: int) -> list[NodeRecord]:
         if project_id is not None and not is_id(project_id):

@@ -1,4 +1,4 @@
-"""Maintenance windows in PostgreSQL: opened within the bounds of engine/core/maintenance.py.
+"""Maintenance windows in PostgreSQL: opened within the bounds of engine/core/maintenance.py, and taken back.
 
 What they do to verdicts and uptime is written elsewhere; windows of ordered updates are postgres_orders.py's.
 """
@@ -9,11 +9,73 @@ import msgspec
 
 from engine.core.maintenance import check_window, days_of
 from engine.core.people import Act
-from engine.core.ports import NodeRefusedError
+from engine.core.ports import NodeRefusedError, WindowRefusedError
 from engine.core.records import Window
-from storage.pool import Connection
+from storage.ids import is_id
+from storage.pool import Connection, Postgres
 from storage.postgres_audit import write_audit
 from storage.postgres_nodes import locked_node, tell_engines
+
+_WINDOW = "select window_id::text, workload_id::text, from_ms, to_ms, own from maintenance_window m"
+
+
+class PostgresWindows:
+    """engine.core.maintenance.Windows on PostgreSQL."""
+
+    def __init__(self, db: Postgres) -> None:
+        self._db = db
+
+    async def of_node(
+        self, node_id: str, *, from_ms: int, to_ms: int, after: str | None, limit: int
+    ) -> list[Window]:
+        return await self._db.run(_of_node, node_id, from_ms, to_ms, after, limit) if is_id(node_id) else []
+
+    async def window(self, node_id: str, window_id: str) -> Window | None:
+        if not (is_id(node_id) and is_id(window_id)):
+            return None
+        return await self._db.run(_window, node_id, window_id)
+
+    async def end(self, node_id: str, window_id: str, *, act: Act) -> Window | None:
+        return await self._db.run(_end, node_id, window_id, act)
+
+
+async def _of_node(
+    connection: Connection, node_id: str, from_ms: int, to_ms: int, after: str | None, limit: int
+) -> list[Window]:
+    records = await connection.fetch(
+        f"""{_WINDOW} where node_id = $1 and from_ms < $3 and to_ms > $2
+          and ($4::uuid is null or window_id > $4) order by m.window_id limit $5""",
+        node_id,
+        from_ms,
+        to_ms,
+        after,
+        limit,
+    )
+    return [Window(*record) for record in records]
+
+
+async def _window(connection: Connection, node_id: str, window_id: str) -> Window | None:
+    record = await connection.fetchrow(f"{_WINDOW} where node_id = $1 and window_id = $2", node_id, window_id)
+    return Window(*record) if record else None
+
+
+async def _end(connection: Connection, node_id: str, window_id: str, act: Act) -> Window | None:
+    async with connection.transaction():
+        node = await locked_node(connection, node_id)
+        found = await _window(connection, node_id, window_id)
+        if found is None or found.to_ms <= act.now_ms:
+            raise WindowRefusedError("this window is over: what has passed is never changed")
+        ended = None
+        if found.from_ms >= act.now_ms:
+            await connection.execute("delete from maintenance_window where window_id = $1", window_id)
+        else:
+            ended = msgspec.structs.replace(found, to_ms=act.now_ms)
+            await connection.execute(
+                "update maintenance_window set to_ms = $2 where window_id = $1", window_id, act.now_ms
+            )
+        await tell_engines(connection, node, act.now_ms)
+        await _audit(connection, act, "window.end", node_id, ended or found, taken_back=ended is None)
+        return ended
 
 
 async def open_window(
@@ -23,9 +85,13 @@ async def open_window(
     update: bool,
     now_ms: int,
     act: Act | None = None,
-) -> None:
+) -> Window:
+    """The window; one of this id that is there already is left as it is."""
     async with connection.transaction():
         node = await locked_node(connection, node_id)
+        made = await _window(connection, node_id, window.window_id)
+        if made is not None:
+            return made
         there = window.workload_id is None or await connection.fetchval(
             "select true from workload where workload_id = $1 and node_id = $2", window.workload_id, node_id
         )
@@ -49,17 +115,22 @@ async def open_window(
         )
         await tell_engines(connection, node, now_ms)
         if act is not None:
-            project_id = await connection.fetchval(
-                "select project_id::text from node where node_id = $1", node_id
-            )
-            await write_audit(
-                connection,
-                act,
-                action="window.open",
-                subject=window.window_id,
-                project_id=project_id,
-                detail={"node_id": node_id, "update": update, **msgspec.structs.asdict(window)},
-            )
+            await _audit(connection, act, "window.open", node_id, window, update=update)
+        return window
+
+
+async def _audit(
+    connection: Connection, act: Act, action: str, node_id: str, window: Window, **how: bool
+) -> None:
+    project_id = await connection.fetchval("select project_id::text from node where node_id = $1", node_id)
+    await write_audit(
+        connection,
+        act,
+        action=action,
+        subject=window.window_id,
+        project_id=project_id,
+        detail={"node_id": node_id, **how, **msgspec.structs.asdict(window)},
+    )
 
 
 async def windows_within(connection: Connection, node_id: str, from_ms: int, to_ms: int) -> list[Window]:

@@ -44,6 +44,7 @@ from web import (
     summary,
     users,
     versions,
+    windows,
     workload_list,
     workloads,
 )
@@ -82,6 +83,7 @@ RESOURCES = (
     *releases.ROUTES,
     *manager.ROUTES,
     *restarts.ROUTES,
+    *windows.ROUTES,
     *health.ROUTES,
 )
 

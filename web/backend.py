@@ -23,6 +23,7 @@ from engine.core.idempotency import Idempotency
 from engine.core.inventory import Inventory
 from engine.core.keys import MasterSecrets
 from engine.core.ledger import Ledger
+from engine.core.maintenance import Windows
 from engine.core.notices import Notices
 from engine.core.orders import Orders
 from engine.core.ports import Directory, History, LiveView
@@ -82,6 +83,8 @@ class Stores(Protocol):
     def releases(self) -> Releases: ...
     @property
     def orders(self) -> Orders: ...
+    @property
+    def windows(self) -> Windows: ...
 
 
 class BeatDoor(Protocol):

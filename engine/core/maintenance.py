@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Protocol
 
+from engine.core.people import Act
 from engine.core.ports import WindowRefusedError
 from engine.core.records import Window
 
@@ -68,3 +70,22 @@ def _union_ms(spans: Iterable[tuple[int, int]], from_ms: int, to_ms: int) -> int
             total += end - start
             reached = end
     return total
+
+
+class Windows(Protocol):
+    """Windows as people look at them and take them back; opened they are by `Directory.open_window`."""
+
+    async def of_node(
+        self, node_id: str, *, from_ms: int, to_ms: int, after: str | None, limit: int
+    ) -> list[Window]:
+        """Those of the node and of its workloads that touch [from_ms, to_ms), by id."""
+        ...
+
+    async def window(self, node_id: str, window_id: str) -> Window | None: ...
+
+    async def end(self, node_id: str, window_id: str, *, act: Act) -> Window | None:
+        """One that has not begun is gone (None); one that is open ends now.
+
+        WindowRefusedError when it is over, or no window of the node: what has passed is never changed.
+        """
+        ...

@@ -102,6 +102,9 @@ EXPECTED: dict[str, str] = {
     "POST /v1/nodes/{node_id}/retire": THING_WRITE,
     "POST /v1/nodes/{node_id}/workloads": THING_WRITE,
     "POST /v1/nodes/{node_id}/datagram": THING_RUN_WRITE,
+    "GET /v1/nodes/{node_id}/windows": THING,
+    "POST /v1/nodes/{node_id}/windows": THING_WRITE,
+    "DELETE /v1/nodes/{node_id}/windows/{window_id}": THING_WRITE,
     "GET /v1/workloads": LIST,
     "GET /v1/workloads/{workload_id}": THING,
     "GET /v1/workloads/{workload_id}/uptime": THING,
@@ -149,7 +152,7 @@ async def things(control: Control, name: str) -> dict[str, str]:
     (node,) = await control.stores.directory.create_nodes([new], now_ms=now_ms)
     mine = name.startswith(("GET /v1/manager", "PUT /v1/manager"))
     channel = ("user_id", control.users["olga"]) if "/me/" in name else ("project_id", alpha)
-    channel_id, key_id = new_id(), new_id()
+    channel_id, key_id, window_id = new_id(), new_id(), new_id()
     await control.sql(
         f"""
         insert into channel (channel_id, {channel[0]}, kind, target, created_ms)
@@ -168,6 +171,16 @@ async def things(control: Control, name: str) -> dict[str, str]:
         hashlib.sha256(key_id.encode()).digest(),
         alpha,
     )
+    await control.sql(
+        """
+        insert into maintenance_window (window_id, node_id, from_ms, to_ms, own, created_ms)
+        values ($1, $2, $3, $4, true, 1)
+        """,
+        window_id,
+        node.node_id,
+        now_ms + 3_600_000,
+        now_ms + 3_660_000,
+    )
     return {
         "slug": "alpha",
         "node_id": node.node_id,
@@ -179,6 +192,7 @@ async def things(control: Control, name: str) -> dict[str, str]:
         "key_id": key_id,
         "collection_id": control.collection_id,
         "licence_id": control.licence_id,
+        "window_id": window_id,
     }
 
 
