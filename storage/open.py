@@ -29,6 +29,7 @@ from engine.core.outbox import Outbox
 from engine.core.ports import Directory, History, LiveView, RegistryFeed
 from engine.core.registration import Registration
 from engine.core.schedule import Schedule
+from engine.core.sealed import Seals
 from storage.pool import Postgres
 from storage.postgres_accounts import PostgresAccounts
 from storage.postgres_audit import PostgresAuditLog
@@ -53,6 +54,7 @@ from storage.postgres_registry import PostgresRegistryFeed
 from storage.postgres_releases import PostgresReleases
 from storage.postgres_rollouts import PostgresRollouts
 from storage.postgres_schedule import PostgresSchedule
+from storage.postgres_seals import PostgresSeals
 from storage.postgres_sign_in import PostgresSignIn
 from storage.postgres_windows import PostgresWindows
 from storage.redis_asks import RedisAsks
@@ -94,6 +96,7 @@ class AllStores(Stores, frozen=True, kw_only=True):
     releases: Releases
     orders: Orders
     rollouts: Rollouts
+    seals: Seals
     windows: Windows
     schedule: Schedule
 
@@ -139,6 +142,7 @@ async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> Async
             releases=PostgresReleases(db),
             orders=PostgresOrders(db),
             rollouts=PostgresRollouts(db),
+            seals=PostgresSeals(db),
             windows=PostgresWindows(db),
             schedule=PostgresSchedule(db),
             statistics=lambda: {**db.statistics(), **live.statistics(), **asks.statistics()},

@@ -28,6 +28,7 @@ from engine.core.notices import Notices
 from engine.core.orders import Orders
 from engine.core.ports import Directory, History, LiveView
 from engine.core.registration import Registration
+from engine.core.sealed import Seals
 from engine.core.uptime_source import UptimeSource
 from storage.metrics_http import Statistics
 from web.auth import Keys
@@ -83,6 +84,8 @@ class Stores(Protocol):
     def releases(self) -> Releases: ...
     @property
     def orders(self) -> Orders: ...
+    @property
+    def seals(self) -> Seals: ...
     @property
     def windows(self) -> Windows: ...
 

@@ -127,7 +127,7 @@ class Seals(Protocol):
     """Sealed days, as they are read. Nothing here is ever changed."""
 
     async def seals(self, project_id: str, *, before: str | None, limit: int) -> list[Seal]:
-        """All revisions of days before `before` (YYYY-MM-DD; None: all), newest day and revision first."""
+        """All revisions of the newest `limit` days before `before` (YYYY-MM-DD), newest first."""
         ...
 
     async def seal(self, project_id: str, day: str, revision: int | None = None) -> Seal | None:
