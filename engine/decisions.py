@@ -222,6 +222,9 @@ class Decisions:
         reports = self.table.take_first_reports()
         if len(reports):
             journal.append(Kind.FIRST_REPORTS, now_ms, reports.tobytes())
+        says = self.table.take_says()
+        if len(says):
+            journal.append(Kind.SAYS, now_ms, says.tobytes())
         if self._events:
             journal.append(Kind.EVENTS, now_ms, msgspec.msgpack.encode(self._events))
             self._events = []

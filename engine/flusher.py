@@ -18,9 +18,18 @@ import numpy as np
 import trio
 
 from engine.committer import Committer
-from engine.core.beats import FIRST_REPORT_DTYPE
+from engine.core.beats import FIRST_REPORT_DTYPE, SAY_DTYPE
 from engine.core.ports import History, LiveView, StoreUnavailableError
-from engine.core.records import INTERVAL_DTYPE, Event, FirstReport, FlushBatch, Gap, ShardHead
+from engine.core.records import (
+    INTERVAL_DTYPE,
+    SHARD_SAYS,
+    Event,
+    FirstReport,
+    FlushBatch,
+    Gap,
+    Say,
+    ShardHead,
+)
 from engine.decisions import Decisions
 from engine.journal import Journal
 from engine.journal_blocks import Kind
@@ -32,6 +41,7 @@ from engine.table import Table
 _PAGES_PER_WRITE = 4_000
 _BYTES_PER_WRITE = 8 * 1024 * 1024
 _WATERMARK_EVERY_MS = 1_000  # history's watermark moves at least this often, with nothing else to write
+_LEASES_EVERY_MS = 250  # and while somebody waits for a lease, `leases_ms` does this often
 _RETRY_MS_MIN = 100
 # When very many rows beat the live view gets a twentieth of the time: beats come first. Readers wait 2 s.
 _REST = 19
@@ -60,6 +70,7 @@ class HeadSource(NamedTuple):
     degraded: Callable[[], bool]
     undecided_from_ms: Callable[[], int | None]
     now_ms: Callable[[], int]
+    leases_ms: Callable[[int], int] = lambda _watermark_ms: 0  # up to when all on licences is said
 
 
 class Flusher:
@@ -96,6 +107,8 @@ class Flusher:
         self._applied = trio.Event()  # registry changes wait to be told
         self.flushed: int | None = None  # journal position up to which history has everything; None: unknown
         self.history_watermark_ms = 0
+        self.leases_awaited = False  # says wait until all shards have told of their time
+        self._leases_ms = 0
         self._watermark_ms = 0
         self._away = {"history": False, "live": False}
         self._intervals = self._events = self._pages = 0
@@ -152,6 +165,7 @@ class Flusher:
             await self._write_live(self.head(self._watermark_ms), _NOTHING)
             return
         watermark = self._source.watermark_ms()
+        leases_ms = self._source.leases_ms(watermark)
         head = self.head(watermark)
         began = trio.current_time()
         captured = capture(self._table)
@@ -160,7 +174,7 @@ class Flusher:
             if self._journal.pending_bytes:
                 self._committer.wake()
             await self._committer.wait_settled(self._journal.appended)
-            if await self._flush_history(self._journal.committed, watermark):
+            if await self._flush_history(self._journal.committed, watermark, leases_ms):
                 began = trio.current_time()
                 await self._write_live(head, captured)
                 self._live_ms = captured_ms + (trio.current_time() - began) * 1_000
@@ -188,13 +202,13 @@ class Flusher:
 
     # -- history ------------------------------------------------------------------------------------
 
-    async def _flush_history(self, end: int, watermark_ms: int) -> bool:
+    async def _flush_history(self, end: int, watermark_ms: int, leases_ms: int) -> bool:
         """Write everything committed before `end`. False while Postgres is away."""
         try:
             if self.flushed is None:
                 stored = await self._history.flushed_position(self._table.shard)
                 self.flushed = max(stored, self._journal.first)
-            await self._flush_to(end, watermark_ms)
+            await self._flush_to(end, watermark_ms, leases_ms)
         except StoreUnavailableError:
             self._retry_ms = min(2 * self._retry_ms, self._settings.retry_ms_max)
             self._history_retry_at = trio.current_time() + self._retry_ms / 1_000
@@ -204,24 +218,30 @@ class Flusher:
         self._set_away("history", away=False)
         return True
 
-    async def _flush_to(self, end: int, watermark_ms: int) -> None:
+    async def _flush_to(self, end: int, watermark_ms: int, leases_ms: int) -> None:
         assert self.flushed is not None
         while True:
             batch = await trio.to_thread.run_sync(self._read_batch, self.flushed, end)
             last = batch.position == end
-            empty = not (len(batch.intervals) or batch.events or batch.gaps or batch.first_reports)
             if last:
-                batch = msgspec.structs.replace(batch, watermark_ms=watermark_ms)
-            if not empty or watermark_ms >= self.history_watermark_ms + _WATERMARK_EVERY_MS:
+                batch = msgspec.structs.replace(batch, watermark_ms=watermark_ms, leases_ms=leases_ms)
+            if not _empty(batch) or self._due(watermark_ms, leases_ms):
                 await self._history.flush(batch)
                 self._intervals += len(batch.intervals)
                 self._events += len(batch.events)
                 self.history_watermark_ms = max(self.history_watermark_ms, batch.watermark_ms)
+                self._leases_ms = max(self._leases_ms, batch.leases_ms)
                 if batch.events:
                     await self._announce(batch.events)
             self.flushed = batch.position
             if last:
                 return
+
+    def _due(self, watermark_ms: int, leases_ms: int) -> bool:
+        """Whether how far we are is to be told with nothing else to write."""
+        if self.leases_awaited and leases_ms >= self._leases_ms + _LEASES_EVERY_MS:
+            return True
+        return watermark_ms >= self.history_watermark_ms + _WATERMARK_EVERY_MS
 
     def _read_batch(self, start: int, end: int) -> FlushBatch:
         """The next outputs in [start, end), at most `history_rows_max` rows. Runs in a worker thread."""
@@ -229,6 +249,7 @@ class Flusher:
         events: list[Event] = []
         gaps: list[Gap] = []
         reports: list[FirstReport] = []
+        says: list[Say] = []
         rows, position = 0, end
         for block in self._journal.outputs(start, end):
             if block.kind == Kind.INTERVALS:
@@ -238,10 +259,13 @@ class Flusher:
                 events += msgspec.msgpack.decode(block.payload, type=list[Event])
             elif block.kind == Kind.GAP:
                 gaps.append(msgspec.msgpack.decode(block.payload, type=Gap))
+            elif block.kind == Kind.SAYS:
+                for high, low, at_ms, what, _ in np.frombuffer(block.payload, SAY_DTYPE).tolist():
+                    says.append(Say(id_of(high, low), at_ms, SHARD_SAYS[what]))
             else:
                 for report in np.frombuffer(block.payload, FIRST_REPORT_DTYPE).tolist():
                     reports.append(FirstReport(id_of(report[0], report[1]), report[2]))
-            if rows + len(events) + len(reports) >= self._settings.history_rows_max:
+            if rows + len(events) + len(reports) + len(says) >= self._settings.history_rows_max:
                 position = block.end
                 break
         return FlushBatch(
@@ -252,6 +276,7 @@ class Flusher:
             events=tuple(events),
             gaps=tuple(gaps),
             first_reports=tuple(reports),
+            says=tuple(says),
         )
 
     async def _announce(self, events: tuple[Event, ...]) -> None:
@@ -320,6 +345,10 @@ class Flusher:
             self._away["history"],
             self._away["live"],
         )
+
+
+def _empty(batch: FlushBatch) -> bool:
+    return not (len(batch.intervals) or batch.events or batch.gaps or batch.first_reports or batch.says)
 
 
 def _parts(pages: Pages) -> list[Pages]:

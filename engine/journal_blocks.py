@@ -40,10 +40,11 @@ class Kind(IntEnum):
     INTERVALS = 16  # INTERVAL_DTYPE
     EVENTS = 17  # msgpack list[Event]
     FIRST_REPORTS = 18  # FIRST_REPORT_DTYPE
+    SAYS = 19  # SAY_DTYPE
 
 
 INPUT_KINDS = frozenset({Kind.BEATS, Kind.VERDICTS, Kind.TICK, Kind.REGISTRY, Kind.BREAKER, Kind.GAP})
-OUTPUT_KINDS = frozenset({Kind.GAP, Kind.INTERVALS, Kind.EVENTS, Kind.FIRST_REPORTS})
+OUTPUT_KINDS = frozenset({Kind.GAP, Kind.INTERVALS, Kind.EVENTS, Kind.FIRST_REPORTS, Kind.SAYS})
 
 
 class Opening(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from engine.core.beats import FIRST_REPORT_DTYPE
+from engine.core.beats import FIRST_REPORT_DTYPE, SAY_DTYPE
 from engine.core.records import INTERVAL_DTYPE, Event
 from engine.journal_blocks import Kind
 from engine.reshard_rows import slots_of
@@ -24,7 +24,11 @@ Array = npt.NDArray[Any]
 
 _NOBODY = str(uuid.UUID(int=0))
 _ID_DTYPE = np.dtype([("hi", ">u8"), ("lo", ">u8")])
-_DTYPES = {Kind.INTERVALS: INTERVAL_DTYPE, Kind.FIRST_REPORTS: FIRST_REPORT_DTYPE}
+_DTYPES = {
+    Kind.INTERVALS: INTERVAL_DTYPE,
+    Kind.FIRST_REPORTS: FIRST_REPORT_DTYPE,
+    Kind.SAYS: SAY_DTYPE,
+}
 
 
 class Outputs:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.columns import NEVER, Columns
-from engine.core.beats import FIRST_REPORT_DTYPE
+from engine.core.beats import FIRST_REPORT_DTYPE, SAY_DTYPE
 from engine.core.records import (
     BASE_NONE,
     BASE_STOPPED,
@@ -52,6 +52,7 @@ class Table(Entries):
         self.gap_ends: list[int] = []  # ascending; the first beat at or after one starts new base rows
         self.closed: list[Array] = []  # base rows that ended, INTERVAL_DTYPE
         self.first_reports: list[tuple[int, int]] = []  # (slot index, at)
+        self.says: list[tuple[int, int, int]] = []  # (slot index, at, SAY_*)
         self.detached: list[int] = []  # slots whose row no longer speaks of them, still covered
 
     def restore(self, stored: Snapshot) -> None:
@@ -318,6 +319,16 @@ class Table(Entries):
             slot, when = np.array(reports).T
             array["hi"], array["lo"] = self.slot.workload_hi[slot], self.slot.workload_lo[slot]
             array["at_ms"] = when
+        return array
+
+    def take_says(self) -> Array:
+        """What was said of licensed workloads since the last call, as SAY_DTYPE."""
+        says, self.says = self.says, []
+        array = np.zeros(len(says), SAY_DTYPE)
+        if says:
+            slot, when, what = np.array(says).T
+            array["hi"], array["lo"] = self.slot.workload_hi[slot], self.slot.workload_lo[slot]
+            array["at_ms"], array["what"] = when, what
         return array
 
 

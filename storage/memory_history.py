@@ -49,6 +49,8 @@ class MemoryHistory:
             workload = world.workloads.get(report.workload_id)
             if workload and (workload.first_report_ms is None or report.at_ms < workload.first_report_ms):
                 world.update_workload(report.workload_id, first_report_ms=report.at_ms)
+        world.says.update(dict.fromkeys(batch.says))
+        world.leases_ms[batch.shard] = max(world.leases_ms.get(batch.shard, 0), batch.leases_ms)
         for event in batch.events:
             if event.event_id not in world.event_ids:
                 world.event_ids.add(event.event_id)

@@ -30,6 +30,7 @@ from engine.core.records import (
     Gap,
     Lease,
     RowSpec,
+    Say,
     SessionSpec,
     SlotSpec,
     Window,
@@ -102,6 +103,8 @@ class MemoryWorld:
     intervals: dict[str, dict[int, BaseInterval]] = field(default_factory=dict)  # by workload, by start
     gaps: dict[tuple[int, int, str, int], Gap] = field(default_factory=dict)  # by shards, shard, cause, start
     leases: dict[str, list[Lease]] = field(default_factory=dict)
+    says: dict[Say, None] = field(default_factory=dict)  # in the order in which they came
+    leases_ms: dict[int, int] = field(default_factory=dict)  # by shard
     claims: dict[str, list[Claim]] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)  # the cursor is the index + 1
     event_ids: set[str] = field(default_factory=set)

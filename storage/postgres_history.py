@@ -24,6 +24,7 @@ from engine.core.records import (
     Gap,
     Lease,
     Recorded,
+    Say,
     Window,
 )
 from storage.ids import is_id
@@ -136,15 +137,19 @@ async def _write(connection: Connection, batch: FlushBatch, intervals: bytes, *,
         for first in range(0, len(batch.first_reports), REPORTS_PER_STATEMENT):
             reports = batch.first_reports[first : first + REPORTS_PER_STATEMENT]
             await _write_first_reports(connection, reports)
+        for first in range(0, len(batch.says), REPORTS_PER_STATEMENT):
+            await _write_says(connection, batch.says[first : first + REPORTS_PER_STATEMENT])
         await connection.execute(
             """
-            insert into shard_state (shard, position, watermark_ms) values ($1, $2, $3)
+            insert into shard_state (shard, position, watermark_ms, leases_ms) values ($1, $2, $3, $4)
             on conflict (shard) do update set position = excluded.position,
-              watermark_ms = greatest(shard_state.watermark_ms, excluded.watermark_ms)
+              watermark_ms = greatest(shard_state.watermark_ms, excluded.watermark_ms),
+              leases_ms = greatest(shard_state.leases_ms, excluded.leases_ms)
             """,
             batch.shard,
             batch.position,
             batch.watermark_ms,
+            batch.leases_ms,
         )
         if batch.events:
             await write_events(connection, batch.events)  # last: the lock is held from here to the commit
@@ -206,6 +211,20 @@ async def _write_first_reports(connection: Connection, reports: Sequence[FirstRe
         """,
         [report.workload_id for report in reports],
         [report.at_ms for report in reports],
+    )
+
+
+async def _write_says(connection: Connection, says: Sequence[Say]) -> None:
+    # In order of the key, so that two that write the same ones cannot lock each other out.
+    ordered = sorted(says, key=lambda say: (say.workload_id, say.at_ms, say.what))
+    await connection.execute(
+        """
+        insert into lease_say (workload_id, at_ms, what)
+        select * from unnest($1::uuid[], $2::bigint[], $3::text[]) on conflict do nothing
+        """,
+        [say.workload_id for say in ordered],
+        [say.at_ms for say in ordered],
+        [say.what for say in ordered],
     )
 
 

@@ -59,3 +59,6 @@ VERDICT_DTYPE = np.dtype(
 )
 
 FIRST_REPORT_DTYPE = np.dtype([("hi", ">u8"), ("lo", ">u8"), ("at_ms", "<i8")])
+
+# What a shard says of a licensed workload (LIVENESS.md 5). `what` is an index into records.SHARD_SAYS.
+SAY_DTYPE = np.dtype([("hi", ">u8"), ("lo", ">u8"), ("at_ms", "<i8"), ("what", "u1"), ("pad", "u1", (7,))])

@@ -135,13 +135,33 @@ def event_id(kind: str, subject: str, since_ms: int) -> str:
     return hashlib.blake2b(f"{kind}\0{subject}\0{since_ms}".encode(), digest_size=16).hexdigest()
 
 
+# What shards say of licensed workloads: it beat and reported a state, or it no longer runs.
+SHARD_SAYS: tuple[str, ...] = ("claim", "stopped", "lost", "absent")
+SAY_CLAIM, SAY_STOPPED, SAY_LOST, SAY_ABSENT = range(4)
+
+
+class Say(msgspec.Struct, frozen=True):
+    """One say on a workload's licence, to be settled in order of time (engine/core/settle.py)."""
+
+    workload_id: str
+    at_ms: int
+    what: str  # SHARD_SAYS
+
+
 class SlotSpec(msgspec.Struct, frozen=True):
-    """One workload's place in its node's row. A slot number is never used again in that row."""
+    """One workload's place in its node's row. A slot number is never used again in that row.
+
+    `licensed`: it runs under a licence. `held_from_ms`: since when it holds the licence's lease; 0: it does
+    not. `standby`: another run does.
+    """
 
     slot: int
     workload_id: str
     created_ms: int
     retired_ms: int | None
+    licensed: bool = False
+    held_from_ms: int = 0
+    standby: bool = False
 
 
 class SessionSpec(msgspec.Struct, frozen=True):
@@ -185,6 +205,8 @@ class FlushBatch(msgspec.Struct, frozen=True):
     events: tuple[Event, ...] = ()
     gaps: tuple[Gap, ...] = ()
     first_reports: tuple[FirstReport, ...] = ()
+    says: tuple[Say, ...] = ()
+    leases_ms: int = 0  # everything said of licences up to here is contained; 0: nothing new is known
 
 
 class ShardHead(msgspec.Struct, frozen=True):
