@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "admin": ("admin", "admin", "Every administrative act: people, projects, versions, nodes, keys, audit."),
     "bench": ("bench", "bench", "Measure a part of the product beside its peer."),
     "demo": ("demo", "demo", "A simulated network that beats, fails and returns, as a live table."),
+    "verify": ("verify", "verify", "Check proofs of uptime and receipts, offline."),
     "doctor": ("doctor", "doctor", "What is wrong with this machine or configuration."),
 }
 

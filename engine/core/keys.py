@@ -58,9 +58,15 @@ class MasterSecrets(msgspec.Struct, frozen=True):
         data = b"np1" + row.to_bytes(4, "big") + generation.to_bytes(2, "big") + salt
         return hashlib.blake2b(data, key=self.secrets[secret_id], digest_size=16).digest()
 
+    def receipt_seed(self, secret_id: int) -> bytes:
+        """32 bytes: the Ed25519 private key that receipts are signed with. KeyError on an unknown id."""
+        return self._subkey(secret_id, b"receipt")
+
+    def _subkey(self, secret_id: int, purpose: bytes) -> bytes:
+        return hashlib.blake2b(b"np1-" + purpose, key=self.secrets[secret_id], digest_size=32).digest()
+
     def _mac(self, secret_id: int, purpose: bytes, data: bytes) -> bytes:
-        subkey = hashlib.blake2b(b"np1-" + purpose, key=self.secrets[secret_id], digest_size=32).digest()
-        return hashlib.blake2b(data, key=subkey, digest_size=16).digest()
+        return hashlib.blake2b(data, key=self._subkey(secret_id, purpose), digest_size=16).digest()
 
     def make_token(self, token: Token) -> str:
         """The bearer of the JSON path: row, generation, expiry and a keyed MAC, base64url."""
