@@ -1,6 +1,6 @@
-"""Jobs that leave a trace in the database, for tests of the schedule; and a worker process that can be killed.
+"""Jobs that leave a trace in the database, for tests of the schedule; and a worker that can be killed.
 
-Run as a program it is a worker with one job, that writes down each due time, waits, and says that it is done.
+Run as a program it is a worker with one job that writes down each due time, waits, and says that it is done.
 """
 
 from __future__ import annotations

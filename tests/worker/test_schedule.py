@@ -1,4 +1,4 @@
-"""The schedule on real PostgreSQL: each due time runs once, whatever dies, stops, or is set back meanwhile."""
+"""The schedule on real PostgreSQL: each due time runs once, whatever dies, stops or is set back meanwhile."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 import trio
 
 from engine.core.ports import StoreUnavailableError
-from engine.core.schedule import FAILED_WAIT_MS_MAX
 from storage.open import AllStores
 from storage.pool import Postgres
 from storage.settings import DatabaseSettings
@@ -218,7 +217,7 @@ async def test_a_worker_that_is_killed_in_the_middle_of_a_job_loses_it_to_anothe
 
     async def until(statement: str, expected: list[tuple]) -> None:
         with trio.fail_after(20):
-            while await here.rows(statement) != expected:
+            while await here.rows(statement) != expected:  # noqa: ASYNC110 - another process
                 await trio.sleep(0.05)
 
     processes = []
@@ -254,12 +253,12 @@ async def _one_world(here: World, chance: random.Random, seed: int) -> None:
         here.now_ms = max(T0 - 5 * MINUTE, here.now_ms + chance.choice((-3, 0, 1, 1, 2, 7)) * MINUTE // 2)
         latest = max(latest, here.now_ms)
         crashes += await _live_and_maybe_die(here, chance)
-    here.now_ms = latest + LEASE_MS + FAILED_WAIT_MS_MAX
+    here.now_ms = latest + LEASE_MS + MINUTE
     expected = [T0 + minute * MINUTE for minute in range(1, (here.now_ms - T0) // MINUTE + 1)]
     quiet = here.scheduler(here.job("every"), here.job("newest", catch_up="newest"))
     while sorted(await here.done("every")) != expected:
         await quiet.run_once()
-        assert await here.recorded("every") == sorted(set(await here.recorded("every")))
+    await quiet.run_once()  # the newest is planned after what was in hand of it is done
     assert await here.recorded("every") == expected, seed
     newest = await here.done("newest")
     assert newest == await here.recorded("newest"), seed
@@ -300,7 +299,7 @@ async def _live_and_maybe_die(here: World, chance: random.Random) -> int:
 
 @pytest.mark.parametrize("expression", ["", "x", "* * * *", "* * * * * *", "61 * * * *", "0 0 30 2 *"])
 def test_what_is_no_cron_expression_is_refused_at_the_start(expression):
-    with pytest.raises(ValueError, match="cron expression|never comes"):
+    with pytest.raises(ValueError, match=r"cron expression|never comes"):
         due_times(expression)
 
 
