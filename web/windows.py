@@ -24,7 +24,7 @@ from web.problems import Fault, RefusedError, bad_parameter, not_found
 from web.routing import Answer, Parameter, Route, read_body, reply
 from web.times import DAY_MS, TIME_MS_MAX, format_rfc3339, parse_rfc3339
 
-Time = Annotated[str, msgspec.Meta(max_length=40, extra_json_schema={"format": "date-time"})]
+Time = Annotated[str, msgspec.Meta(max_length=40)]
 
 
 class NewWindow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

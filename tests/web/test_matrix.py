@@ -108,6 +108,7 @@ EXPECTED: dict[str, str] = {
     "GET /v1/workloads": LIST,
     "GET /v1/workloads/{workload_id}": THING,
     "GET /v1/workloads/{workload_id}/uptime": THING,
+    "GET /v1/workloads/{workload_id}/why": THING,
     "PATCH /v1/workloads/{workload_id}": THING_WRITE,
     "POST /v1/workloads/{workload_id}/restart": THING_RUN_WRITE,
     "POST /v1/workloads/{workload_id}/retire": THING_WRITE,
@@ -239,7 +240,7 @@ def _body(route: Route, salt: str) -> Any:
     if route.body is None:
         return None
     body: dict[str, Any] = example_of(route.body)
-    left_out = {"licence_id", "owner_id", "user_id", "minimum_version", "retired"}
+    left_out = {"licence_id", "owner_id", "user_id", "minimum_version", "retired", "own"}
     changes: dict[str, Any] = {
         "project": "alpha",
         "public_key": Ed25519PrivateKey.generate().public_key().public_bytes_raw().hex(),

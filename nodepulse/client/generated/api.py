@@ -997,6 +997,51 @@ class Client(Calls):
             headers={"Idempotency-Key": idempotency_key or new_key()},
         )
 
+    def list_windows(
+        self,
+        node_id: str,
+        *,
+        from_: datetime | str | None = None,
+        to: datetime | str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> types.WindowsAnswer:
+        """Maintenance windows of a node and of its workloads.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+
+        `from_`: Ended after; a day ago if left out. `to`: Begun before. `after`: The last page's
+        next_cursor. `limit`: Items in a page.
+        """
+        return self._call(
+            "GET",
+            f"/v1/nodes/{part(node_id)}/windows",
+            types.WindowsAnswer,
+            query={"from": from_, "to": to, "after": after, "limit": limit},
+        )
+
+    def open_window(
+        self, node_id: str, body: types.NewWindow, *, idempotency_key: str | None = None
+    ) -> types.WindowAnswer:
+        """Open a maintenance window, before it begins.
+
+        For: operator, owner, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST",
+            f"/v1/nodes/{part(node_id)}/windows",
+            types.WindowAnswer,
+            headers={"Idempotency-Key": idempotency_key or new_key()},
+            body=body,
+        )
+
+    def end_window(self, node_id: str, window_id: str) -> None:
+        """Take a window back, or end one that is open.
+
+        For: operator, owner, admin. A key needs the permission `write`.
+        """
+        self._send("DELETE", f"/v1/nodes/{part(node_id)}/windows/{part(window_id)}")
+
     def livez(self, *, verbose: str | None = None, exclude: str | None = None) -> str:
         """Is the process alive.
 

@@ -576,6 +576,17 @@ class NewVersion(Struct, frozen=True, kw_only=True):
     rollout_percent: int | UnsetType = UNSET
 
 
+class NewWindow(Struct, frozen=True, kw_only=True):
+    """`from`, `to`: RFC 3339, at most 60 minutes per workload and UTC day. `workload_id`: of this workload
+    only, else of the whole node. `own`: the operator's own, not paid; left out: unless you run it.
+    """
+
+    from_: str = field(name="from")
+    to: str
+    workload_id: str | UnsetType | None = UNSET
+    own: bool | UnsetType | None = UNSET
+
+
 class NodeAnswer(Struct, frozen=True, kw_only=True):
     """`since`: of the state; `last_beat`: the newest accepted one; null when there was none.
 
@@ -1103,6 +1114,24 @@ class WalletSignIn(Struct, frozen=True, kw_only=True):
 
     message: str
     signature: str
+
+
+class WindowAnswer(Struct, frozen=True, kw_only=True):
+    """Half-open. `own`: the operator's (`maintenance_own`, not paid), else the project's (`maintenance`)."""
+
+    window_id: str
+    node_id: str
+    workload_id: str | None
+    from_: str = field(name="from")
+    to: str
+    own: bool
+
+
+class WindowsAnswer(Struct, frozen=True, kw_only=True):
+    """A page of windows, by id."""
+
+    items: Sequence[WindowAnswer]
+    next_cursor: str | None
 
 
 class WorkloadAnswer(Struct, frozen=True, kw_only=True):
