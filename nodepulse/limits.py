@@ -103,6 +103,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "worker.ownership.timeout_s": (0.1, 600),
     "worker.ownership.tokens_max": (1, 100_000_000),
     "worker.ownership.concurrency_max": (1, 100),
+    "worker.retention.deliveries_days": (1, 36_500),
+    "worker.retention.letters_days": (1, 36_500),
+    "worker.retention.idempotency_days": (1, 365),  # clients may count on 24 hours
     "database.pool_connections_max": (1, 1_000),
     "database.command_timeout_s": (0.1, 3_600),
     "database.connect_timeout_s": (0.1, 600),

@@ -28,6 +28,7 @@ from engine.core.orders import Orders, Rollouts
 from engine.core.outbox import Outbox
 from engine.core.ports import Directory, History, LiveView, RegistryFeed
 from engine.core.registration import Registration
+from engine.core.retention import Retention
 from engine.core.schedule import Schedule
 from engine.core.sealed import Seals
 from storage.pool import Postgres
@@ -52,6 +53,7 @@ from storage.postgres_projects import PostgresProjects
 from storage.postgres_registration import PostgresRegistration
 from storage.postgres_registry import PostgresRegistryFeed
 from storage.postgres_releases import PostgresReleases
+from storage.postgres_retention import PostgresRetention
 from storage.postgres_rollouts import PostgresRollouts
 from storage.postgres_schedule import PostgresSchedule
 from storage.postgres_seals import PostgresSeals
@@ -99,6 +101,7 @@ class AllStores(Stores, frozen=True, kw_only=True):
     seals: Seals
     windows: Windows
     schedule: Schedule
+    retention: Retention
 
 
 @asynccontextmanager
@@ -145,6 +148,7 @@ async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> Async
             seals=PostgresSeals(db),
             windows=PostgresWindows(db),
             schedule=PostgresSchedule(db),
+            retention=PostgresRetention(db),
             statistics=lambda: {**db.statistics(), **live.statistics(), **asks.statistics()},
         )
 

@@ -27,8 +27,8 @@ class PostgresIdempotency:
     async def release(self, credential: str, key: str, *, lease_ms: int) -> None:
         await self._db.run(_release, credential, key, lease_ms)
 
-    async def prune(self, *, now_ms: int, limit: int) -> int:
-        return await self._db.run(_prune, now_ms - KEPT_MS, limit)
+    async def prune(self, *, now_ms: int, limit: int, kept_ms: int = KEPT_MS) -> int:
+        return await self._db.run(_prune, now_ms - kept_ms, limit)
 
 
 async def _begin(

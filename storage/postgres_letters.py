@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from engine.core.letters import LETTER_LIFE_MS, Letter
+from engine.core.letters import KEPT_MS, LETTER_LIFE_MS, Letter
 from storage.pool import Connection, Postgres
-
-KEPT_MS = 30 * 86_400_000  # after a letter was settled
 
 
 class PostgresLetters:
@@ -23,8 +21,8 @@ class PostgresLetters:
     async def retry(self, letter_id: str, *, retry_at_ms: int, note: str) -> None:
         await self._db.run(_retry, letter_id, retry_at_ms, note)
 
-    async def prune(self, *, now_ms: int, limit: int) -> int:
-        return await self._db.run(_prune, now_ms, limit)
+    async def prune(self, *, now_ms: int, limit: int, kept_ms: int = KEPT_MS) -> int:
+        return await self._db.run(_prune, now_ms, limit, kept_ms)
 
 
 async def _claim(connection: Connection, limit: int, now_ms: int, lease_ms: int) -> list[Letter]:
@@ -69,7 +67,7 @@ async def _retry(connection: Connection, letter_id: str, retry_at_ms: int, note:
     )
 
 
-async def _prune(connection: Connection, now_ms: int, limit: int) -> int:
+async def _prune(connection: Connection, now_ms: int, limit: int, kept_ms: int) -> int:
     given_up = await connection.fetchval(
         """
         with late as (
@@ -89,7 +87,7 @@ async def _prune(connection: Connection, now_ms: int, limit: int) -> int:
           select ctid from letter where settled_ms < $1 limit $2)) returning 1)
         select count(*) from gone
         """,
-        now_ms - KEPT_MS,
+        now_ms - kept_ms,
         limit,
     )
     return int(given_up) + int(gone)

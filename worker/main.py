@@ -8,6 +8,7 @@ import trio
 
 from storage.open import open_stores
 from storage.settings import DatabaseSettings, RedisSettings
+from worker.jobs import prunes
 from worker.parts import Worker, wall_ms
 from worker.settings import WorkerSettings
 
@@ -36,6 +37,7 @@ async def serve(
             rollouts=stores.rollouts,
             inventory_sync=stores.inventory_sync,
             now_ms=lambda: wall_ms() + clock_ahead_ms,
-            prunes=(stores.sign_in.prune, stores.letters.prune, stores.idempotency.prune),
+            schedule=stores.schedule,
+            jobs=prunes(stores, settings.retention),
         )
         await worker.run(listening=listening, stop=stop)

@@ -1,10 +1,12 @@
-"""The worker put together: notifier, the deliveries of each kind of channel, pruner, metrics and health.
+"""The worker put together: notifier, the deliveries of each kind of channel, schedule, metrics and health.
 
 Over any stores: main.py opens the real ones. What each part does stands in its own file.
 """
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -20,6 +22,7 @@ from engine.core.letters import Letter, Letters
 from engine.core.orders import Rollouts
 from engine.core.outbox import Delivery, Outbox
 from engine.core.ports import Directory, History, LiveView
+from engine.core.schedule import Schedule
 from storage.metrics_http import Checks, Statistics, new_registry, serve_metrics
 from storage.observe import capture
 from worker.deliveries import Deliveries
@@ -29,9 +32,9 @@ from worker.notifier import Notifier
 from worker.outcome import Sender
 from worker.ownership.graphql import GraphClient
 from worker.ownership.schedule import Ownership
-from worker.pruner import Prune, Pruner
 from worker.restart import KeptTask
 from worker.rollouts import RolloutFollower
+from worker.schedule import Job, Scheduler
 from worker.settings import WorkerSettings
 from worker.smtp import MAIL_CONNECTIONS_MAX, MailServer
 from worker.webhooks import WebhookSender
@@ -39,7 +42,7 @@ from worker.webhooks import WebhookSender
 # From SIGTERM: what is being sent may finish for this long, then it is cut and falls due after its lease.
 # Less than the front door grants before it kills.
 STOP_GRACE_S = 4.0
-_Part: TypeAlias = Notifier | Pruner | Deliveries | LetterPost | RolloutFollower | Ownership
+_Part: TypeAlias = Notifier | Scheduler | Deliveries | LetterPost | RolloutFollower | Ownership
 _LAG_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3600.0)
 
 log = structlog.get_logger()
@@ -62,12 +65,13 @@ class Worker:
         live: LiveView,
         directory: Directory,
         letters: Letters | None = None,
-        prunes: Sequence[Prune] = (),
         rollouts: Rollouts | None = None,
         inventory_sync: InventorySync | None = None,
+        schedule: Schedule | None = None,
+        jobs: Sequence[Job] = (),
         now_ms: Callable[[], int] = wall_ms,
     ) -> None:
-        """`letters` to `inventory_sync`: of the control plane, where there is one."""
+        """`letters` to `schedule`: of the control plane, where there is one."""
         self._settings = settings
         self._outbox = outbox
         self._now_ms = now_ms
@@ -83,10 +87,18 @@ class Worker:
         )
         self._letters = letters
         self._letter_post: LetterPost | None = None
-        self._pruner = Pruner(prunes=(directory.prune, *prunes), now_ms=now_ms)
         self._rollouts: RolloutFollower | None = None
         if rollouts is not None:
             self._rollouts = RolloutFollower(rollouts=rollouts, now_ms=now_ms, poll_s=settings.poll_ms / 1000)
+        self._scheduler: Scheduler | None = None
+        if schedule is not None:
+            self._scheduler = Scheduler(
+                schedule=schedule,
+                jobs=jobs,
+                worker=f"{socket.gethostname()}:{os.getpid()}",
+                now_ms=now_ms,
+                crashed=_report_job,
+            )
         self._inventory_sync = inventory_sync
         self._ownership: Ownership | None = None
         self._kept: list[KeptTask] = []
@@ -105,7 +117,8 @@ class Worker:
             async with trio.open_nursery() as nursery:
                 host, port = await nursery.start(self._serve_metrics)
                 self._keep("notifier", self._notifier.run, nursery)
-                self._keep("pruner", self._pruner.run, nursery)
+                if self._scheduler is not None:
+                    self._keep("schedule", self._scheduler.run, nursery)
                 if self._rollouts is not None:
                     self._keep("rollouts", self._rollouts.run, nursery)
                 if self._ownership is not None:
@@ -127,12 +140,14 @@ class Worker:
         def of(part: _Part) -> Callable[[], Statistics]:
             return lambda: msgspec.structs.asdict(part.statistics())
 
-        parts = {"notifier": of(self._notifier), "pruner": of(self._pruner)}
+        parts = {"notifier": of(self._notifier)}
         parts |= {f"{kind}_deliveries": of(deliveries) for kind, deliveries in self._deliveries.items()}
         if self._letter_post is not None:
             parts["letters"] = of(self._letter_post)
         if self._rollouts is not None:
             parts["rollouts"] = of(self._rollouts)
+        if self._scheduler is not None:
+            parts["schedule"] = of(self._scheduler)
         if self._ownership is not None:
             parts["ownership"] = of(self._ownership)
         return parts | {"worker": lambda: {"crashes_total": {task.name: task.crashes for task in self._kept}}}
@@ -240,6 +255,11 @@ class Worker:
 
 def _report_task(error: Exception, name: str) -> None:
     capture(error, task=name)
+
+
+def _report_job(error: Exception, job: str) -> None:
+    log.error("job.crashed", exc_info=error, job=job)
+    capture(error, task="schedule", job=job)
 
 
 def _report_letter(error: Exception, letter: Letter) -> None:

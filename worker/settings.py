@@ -58,6 +58,14 @@ class OwnershipSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
         return found
 
 
+class RetentionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How long what was told, and what was asked, is kept. History and money are kept for ever."""
+
+    deliveries_days: int = 90  # after a delivery was settled
+    letters_days: int = 30  # after a letter was settled
+    idempotency_days: int = 1  # how long a request can be sent again
+
+
 class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Notifier and deliveries."""
 
@@ -71,3 +79,4 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     metrics_port: int = 0  # 0 = a free port, told in the state file
     mail: MailSettings = msgspec.field(default_factory=MailSettings)
     ownership: OwnershipSettings = msgspec.field(default_factory=OwnershipSettings)
+    retention: RetentionSettings = msgspec.field(default_factory=RetentionSettings)

@@ -64,6 +64,6 @@ class Idempotency(Protocol):
         """
         ...
 
-    async def prune(self, *, now_ms: int, limit: int) -> int:
-        """Delete requests that began more than KEPT_MS ago; how many."""
+    async def prune(self, *, now_ms: int, limit: int, kept_ms: int = KEPT_MS) -> int:
+        """Delete requests that began more than `kept_ms` ago, at least KEPT_MS; how many."""
         ...

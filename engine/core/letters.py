@@ -12,6 +12,7 @@ import msgspec
 
 # A letter that could not be sent for this long is of no use any more: what it says has expired.
 LETTER_LIFE_MS = 15 * 60_000
+KEPT_MS = 30 * 86_400_000  # after a letter was settled
 
 
 class Letter(msgspec.Struct, frozen=True):
@@ -42,6 +43,7 @@ class Letters(Protocol):
 
     async def retry(self, letter_id: str, *, retry_at_ms: int, note: str) -> None: ...
 
-    async def prune(self, *, now_ms: int, limit: int) -> int:
-        """Give up what nobody sent in LETTER_LIFE_MS and delete what was settled long ago; how many."""
+    async def prune(self, *, now_ms: int, limit: int, kept_ms: int = KEPT_MS) -> int:
+        """Give up what nobody sent in LETTER_LIFE_MS and delete what was settled longer ago than `kept_ms`;
+        how many."""
         ...

@@ -249,14 +249,8 @@ async def test_letters_that_nobody_sent_in_time_are_emptied_and_old_ones_deleted
     assert [row["letter_id"] for row in await rows(postgres_url)] == [second["letter_id"]]
 
 
-async def test_the_whole_worker_sends_letters_and_prunes(stores: AllStores, postgres_url: str):
+async def test_the_whole_worker_sends_letters(stores: AllStores, postgres_url: str):
     mailbox, stop, listens = Mailbox(), trio.Event(), trio.Event()
-    pruned: list[int] = []
-
-    async def prune(*, now_ms: int, limit: int) -> int:
-        pruned.append(limit)
-        return 0
-
     with mail_server(mailbox) as port:
         worker = Worker(
             settings=WorkerSettings(poll_ms=10, mail=MailSettings(host="127.0.0.1", port=port)),
@@ -265,7 +259,6 @@ async def test_the_whole_worker_sends_letters_and_prunes(stores: AllStores, post
             live=stores.live,
             directory=stores.directory,
             letters=stores.letters,
-            prunes=(prune,),
             now_ms=Clock(),
         )
         async with trio.open_nursery() as nursery:
@@ -283,4 +276,3 @@ async def test_the_whole_worker_sends_letters_and_prunes(stores: AllStores, post
             assert worker.statistics()["letters"]()["sent_total"] == 1
             stop.set()
     assert len(mailbox.envelopes) == 1
-    assert pruned == [10_000]

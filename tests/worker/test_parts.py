@@ -10,8 +10,7 @@ from standardwebhooks.webhooks import Webhook
 from storage.bridge import run_on_uvloop
 from tests.worker.fakes import SECRET, Failing, Memory, make_channel, make_event
 from tests.worker.receivers import OK, HttpReceiver, Mailbox, mail_server, serving
-from worker.parts import Worker, wall_ms
-from worker.pruner import PRUNE_ROWS_MAX
+from worker.parts import Worker
 from worker.settings import MailSettings, WorkerSettings
 
 
@@ -163,22 +162,6 @@ async def test_stopped_it_lets_a_send_finish_but_does_not_wait_for_ever(hangs):
             started = trio.current_time()
         assert trio.current_time() - started < 5.5
     assert world.memory.states == ["due" if hangs else "sent"]
-
-
-async def test_what_has_expired_is_pruned_portion_by_portion(autojump_clock):
-    world = World()
-    nonces = world.memory.world.nonces
-    nonces |= {("node", f"old {number}"): 1 for number in range(2 * PRUNE_ROWS_MAX + 1)}
-    nonces["node", "living"] = wall_ms() + 3_600_000
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(world.run)
-        await trio.sleep(1)
-        assert list(nonces) == [("node", "living")]
-        nonces["node", "one more"] = 1
-        await trio.sleep(61)
-        world.stop.set()
-    assert list(nonces) == [("node", "living")]
-    assert world.worker.statistics()["pruner"]()["pruned_total"] == 2 * PRUNE_ROWS_MAX + 2
 
 
 async def test_a_port_that_is_taken_ends_the_worker_with_an_error():

@@ -1,0 +1,34 @@
+"""Which jobs the worker has, when each is due (UTC), and how it catches up after an outage.
+
+Prunes go by the present, so of those that were missed only the newest is run. Reports tell of a day or a week
+of their own: each is run, however late. What goes by conditions and not by the clock, the seals and the looks
+at owners, is not here.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from storage.open import AllStores
+from worker.pruner import pruning
+from worker.schedule import Job
+from worker.settings import RetentionSettings
+
+_DAY_MS = 86_400_000
+RUNS_KEPT_MS = 7 * _DAY_MS  # a run each minute is some 10,000 rows
+
+
+def prunes(stores: AllStores, kept: RetentionSettings) -> tuple[Job, ...]:
+    """All of them. Sessions open at up to thousands a second: their nonces are many after a minute."""
+    letters = partial(stores.letters.prune, kept_ms=kept.letters_days * _DAY_MS)
+    answers = partial(stores.idempotency.prune, kept_ms=kept.idempotency_days * _DAY_MS)
+    deliveries = partial(stores.retention.prune_deliveries, kept_ms=kept.deliveries_days * _DAY_MS)
+    runs = partial(stores.schedule.prune, kept_ms=RUNS_KEPT_MS)
+    return (
+        Job("prune-nonces", "* * * * *", "newest", pruning(stores.directory.prune)),
+        Job("prune-letters", "*/5 * * * *", "newest", pruning(letters)),
+        Job("prune-idempotency", "*/10 * * * *", "newest", pruning(answers)),
+        Job("prune-sign-ins", "*/10 * * * *", "newest", pruning(stores.sign_in.prune)),
+        Job("prune-deliveries", "20 * * * *", "newest", pruning(deliveries)),
+        Job("prune-schedule", "40 * * * *", "newest", pruning(runs)),
+    )
