@@ -118,6 +118,7 @@ POLICIES: dict[str, Policy] = {
     "GET /v1/workloads": _read(PEOPLE),
     "GET /v1/workloads/{workload_id}": _read(PEOPLE),
     "GET /v1/workloads/{workload_id}/uptime": _read(PEOPLE),
+    "GET /v1/workloads/{workload_id}/why": _read(PEOPLE),
     "PATCH /v1/workloads/{workload_id}": _write(PEOPLE),
     "POST /v1/workloads/{workload_id}/restart": _write(RUNNING),
     "POST /v1/workloads/{workload_id}/retire": _write(PEOPLE),

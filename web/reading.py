@@ -60,10 +60,15 @@ class Look(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A composition and the shard's gaps that it was made with."""
+    """A composition and what it was made with. `gaps`: the shard's, also those of `records`.
+
+    `records`: its intervals include the open row; what has no say in the window may be missing.
+    """
 
     composition: Composition
     gaps: tuple[Gap, ...]
+    records: Recorded
+    first_report: int | None
 
 
 class Reader:
@@ -265,7 +270,12 @@ def _composed(
         from_ms=window[0],
         to_ms=window[1],
     )
-    return Answer(composition=composition, gaps=tuple(found.gaps))
+    return Answer(
+        composition=composition,
+        gaps=tuple(found.gaps),
+        records=found,
+        first_report=_first_report(workload, slot),
+    )
 
 
 def _just_closed(look: Look, slot_number: int) -> bool:

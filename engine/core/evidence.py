@@ -1,7 +1,7 @@
 """What was not credited, and why: beats refused per node and UTC day, by reason.
 
-Here: the reasons with their sentences, the record that a shard brings to Postgres, and the port. Counting is
-engine/refusals.py's; what an unpaid instant was is why.py's.
+Here: the reasons with their sentences, the record that a shard brings to Postgres, and the port, which also
+reads what else bears on a workload's day. Counting is engine/refusals.py's, causes are why.py's.
 """
 
 from __future__ import annotations
@@ -10,6 +10,14 @@ from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import msgspec
+
+from engine.core.leases import StandbySpan
+from engine.core.ports import WorkloadRecord
+from engine.core.records import Event
+from engine.core.why import Session
+
+EVENTS_MAX = 2_000  # read back from a day's end, of a node and one workload of it; older ones are not named
+SESSIONS_MAX = 2_000
 
 Reason = Literal["stale", "clock", "busy", "token", "mac"]
 REASONS: tuple[Reason, ...] = ("stale", "clock", "busy", "token", "mac")
@@ -42,8 +50,44 @@ class Refused(msgspec.Struct, frozen=True):
     position: int = 0
 
 
+class Owned(msgspec.Struct, frozen=True):
+    """Who owned a licence that the workload ran under, within the range asked for."""
+
+    licence_id: str
+    owner: str  # a wallet, lower case
+    from_ms: int
+    to_ms: int
+
+
+class SealMark(msgspec.Struct, frozen=True):
+    """The newest seal of the day."""
+
+    revision: int
+    reason: str
+    sealed_ms: int
+
+
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands around a workload's day besides the records of `History.recorded`."""
+
+    events: list[Event]
+    sessions: list[Session]
+    standbys: list[StandbySpan]
+    owned: list[Owned]
+    refused: dict[str, int]  # of its node, by reason
+    sealed: SealMark | None
+
+
 class Evidence(Protocol):
-    """What was refused, as it is read."""
+    """What was refused, and what else bears on a day, as it is read."""
+
+    async def surroundings(self, workload: WorkloadRecord, day: str) -> Surroundings:
+        """Of that UTC day (YYYY-MM-DD), as of one moment.
+
+        At most EVENTS_MAX events and SESSIONS_MAX sessions, the last before the day's end: events from before
+        the day are among them.
+        """
+        ...
 
     async def refused_during(self, node_ids: Sequence[str], day: str) -> dict[str, dict[str, int]]:
         """Refused beats of that UTC day (YYYY-MM-DD) by node and reason; nodes without any are left out.

@@ -14,10 +14,11 @@ from typing import Generic, Literal, TypeVar
 import msgspec
 
 from engine.core.coverage import OPEN_END, Coverage
+from engine.core.leases import StandbySpan
 from engine.core.records import BASE_KINDS, PAID_KINDS, BaseInterval, Event, Gap, Window
 
 INTERVALS_MAX = 2_000  # told of one day; what is beyond is counted, and in the sums as always
-RECORDS_MAX = 20  # gaps, windows or holdings told of one interval
+RECORDS_MAX = 20  # gaps, windows or standbys told of one interval
 
 What = Literal[
     "other_run",
@@ -57,16 +58,6 @@ TEXTS: dict[What, str] = {
 }
 
 
-class Holding(msgspec.Struct, frozen=True):
-    """Another run held the licence in [from_ms, to_ms); to_ms None: still does."""
-
-    from_ms: int
-    to_ms: int | None
-    licence_id: str | None
-    epoch: int | None
-    holder_workload_id: str | None
-
-
 class Session(msgspec.Struct, frozen=True):
     """A session of the node: whether the workload was in its frozen slot map."""
 
@@ -74,7 +65,7 @@ class Session(msgspec.Struct, frozen=True):
     has_workload: bool
 
 
-S = TypeVar("S", Gap, Window, Holding)
+S = TypeVar("S", Gap, Window, StandbySpan)
 
 
 class Around(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +78,7 @@ class Around(msgspec.Struct, frozen=True, kw_only=True):
     base: Sequence[BaseInterval] = ()
     gaps: Sequence[Gap] = ()
     windows: Sequence[Window] = ()
-    holdings: Sequence[Holding] = ()
+    standbys: Sequence[StandbySpan] = ()
     events: Sequence[Event] = ()
     sessions: Sequence[Session] = ()
     first_report: int | None = None
@@ -107,7 +98,7 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     event_id: str | None = None
     gaps: tuple[Gap, ...] = ()
     windows: tuple[str, ...] = ()
-    holdings: tuple[Holding, ...] = ()
+    standbys: tuple[StandbySpan, ...] = ()
     provisional: bool = False
 
 
@@ -149,7 +140,7 @@ class _Looked:
         self._starts = [row.started_ms for row in self._coverage.rows]
         self._gaps = _Spans(around.gaps)
         self._own = _Spans([window for window in around.windows if window.own])
-        self._holdings = _Spans(around.holdings)
+        self._standbys = _Spans(around.standbys)
         self._events: dict[str, list[Event]] = {}
         for event in sorted(around.events, key=_since_ms):
             self._events.setdefault(event.kind, []).append(event)
@@ -157,8 +148,8 @@ class _Looked:
     def cause(self, kind: str, from_ms: int, to_ms: int) -> Cause:
         match kind:
             case "standby":
-                held = self._holdings.touching(from_ms, to_ms)
-                return Cause(what="other_run", since_ms=_first(held), holdings=tuple(held))
+                held = self._standbys.touching(from_ms, to_ms)
+                return Cause(what="other_run", since_ms=_first(held), standbys=tuple(held))
             case "unobserved":
                 return self._unobserved(from_ms, to_ms)
             case "maintenance_own":
@@ -252,11 +243,11 @@ class _Spans(Generic[S]):
         return None if at < 0 else max(self._spans[: at + 1][-RECORDS_MAX:], key=_end)
 
 
-def _end(span: Gap | Window | Holding) -> int:
+def _end(span: Gap | Window | StandbySpan) -> int:
     return OPEN_END if span.to_ms is None else span.to_ms
 
 
-def _first(spans: Sequence[Gap | Window | Holding]) -> int | None:
+def _first(spans: Sequence[Gap | Window | StandbySpan]) -> int | None:
     return min((span.from_ms for span in spans), default=None)
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import pytest
 
 from engine.core.compose import OPEN_END
+from engine.core.leases import StandbySpan
 from engine.core.records import KINDS, PAID_KINDS, Event
-from engine.core.why import RECORDS_MAX, TEXTS, Around, Cause, Holding, Session, Unpaid, why
+from engine.core.why import RECORDS_MAX, TEXTS, Around, Cause, Session, Unpaid, why
 from tests.core.compose_cases import beats, claims, drops, gap, lease, seconds, window, world
 from tests.core.compose_oracle import World
 
@@ -50,15 +51,23 @@ def _said(one: Unpaid) -> str:
     words += [cause.event_id] if cause.event_id else []
     words += [f"{each.cause}@{each.from_ms / 1000:g}" for each in cause.gaps]
     words += list(cause.windows)
-    words += [f"{each.holder_workload_id}#{each.epoch}" for each in cause.holdings]
+    words += [f"{each.holder_id}#{each.epoch}" for each in cause.standbys]
     return " ".join(words + ["provisional"] * cause.provisional)
 
 
-HELD = (
-    Holding(seconds(100), seconds(160), "nft", 3, "w-other"),
-    Holding(seconds(160), None, "nft", 4, "w-third"),
-)
-TABLE = {
+def standby(from_s: float, to_s: float | None, epoch: int, holder_id: str) -> StandbySpan:
+    return StandbySpan(
+        workload_id="w-mine",
+        licence_id="nft",
+        epoch=epoch,
+        holder_id=holder_id,
+        from_ms=seconds(from_s),
+        to_ms=None if to_s is None else seconds(to_s),
+    )
+
+
+HELD = (standby(100, 160, 3, "w-other"), standby(160, None, 4, "w-third"))
+TABLE: dict[str, tuple[World, dict[str, object], str]] = {
     "silence has the last beat before it, and the event that told of it": (
         world(beats("0 up, 60 up")),
         {"events": [event("node.down", 150)]},
@@ -164,12 +173,12 @@ TABLE = {
     ),
     "standby names who held the licence, in which epoch, one after the other": (
         world(beats("0 up, 80 up, 160 up"), leases=[lease(100, 160), lease(160, None)], asked=(0, 200)),
-        {"holdings": HELD},
+        {"standbys": HELD},
         "standby 100-200 other_run since 100 w-other#3 w-third#4",
     ),
-    "a holding that ended before is not named": (
+    "a standby that ended before is not named": (
         world(beats("0 up, 80 up, 160 up"), leases=[lease(160, None)], asked=(0, 200)),
-        {"holdings": HELD},
+        {"standbys": HELD},
         "standby 160-200 other_run since 160 w-third#4",
     ),
     "claims say what was, unpaid where they do not say up": (

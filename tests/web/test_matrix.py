@@ -132,7 +132,11 @@ ELSEWHERE = {
     "GET /openapi.json",
 }
 WALLET = "0x" + hashlib.sha256(b"olga").hexdigest()[:40]
-QUERY = {"GET /v1/audit": "?project=alpha", "GET /v1/projects/{slug}/uptime": "?day=2026-01-31"}
+QUERY = {
+    "GET /v1/audit": "?project=alpha",
+    "GET /v1/projects/{slug}/uptime": "?day=2026-01-31",
+    "GET /v1/workloads/{workload_id}/why": "?day=2026-01-31",
+}
 _ROUTES = {f"{route.method} {route.path}": route for route in RESOURCES}
 
 

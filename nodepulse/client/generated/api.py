@@ -441,6 +441,17 @@ class Client(Calls):
             query={"from": from_, "to": to, "intervals": intervals},
         )
 
+    def get_why(self, workload_id: str, *, day: date | str) -> types.WhyAnswer:
+        """Why a workload was not paid on a day.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+
+        `day`: The UTC day, YYYY-MM-DD; today is told up to now.
+        """
+        return self._call(
+            "GET", f"/v1/workloads/{part(workload_id)}/why", types.WhyAnswer, query={"day": day}
+        )
+
     def get_summary(
         self, slug: str, *, known: Polled[types.SummaryAnswer] | None = None
     ) -> Polled[types.SummaryAnswer]:

@@ -157,6 +157,37 @@ class BulkRow(Struct, frozen=True, kw_only=True):
     granularity_ms: int
 
 
+class CauseAnswer(Struct, frozen=True, kw_only=True):
+    """What stands behind an interval; only what belongs to `what` is there.
+
+    `since`: when the state began, perhaps before the interval. `last_beat`: the last one known before
+    it. `event_id`: of the event that told of it, null if there was none. `provisional`: it may still
+    change.
+    """
+
+    what: Literal[
+        "claimed",
+        "claimed_up",
+        "node_silent",
+        "not_in_session",
+        "not_reported_yet",
+        "other_run",
+        "our_gap",
+        "own_window",
+        "stopped",
+        "unhealthy",
+        "updating",
+    ]
+    text: str
+    since: str | UnsetType | None = UNSET
+    last_beat: str | UnsetType | None = UNSET
+    event_id: str | UnsetType | None = UNSET
+    gaps: Sequence[GapCause] | UnsetType = UNSET
+    windows: Sequence[str] | UnsetType = UNSET
+    holders: Sequence[HolderCause] | UnsetType = UNSET
+    provisional: bool | UnsetType = UNSET
+
+
 class ChannelAnswer(Struct, frozen=True, kw_only=True):
     """A channel, without its secret. No `event_kinds`: all that are told at all. `disabled_at`: its
     receiver said then that it wants no more (410).
@@ -313,6 +344,25 @@ class GapAnswer(Struct, frozen=True, kw_only=True):
     to: str
     cause: str
     decided: bool
+
+
+class GapCause(Struct, frozen=True, kw_only=True):
+    """A time in which a shard of ours did not listen. `to` null: not over, or not decided yet."""
+
+    shard: int
+    cause: str
+    from_: str = field(name="from")
+    to: str | None
+
+
+class HolderCause(Struct, frozen=True, kw_only=True):
+    """Who held the licence. `workload_id` null: not yours to see; `to` null: it still does."""
+
+    licence_id: str
+    epoch: int
+    workload_id: str | None
+    from_: str = field(name="from")
+    to: str | None
 
 
 class Ignored(Struct, frozen=True, kw_only=True):
@@ -718,6 +768,15 @@ class OwnProject(Struct, frozen=True, kw_only=True):
     slug: str
 
 
+class OwnedAnswer(Struct, frozen=True, kw_only=True):
+    """Who owned the licence that the workload ran under: a wallet, lower case."""
+
+    licence_id: str
+    owner: str
+    from_: str = field(name="from")
+    to: str
+
+
 class OwnerAnswer(Struct, frozen=True, kw_only=True):
     """A person who owns a project, since when."""
 
@@ -814,6 +873,14 @@ class ProjectsAnswer(Struct, frozen=True, kw_only=True):
 
     items: Sequence[ProjectAnswer]
     next_cursor: str | None
+
+
+class RefusedAnswer(Struct, frozen=True, kw_only=True):
+    """Beats of the node that were refused that day, and what to do about it."""
+
+    reason: str
+    count: int
+    text: str
 
 
 class RegionCounts(Struct, frozen=True, kw_only=True):
@@ -919,6 +986,14 @@ class RunningReport(Struct, frozen=True, kw_only=True):
     restarts: int | UnsetType | None = UNSET
 
 
+class SealedAnswer(Struct, frozen=True, kw_only=True):
+    """The newest seal of the day; `reason`: why it was sealed again, empty for revision 1."""
+
+    revision: int
+    reason: str
+    sealed_at: str
+
+
 class SessionAnswer(Struct, frozen=True, kw_only=True):
     """SessionAnswer of the API."""
 
@@ -1004,6 +1079,16 @@ class TotalsAnswer(Struct, frozen=True, kw_only=True):
     day: str | None
     total_points: str
     items: Sequence[UserPoints]
+
+
+class UnpaidAnswer(Struct, frozen=True, kw_only=True):
+    """UnpaidAnswer of the API."""
+
+    kind: str
+    from_: str = field(name="from")
+    to: str
+    seconds: float
+    cause: CauseAnswer
 
 
 class UptimeAnswer(Struct, frozen=True, kw_only=True):
@@ -1114,6 +1199,34 @@ class WalletSignIn(Struct, frozen=True, kw_only=True):
 
     message: str
     signature: str
+
+
+class WhyAnswer(Struct, frozen=True, kw_only=True):
+    """A UTC day, cut to the workload's life and to `as_of`: its milliseconds by kind, every unpaid
+    interval.
+
+    `paid_ms`: by the project's policy of that day, which pays for claims or not (`pays_claims`).
+    `truncated`: how many further unpaid intervals there are; in `ms` they are counted. `note`: why
+    there are no intervals at all.
+    """
+
+    workload_id: str
+    day: str
+    from_: str = field(name="from")
+    to: str
+    as_of: str
+    source: Literal["datagram", "mixed", "native"]
+    ms: Mapping[str, int]
+    paid_ms: int
+    unpaid_ms: int
+    pays_claims: bool
+    provisional: bool
+    sealed: SealedAnswer | None
+    unpaid: Sequence[UnpaidAnswer]
+    truncated: int
+    refused: Sequence[RefusedAnswer]
+    owned: Sequence[OwnedAnswer]
+    note: str | None
 
 
 class WindowAnswer(Struct, frozen=True, kw_only=True):
