@@ -13,7 +13,34 @@ from engine.core.people import Act
 
 CHANNELS_MAX = 100  # of one project, and of one person
 # What may be told at all.
-EventKind = Literal["node.down", "node.up", "workload.down", "workload.up", "workload.below_minimum"]
+EventKind = Literal[
+    "node.down",
+    "node.up",
+    "node.stopped",
+    "node.flapping",
+    "node.steady",
+    "node.clone",
+    "workload.down",
+    "workload.up",
+    "workload.flapping",
+    "workload.steady",
+    "workload.below_minimum",
+    "licence.conflict",
+    "dispute.opened",
+    "dispute.answered",
+    "seal.done",
+    "points.committed",
+    "publication.done",
+    "publication.failed",
+    "gap.opened",
+    "gap.closed",
+    "shard.degraded",
+    "shard.recovered",
+    "region.down",
+    "ingress.down",
+    "clock.stepped",
+    "actor.quarantined",
+]
 
 
 class ChannelRecord(msgspec.Struct, frozen=True):
