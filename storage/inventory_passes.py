@@ -68,7 +68,7 @@ _OPEN = """
 insert into ownership (licence_id, from_ms, from_block, owner, recorded_ms)
 select t.licence_id,
   coalesce(b.from_ms, case when t.was is not null then o.to_ms end, greatest(o.to_ms, $2), 0),
-  case when $2::bigint is null then 0 else $1 end, t.owner, $3
+  case when $2::bigint is null then 0 else $1::bigint end, t.owner, $3
 from turned t left join taken_back b using (licence_id)
 left join lateral (select to_ms, owner from ownership o where o.licence_id = t.licence_id
   order by from_ms desc limit 1) o on true
