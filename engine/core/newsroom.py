@@ -15,9 +15,7 @@ from engine.core.news import Notice
 from engine.core.records import Event
 
 COLLECT_MS = 200  # what is told at once waits this long for its like: a crowd becomes one digest
-RISE_GATHER_MS = (
-    60_000  # recoveries of one recipient within this time are one digest, if it can wait for falls
-)
+RISE_GATHER_MS = 60_000  # returns within this time are one digest, for those who wait for falls, too
 Lane = Literal["fall", "rise", "news", "reminder"]
 Group: TypeAlias = tuple[str, bool]  # channel id; reminders, or everything else
 ItemKey: TypeAlias = tuple[str, str]  # subject, channel id

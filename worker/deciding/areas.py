@@ -1,6 +1,6 @@
-"""Many nodes of one region, or of one ingress (a shard), that fall at once: one notice to the operators. Pure.
+"""Many nodes of one region, or of one ingress (a shard), that fall at once: one notice to the operators.
 
-Besides what the nodes' own people are told: a cable or a provider is nothing that each of them can mend.
+Besides what the nodes' own people are told: a cable or a provider is nothing each of them can mend. Pure.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a channel believes of a subject, and what waits to be told there: how an Item follows events. Pure.
 
-A channel believes in a fall that it was told of, until it is told of the return. So a fall that is over before
-it was told is never told; a return is told to those alone who believe in the fall; and who believes in a fall
-is not told of the next one, if the return between them was never told.
+A channel believes in a fall that it was told of, until it is told of the return. So a fall that is over
+before it was told is never told; a return is told to those alone who believe in the fall; and who believes in
+a fall is not told of the next one, if the return between them was never told.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RECOVERED, FELL_AGAIN, STOPPED, KNOWN, UNWANTED = "recovered", "fell_again", "st
 def fallen(item: Item, event: Event, recipient: Recipient, policy: Policy) -> tuple[Item, str | None]:
     """After a fall: the item, and why the fall is not told."""
     if item.told is None:
-        if item.waits is not None and kind_of(item.waits).effect == "fall":
+        if item.lane == "fall":
             return item, KNOWN
         return waiting(item, event, "fall", recipient, policy), None
     if item.lane == "rise":

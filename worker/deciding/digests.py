@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 
+import msgspec
+
 from engine.core.news import EVENTS_TOLD_MAX, Notice, NoticeForm, notice_of
 from engine.core.newsroom import Decision, Facts, Group, Item, ItemKey, Lane, Recipient, Telling
 from engine.core.records import Event
@@ -100,14 +102,7 @@ def _gather(decision: Decision, ready: Part, lane: Lane, until_ms: int) -> None:
 
 
 def _defer(decision: Decision, key: ItemKey, item: Item, due_ms: int) -> None:
-    decision.state.items[key] = Item(
-        told=item.told,
-        waits=item.waits,
-        reminders=item.reminders,
-        lane=item.lane,
-        held_ms=item.held_ms,
-        due_ms=due_ms,
-    )
+    decision.state.items[key] = msgspec.structs.replace(item, due_ms=due_ms)
 
 
 def _drop(decision: Decision, key: ItemKey, reason: str) -> None:
@@ -119,8 +114,7 @@ def _notice(group: Group, items: list[Item], count: int, facts: Facts) -> Notice
     channel_id, reminds = group
     events = [event for item in items if (event := item.waits or item.told) is not None]
     if count == 1 and not reminds:
-        single = notice_of(events[0])
-        return single if not kind_of(events[0]).urgent else _urgent(single)
+        return msgspec.structs.replace(notice_of(events[0]), urgent=kind_of(events[0]).urgent)
     form: NoticeForm = "reminder" if reminds else "digest"
     projects = {event.project_id for event in events}
     return Notice(
@@ -133,20 +127,6 @@ def _notice(group: Group, items: list[Item], count: int, facts: Facts) -> Notice
         count=count,
         project_id=projects.pop() if len(projects) == 1 and count == len(events) else None,
         urgent=any(kind_of(event).urgent for event in events),
-    )
-
-
-def _urgent(notice: Notice) -> Notice:
-    return Notice(
-        notice_id=notice.notice_id,
-        form=notice.form,
-        kind=notice.kind,
-        at_ms=notice.at_ms,
-        since_ms=notice.since_ms,
-        events=notice.events,
-        count=notice.count,
-        project_id=notice.project_id,
-        urgent=True,
     )
 
 

@@ -1,4 +1,4 @@
-"""Damping: a node or workload that falls and rises without end is one notice, then silence until it is steady.
+"""Damping: what falls and rises without end is one notice, and then silence until it is steady.
 
 Pure. Who is told of it is step.py's.
 """

@@ -9,15 +9,15 @@ import msgspec
 from engine.core.records import Event
 
 # fall: held for the recipient's delay, reminded of. rise: told to those who were told of the fall.
-# stop: ends a fall's hold and reminders. news: told once. never: written by the notifier itself, told already.
+# stop: ends a fall's hold and reminders. news: told once. never: the notifier's own, and told already.
 Effect = Literal["fall", "rise", "stop", "news", "never"]
-# node: the project's channels and the person whose node it is. project: the project's channels and its owners'
-# own. installation: the operators' own.
+# node: the project's channels and the person whose node it is. project: the project's channels and those of
+# its owners. installation: its operators' own.
 Audience = Literal["node", "project", "installation"]
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):
-    """`named`: only told to channels that name this kind. `urgent`: goes through quiet hours, without delay."""
+    """`named`: told only to channels that name it. `urgent`: goes through quiet hours, without delay."""
 
     effect: Effect
     audience: Audience
@@ -54,14 +54,14 @@ KINDS: dict[str, Kind] = {
     "clock.stepped": Kind(effect="news", audience="installation"),
     "actor.quarantined": Kind(effect="news", audience="installation"),
 }
-_OF_PROJECTS = Kind(effect="news", audience="project", named=True)
+_OF_PROJECTS = Kind(effect="news", audience="project")
 _OF_THE_INSTALLATION = Kind(effect="news", audience="installation")
 CHANGES = frozenset({"node.down", "node.up", "workload.down", "workload.up"})  # that flapping is counted by
 REMINDED = frozenset({"node.down", "node.steady"})
 
 
 def kind_of(event: Event) -> Kind:
-    """A kind that is not in the table is news to operators, or to the project if somebody names it.
+    """A kind that is not in the table is news to operators, or to its project.
 
     An event of no project is the installation's, whatever the table says of its kind.
     """
@@ -71,6 +71,12 @@ def kind_of(event: Event) -> Kind:
             return _OF_THE_INSTALLATION
         return msgspec.structs.replace(known, audience="installation")
     return known if known is not None else _OF_PROJECTS
+
+
+def is_named(kind: str) -> bool:
+    """Whether a kind is told only to channels that name it."""
+    known = KINDS.get(kind)
+    return known is not None and known.named
 
 
 def subject_of(event: Event) -> str:

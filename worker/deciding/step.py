@@ -5,12 +5,14 @@ Events first, in their order; then what is due. What was told, to whom and why n
 
 from __future__ import annotations
 
+import msgspec
+
 from engine.core.newsroom import Decision, Facts, Item, ItemKey, Policy, Recipient, State
 from engine.core.records import Event
 from worker.deciding import areas, beliefs, flapping
 from worker.deciding.digests import tell_due
 from worker.deciding.kinds import CHANGES, kind_of, subject_of
-from worker.deciding.routing import node_of, recipients_of, takes
+from worker.deciding.routing import Audience, node_of, takes
 
 FLAPPING = "flapping"
 
@@ -44,6 +46,7 @@ class _Work:
             telling=dict(state.telling),
         )
         self.decision = Decision(state=self.state, notices=[], recorded=[], dropped={})
+        self._audience = Audience(facts)
         self._channels: dict[str, set[str]] = {}  # by subject, of those there are items of
         for subject, channel_id in state.items:
             self._channels.setdefault(subject, set()).add(channel_id)
@@ -63,9 +66,9 @@ class _Work:
                 self._rise(subject, event)
             case "stop":
                 self._stop(subject)
-                self._news(event, recipients_of(event, self.facts))
+                self._news(event, self._audience.hears(event))
             case "news":
-                self._news(event, recipients_of(event, self.facts))
+                self._news(event, self._audience.hears(event))
             case "never":
                 pass
 
@@ -77,7 +80,7 @@ class _Work:
         event = flapping.steady_event(subject, self.facts.as_of_ms)
         self.decision.recorded.append(event)
         others = (event.kind.replace("steady", "flapping"), subject.last.kind)
-        told = recipients_of(event, self.facts, kinds=others)
+        told = self._audience.hears(event, kinds=others)
         down = flapping.is_down(subject)
         if not down:
             for key, _ in self._items_of(name):
@@ -86,10 +89,7 @@ class _Work:
             key = (name, recipient.channel_id)
             item = self.state.items.get(key, Item())
             held = beliefs.waiting(item, event, "news", recipient, self.policy)
-            self._set(
-                key,
-                Item(waits=event, lane="fall" if down else "news", held_ms=held.held_ms, due_ms=held.due_ms),
-            )
+            self._set(key, msgspec.structs.replace(held, lane="fall" if down else "news"))
 
     def _flaps(self, name: str, event: Event) -> bool:
         """Whether nothing is told of this change because its subject flaps."""
@@ -98,7 +98,7 @@ class _Work:
         if begins:
             said = flapping.flapping_event(event)
             self.decision.recorded.append(said)
-            self._news(said, recipients_of(said, self.facts))
+            self._news(said, self._audience.hears(said))
             for key, item in self._items_of(name):
                 self._set(key, beliefs.silent(item) if item.told is not None else None)
         if after.flaps:
@@ -106,7 +106,7 @@ class _Work:
         return after.flaps
 
     def _fall(self, subject: str, event: Event) -> None:
-        for recipient in recipients_of(event, self.facts):
+        for recipient in self._audience.hears(event):
             key = (subject, recipient.channel_id)
             item, reason = beliefs.fallen(self.state.items.get(key, Item()), event, recipient, self.policy)
             self._set(key, item)
@@ -120,7 +120,7 @@ class _Work:
             if recipient is None:
                 self._set(key, None)
                 continue
-            wanted = takes(recipient, event.kind, event)
+            wanted = takes(recipient, event.kind)
             after, reason = beliefs.risen(item, event, recipient, self.policy, wanted=wanted)
             self._set(key, after)
             self._count(reason)
@@ -144,7 +144,7 @@ class _Work:
             if areas.is_remarkable(area, event.at_ms, total=total, policy=self.policy):
                 said = areas.area_event(name, area, total=total, shard=event.shard, at_ms=event.at_ms)
                 self.decision.recorded.append(said)
-                self._news(said, recipients_of(said, self.facts))
+                self._news(said, self._audience.hears(said))
                 area = areas.told(area, event.at_ms)
             self.state.areas[name] = area
 
