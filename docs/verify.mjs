@@ -1,5 +1,5 @@
-// Checks proofs and receipts (docs/proofs.md) with nothing but Node.js: node verify.mjs [--root=HEX] [--key=HEX] FILE...
-// Exit code 0: all are valid, 1: one is not, 2: one cannot be read.
+// Checks proofs and receipts (docs/proofs.md) with nothing but Node.js. Exit: 0 all valid, 1 one is not, 2 unreadable.
+// node verify.mjs [--root=HEX] [--statement=FILE] [--key=HEX] FILE...
 import { createHash, createPublicKey, verify } from "node:crypto"
 import { readFileSync } from "node:fs"
 const need = (holds, otherwise) => { if (!holds) throw new Error(otherwise) }
@@ -32,14 +32,14 @@ function proof(it) {
   need(it.version === 1 && said.root === it.root && said.hours.length == 24, "another version or root is stated")
   for (const name of ["project", "day", "revision"]) need(row[name] === said[name], `another ${name} is stated`)
   addsUp(row, start); climb("nodepulse.day.v1\n" + it.row, it, said.rows); if (h === null) return [it.root]
-  fields(h, "content,hour,index,path,place,root"); need(h.root === said.hours[h.hour], "another root of the hour is stated")
+  fields(h, "content,hour,index,path,place,root"); need(h.root === said.hours[h.hour] && Number.isInteger(h.hour + h.index), "another root of the hour")
   const content = hex(h.content), from = start + h.hour * 36e5, at = 24 + 64 * h.index, id = text => text.replaceAll("-", "")
   climb(Buffer.concat([Buffer.from("nodepulse.hour.v1\n"), content]), h, said.nodes)
-  need(h.content.slice(0, 48) === from.toString(16).padStart(16, "0") + id(row.node), "it is of another hour or node")
-  need(content.length % 64 == 24 && h.content.slice(2 * at, 2 * at + 32) === id(row.workload), "it is of another workload")
+  need(h.content.slice(0, 48) === from.toString(16).padStart(16, "0") + id(row.node)
+    && h.content.slice(2 * at, 2 * at + 32) === id(row.workload), "it is of another hour, node or workload")
   const most = Object.values(row.ms), ms = most.map((_, kind) => content.readUInt32BE(at + 16 + 4 * kind))
   need(ms.every((each, kind) => each <= most[kind]), "the hour has more of a kind than the day")
-  need(sum(ms) === Math.max(0, Math.min(row.to_ms, from + 36e5) - Math.max(row.from_ms, from)), "the hour's sum is off")
+  need(content.length % 64 == 24 && sum(ms) === Math.max(0, Math.min(row.to_ms, from + 36e5) - Math.max(row.from_ms, from)), "the hour's sum is off")
   return [it.root, h.root] }
 function receipt(it) {
   fields(it, "key_id,public_key,signature,statement,version")
@@ -48,12 +48,12 @@ function receipt(it) {
     hex(it.signature, 64)) && it.version === 1 && said.key === it.key_id, "it is not signed with this key")
   said.workloads.forEach(each => addsUp(each, startOf(said.day)))
   need(said.paid_ms === sum(said.workloads.map(each => each.paid_ms)), "the paid times do not add up"); return [said.root] }
-const given = name => process.argv.filter(text => text.startsWith(name)).map(text => text.slice(name.length))
-const pin = (name, found) => need(!given(name).length || found.every(each => given(name).includes(each)), "not " + name)
+const pin = (name, found) => { let known = process.argv.filter(a => a.startsWith(name)).map(a => a.slice(name.length))
+  if (name == "--statement=") known = known.flatMap(file => readFileSync(file, "utf8").split("\n")) // one a line
+  need(!known.length || found.every(each => known.includes(each)), "not as given by " + name) }
 for (const file of process.argv.slice(2).filter(text => !text.startsWith("--"))) { let code = 2
-  try { const it = JSON.parse(readFileSync(file)); code = 1
-    const roots = "row" in it ? proof(it) : receipt(it), keys = it.public_key ? [it.public_key] : []
-    pin("--root=", roots); pin("--key=", keys)
-    console.log(`${file}: valid, if these are published: root ${roots.join()}${keys.map(key => " key " + key)}`)
+  try { const it = JSON.parse(readFileSync(file)), isProof = "row" in it; code = 1
+    pin("--root=", isProof ? proof(it) : receipt(it)); pin(isProof ? "--statement=" : "--key=", [isProof ? it.statement : it.public_key])
+    console.log(`${file}: valid, if this is what was published: ${it.statement}`)
   } catch (error) { process.exitCode = Math.max(process.exitCode ?? 0, code)
     console.log(`${file}: not ${code == 1 ? "valid" : "readable"}: ${error.message}`) } }

@@ -53,7 +53,7 @@ class ProofDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     path: list[PathStep]
     root: str
     statement: str
-    hour: HourProof | None = None
+    hour: HourProof | None
 
 
 class TreePart(msgspec.Struct, frozen=True):

@@ -134,7 +134,7 @@ def _bytes_of(name: str) -> bytes:
 
 def _statements(name: str) -> dict[str, Statement]:
     try:
-        lines = _bytes_of(name).decode().splitlines()
+        lines = _bytes_of(name).decode().split("\n")  # a reason may hold other ends of lines
     except UnicodeError as error:
         raise NotReadableError("is not UTF-8") from error
     found = {line: read_text(line, Statement, "statement") for line in lines if line.strip()}
