@@ -16,6 +16,7 @@ from engine.core.audit import AuditLog
 from engine.core.backfill import Backfill
 from engine.core.bulk import Bulk
 from engine.core.catalog import Catalog, Projects, Releases
+from engine.core.disputes import Disputes
 from engine.core.evidence import Evidence
 from engine.core.fleet import Fleet
 from engine.core.idempotency import Idempotency
@@ -31,14 +32,18 @@ from engine.core.registration import Registration
 from engine.core.retention import Retention
 from engine.core.schedule import Schedule
 from engine.core.sealed import Seals
+from engine.core.sealing import Corrections, Sealing
+from engine.core.sending import Sending
 from storage.pool import Postgres
 from storage.postgres_accounts import PostgresAccounts
 from storage.postgres_audit import PostgresAuditLog
 from storage.postgres_backfill import PostgresBackfill
 from storage.postgres_bulk import PostgresBulk
 from storage.postgres_catalog import PostgresCatalog
+from storage.postgres_corrections import PostgresCorrections
 from storage.postgres_desired import PostgresOrders
 from storage.postgres_directory import PostgresDirectory
+from storage.postgres_disputes import PostgresDisputes
 from storage.postgres_evidence import PostgresEvidence
 from storage.postgres_fleet import PostgresFleet
 from storage.postgres_history import PostgresHistory
@@ -56,7 +61,9 @@ from storage.postgres_releases import PostgresReleases
 from storage.postgres_retention import PostgresRetention
 from storage.postgres_rollouts import PostgresRollouts
 from storage.postgres_schedule import PostgresSchedule
+from storage.postgres_sealing import PostgresSealing
 from storage.postgres_seals import PostgresSeals
+from storage.postgres_sending import PostgresSending
 from storage.postgres_sign_in import PostgresSignIn
 from storage.postgres_windows import PostgresWindows
 from storage.redis_asks import RedisAsks
@@ -65,14 +72,14 @@ from storage.settings import DatabaseSettings, RedisSettings
 
 
 class Stores(msgspec.Struct, frozen=True, kw_only=True):
-    """The ports of the data plane and of what hangs on it (engine/core/ports.py, ledger.py), open."""
+    """The ports of the data plane and of what hangs on it (engine/core/ports.py), open."""
 
     registry: RegistryFeed
     history: History
     live: LiveView
     directory: Directory
-    ledger: Ledger
     outbox: Outbox
+    sending: Sending
     statistics: Callable[[], dict[str, int]] = dict  # of the connections; nothing in memory
 
 
@@ -80,6 +87,7 @@ class AllStores(Stores, frozen=True, kw_only=True):
     """With the ports of the control plane, which have no twins in memory (docs/decisions/0050)."""
 
     accounts: Accounts
+    ledger: Ledger
     sign_in: SignIn
     notices: Notices
     letters: Letters
@@ -99,9 +107,12 @@ class AllStores(Stores, frozen=True, kw_only=True):
     orders: Orders
     rollouts: Rollouts
     seals: Seals
+    sealing: Sealing
+    corrections: Corrections
     windows: Windows
     schedule: Schedule
     retention: Retention
+    disputes: Disputes
 
 
 @asynccontextmanager
@@ -126,6 +137,7 @@ async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> Async
             directory=PostgresDirectory(db),
             ledger=PostgresLedger(db),
             outbox=outbox,
+            sending=PostgresSending(db),
             accounts=PostgresAccounts(db),
             sign_in=PostgresSignIn(db),
             notices=PostgresNotices(db),
@@ -146,9 +158,12 @@ async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> Async
             orders=PostgresOrders(db),
             rollouts=PostgresRollouts(db),
             seals=PostgresSeals(db),
+            sealing=PostgresSealing(db),
+            corrections=PostgresCorrections(db),
             windows=PostgresWindows(db),
             schedule=PostgresSchedule(db),
             retention=PostgresRetention(db),
+            disputes=PostgresDisputes(db),
             statistics=lambda: {**db.statistics(), **live.statistics(), **asks.statistics()},
         )
 

@@ -20,7 +20,8 @@ from engine.core.timing import grace_of_ttl
 from storage.pool import Connection, Postgres
 
 _FIRST = "00000000-0000-0000-0000-000000000000"
-_PAGE = """
+# Columns in the order of BulkItem; the rest of a statement follows.
+ITEM = """
 select w.workload_id::text, w.name, w.slot, w.created_ms, w.retired_ms, w.first_report_ms, k.slug,
   w.licence_id::text, c.chain_id, c.contract, l.token_id::text,
   n.node_id::text, n.name, n."row", n.owner_id::text, n.partner_node_id
@@ -28,6 +29,8 @@ from workload w join node n using (node_id)
   left join workload_kind k using (kind_id)
   left join licence l on l.licence_id = w.licence_id
   left join collection c using (collection_id)
+"""
+_PAGE = f"""{ITEM}
 where w.project_id = $1 and w.workload_id > $2 and w.created_ms < $4
   and (w.retired_ms is null or w.retired_ms > $3)
 order by w.workload_id limit $5

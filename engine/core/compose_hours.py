@@ -6,6 +6,8 @@ decided before (compose.py, compose_many.py); here it is only cut.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from engine.core.compose import Composition
@@ -50,14 +52,22 @@ class Hours:
                 cut = min(ended_ms, begins_ms + HOUR_MS) - max(started_ms, begins_ms)
                 self.ms[index, hour, _RANK[kind]] += cut
 
+    def take(self, places: Sequence[int], other: Hours) -> None:
+        """Take over all of another one, which is of these workloads here."""
+        self.ms[places] = other.ms
+        for number, place in enumerate(places):
+            self._composed[place] = other.spans_of(number)
+
+    def spans_of(self, index: int) -> tuple[tuple[str, int, int], ...]:
+        """(kind, from_ms, to_ms) of one workload, without overlap."""
+        if index in self._composed:
+            return self._composed[index]
+        return self._pieces.of_workload(index)
+
     def within(self, index: int, from_ms: int, to_ms: int) -> dict[str, int]:
         """Milliseconds by kind of one workload in [from_ms, to_ms); kinds without any are left out."""
-        if index in self._composed:
-            spans = self._composed[index]
-        else:
-            spans = self._pieces.of_workload(index)
         found: dict[str, int] = {}
-        for kind, started_ms, ended_ms in spans:
+        for kind, started_ms, ended_ms in self.spans_of(index):
             cut = min(ended_ms, to_ms) - max(started_ms, from_ms)
             if cut > 0:
                 found[kind] = found.get(kind, 0) + cut

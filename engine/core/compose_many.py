@@ -8,7 +8,7 @@ everywhere, tests/core/test_compose_many.py proves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -77,6 +77,13 @@ class Totals:
         self.claims_paid_ms[index] = claims_paid_ms
         self.provisional[index] = answer.provisional
         self.unsure[index] = False
+
+    def take(self, places: Sequence[int], other: Totals) -> None:
+        """Take over all answers of another one, which are of these workloads here."""
+        for name in ("from_ms", "to_ms", "as_of_ms", "ms", "claims_paid_ms", "provisional", "unsure"):
+            getattr(self, name)[places] = getattr(other, name)
+        if self.hours is not None and other.hours is not None:
+            self.hours.take(places, other.hours)
 
 
 def compose_many(
