@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
+from engine.core.apprise_url import schemas_of
+
 if TYPE_CHECKING:
     from nodepulse.config import Config
 
@@ -81,21 +83,29 @@ RANGES: dict[str, tuple[float, float]] = {
     "web.read_wait_ms_max": (0, 60_000),
     "web.sse_streams_max": (0, 1_000_000),
     "web.bulk_streams_max": (0, 1_000),
+    "web.spool_bytes_max": (_KIB, 4 * _GIB),
+    "web.spools_bytes_max": (_KIB, 64 * _GIB),
+    "web.spool_s_max": (0.1, 3_600),
     "web.key_requests_per_min_max": (1, 1_000_000_000),
     "web.address_requests_per_min_max": (1, 1_000_000_000),
     "web.ownership_stale_s": (60, 365 * _DAY_S),
     "web.sign_ins_per_min_max": (1, 1_000_000),
     "web.login_life_s": (60, 365 * _DAY_S),
     "web.wallet_chain_id": (0, 2**53),
+    "web.dispute_days": (1, 3_650),
     "worker.notifier_batch_max": (1, 100_000),
     "worker.poll_ms": (10, 60_000),
     "worker.delivery_concurrency_max": (1, 10_000),
+    "worker.delivery_endpoint_max": (1, 10_000),
+    "worker.delivery_lease_margin_s": (1, 600),
     "worker.delivery_timeout_s": (0.1, 600),
     "worker.delivery_attempts_max": (1, 100),
+    "worker.seal_after_s": (0, _DAY_S),
     "engine.metrics_port": (0, 65_535),
     "worker.metrics_port": (0, 65_535),
     "worker.mail.port": (1, 65_535),
     "worker.mail.timeout_s": (0.1, 600),
+    "worker.mail.address_per_hour_max": (1, 10_000),
     "worker.ownership.poll_s": (5, _DAY_S),
     "worker.ownership.nightly_hour_utc": (0, 23),
     "worker.ownership.depth_blocks": (0, 1_000_000),
@@ -254,6 +264,14 @@ def _origins(text: str) -> str | None:
     return None
 
 
+def _services(text: str) -> str | None:
+    try:
+        schemas_of(text)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 _FORMS: dict[str, Callable[[str], str | None]] = {
     "ingest.public_udp": _host_port,
     "ingest.public_http": _url_of("http", "https"),
@@ -265,6 +283,7 @@ _FORMS: dict[str, Callable[[str], str | None]] = {
     "web.trusted_proxies": _networks,
     "worker.ownership.url": _url_of("http", "https"),
     "web.sign_up": _sign_up,
+    "worker.apprise_schemas": _services,
     "sentry.dsn": _url_of("http", "https"),
     "database.url": _url_of("postgresql", "postgres"),
     "redis.url": _url_of("redis", "rediss", "unix"),

@@ -21,6 +21,7 @@ from engine.core.evidence import Evidence
 from engine.core.fleet import Fleet
 from engine.core.idempotency import Idempotency
 from engine.core.inventory import Inventory, InventorySync
+from engine.core.leases import Leases, LeaseSettling
 from engine.core.ledger import Ledger
 from engine.core.letters import Letters
 from engine.core.maintenance import Windows
@@ -50,6 +51,7 @@ from storage.postgres_history import PostgresHistory
 from storage.postgres_idempotency import PostgresIdempotency
 from storage.postgres_inventory import PostgresInventory
 from storage.postgres_inventory_sync import PostgresInventorySync
+from storage.postgres_leases import PostgresLeases
 from storage.postgres_ledger import PostgresLedger
 from storage.postgres_letters import PostgresLetters
 from storage.postgres_notices import PostgresNotices
@@ -64,6 +66,7 @@ from storage.postgres_schedule import PostgresSchedule
 from storage.postgres_sealing import PostgresSealing
 from storage.postgres_seals import PostgresSeals
 from storage.postgres_sending import PostgresSending
+from storage.postgres_settle import PostgresLeaseSettling
 from storage.postgres_sign_in import PostgresSignIn
 from storage.postgres_windows import PostgresWindows
 from storage.redis_asks import RedisAsks
@@ -106,6 +109,8 @@ class AllStores(Stores, frozen=True, kw_only=True):
     releases: Releases
     orders: Orders
     rollouts: Rollouts
+    leases: Leases
+    lease_settling: LeaseSettling
     seals: Seals
     sealing: Sealing
     corrections: Corrections
@@ -157,6 +162,8 @@ async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> Async
             releases=PostgresReleases(db),
             orders=PostgresOrders(db),
             rollouts=PostgresRollouts(db),
+            leases=PostgresLeases(db),
+            lease_settling=PostgresLeaseSettling(db),
             seals=PostgresSeals(db),
             sealing=PostgresSealing(db),
             corrections=PostgresCorrections(db),

@@ -19,6 +19,7 @@ from web import (
     channels,
     collections,
     datagram,
+    disputes,
     events,
     health,
     keys,
@@ -33,12 +34,16 @@ from web import (
     nodes,
     openapi,
     points,
+    points_reads,
+    points_streams,
+    points_suggested,
     problems,
     project_policies,
     projects,
     releases,
     restarts,
     routing,
+    schedule,
     sessions,
     sign_in,
     summary,
@@ -54,6 +59,7 @@ from web.cors import Cors
 from web.guard import Guard
 from web.proxies import Proxies
 from web.settings import WebSettings
+from web.spool import Spools
 
 RESOURCES = (
     *sign_in.ROUTES,
@@ -72,10 +78,15 @@ RESOURCES = (
     *workload_list.ROUTES,
     *workloads.ROUTES,
     *why.ROUTES,
+    *disputes.ROUTES,
+    *schedule.ROUTES,
     *summary.ROUTES,
     *bulk.ROUTES,
     *events.ROUTES,
     *points.ROUTES,
+    *points_reads.ROUTES,
+    *points_streams.ROUTES,
+    *points_suggested.ROUTES,
     *collections.ROUTES,
     *licences.ROUTES,
     *projects.ROUTES,
@@ -135,6 +146,13 @@ def create_app(
         limit_of=routing.body_limits(served, longest=settings.body_bytes_max),
         body_s_max=settings.body_s_max,
         bodies_bytes_max=settings.bodies_bytes_max,
+        spools=Spools(
+            routing.spooled_routes(served),
+            bytes_max=settings.spool_bytes_max,
+            all_bytes_max=settings.spools_bytes_max,
+            s_max=settings.spool_s_max,
+            admit=routing.admission(app.backend, served),
+        ),
         requests=app.requests,
         cors=Cors(settings.cors_origins),
         proxies=Proxies(settings.trusted_proxies),

@@ -17,6 +17,7 @@ from engine.core.audit import AuditLog
 from engine.core.backfill import Backfill
 from engine.core.bulk import Bulk
 from engine.core.catalog import Catalog, Projects, Releases
+from engine.core.disputes import Disputes
 from engine.core.evidence import Evidence
 from engine.core.fleet import Fleet
 from engine.core.idempotency import Idempotency
@@ -28,6 +29,7 @@ from engine.core.notices import Notices
 from engine.core.orders import Orders
 from engine.core.ports import Directory, History, LiveView
 from engine.core.registration import Registration
+from engine.core.schedule import Schedule
 from engine.core.sealed import Seals
 from engine.core.uptime_source import UptimeSource
 from storage.metrics_http import Statistics
@@ -85,6 +87,10 @@ class Stores(Protocol):
     @property
     def orders(self) -> Orders: ...
     @property
+    def disputes(self) -> Disputes: ...
+    @property
+    def schedule(self) -> Schedule: ...
+    @property
     def seals(self) -> Seals: ...
     @property
     def windows(self) -> Windows: ...
@@ -126,7 +132,6 @@ class Backend:
         self.directory = stores.directory
         self.history = stores.history
         self.live = stores.live
-        self.ledger = stores.ledger
         self.settings = settings
         self.ingest = ingest
         self.secrets = secrets

@@ -13,6 +13,9 @@ class WebSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     body_bytes_max: int = 64 * 1024 * 1024  # one body on a path that takes a long list
     body_s_max: float = 30.0  # from the header's end to the body's last byte
     bodies_bytes_max: int = 256 * 1024 * 1024  # all bodies held at once; above it 503
+    spool_bytes_max: int = 512 * 1024 * 1024  # one commit of points; it goes to disk, under TMPDIR
+    spools_bytes_max: int = 2 * 1024 * 1024 * 1024  # all of these at once; above it 503
+    spool_s_max: float = 300.0  # from the header's end to the last byte of one
     connections_max: int = 4_000  # above it 503 and closed
     keep_alive_s: float = 75.0
     send_s_max: float = 30.0  # a client that takes no byte of its answer for this long is cut off
@@ -34,4 +37,5 @@ class WebSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     wallet_chain_id: int = 1  # the chain that wallets must sign for (EIP-155); 0 = any
     ownership_stale_s: float = 900.0  # answers of the inventory older than this are said to be stale
     trusted_proxies: str = ""  # networks whose x-forwarded-for and -proto are believed, separated by spaces
+    dispute_days: int = 30  # after its newest seal a day can be disputed for so long
     public_url: str = ""  # where people reach this API, for links in mails and wallets; empty: localhost only

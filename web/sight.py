@@ -12,10 +12,12 @@ from typing import TypeVar
 from quart import request
 
 from engine.core.accounts import Account, KeyRecord
+from engine.core.disputes import Dispute
 from engine.core.fleet import Sight
 from engine.core.inventory import Licence
 from engine.core.people import Principal, Role
 from engine.core.ports import NodeRecord, Project, WorkloadRecord
+from engine.core.sealed import Seal
 from web.backend import Backend
 from web.ids import SLUG, canonical_uuid
 from web.policy import POLICY, Policy
@@ -133,3 +135,33 @@ async def licence(backend: Backend, caller: Principal, licence_id: str) -> Licen
     must_have(roles, "licence")
     assert found is not None
     return found
+
+
+async def sealed_workload(
+    backend: Backend, caller: Principal, workload_id: str, day: str
+) -> tuple[WorkloadRecord, Seal | None, bool]:
+    """A workload as whose it is, or was that day: its operator, or whose wallet owned its licence then; with
+    the day's newest seal, and whether that says anything of it. RefusedError 404, 403."""
+    key = canonical_uuid(workload_id)
+    found = await backend.directory.workload(key) if key else None
+    if found is None:
+        raise not_found("workload")
+    roles = _roles_over_machine(caller, found)
+    seal = await backend.stores.seals.seal(found.project_id, day)
+    row = None if seal is None else await backend.stores.seals.row(seal, found.workload_id)
+    if row is not None and caller.user_id is not None:
+        _, sealed = row
+        owners = {held.owner for held in sealed.held}
+        if sealed.operator_id == caller.user_id or (owners and await own_wallet(backend, caller) in owners):
+            roles |= Role.OPERATOR
+    must_have(roles, "workload")
+    return found, seal, row is not None
+
+
+async def dispute(backend: Backend, caller: Principal, dispute_id: str) -> Dispute:
+    """A dispute as who opened it, or as who runs the project. RefusedError 404, 403."""
+    key = canonical_uuid(dispute_id)
+    found = await backend.stores.disputes.dispute(key) if key else None
+    return _seen(
+        found, "dispute", lambda it: roles_over(caller, project_id=it.project_id, owner_id=it.opener_id)
+    )
