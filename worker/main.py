@@ -6,11 +6,16 @@ from collections.abc import Callable
 
 import trio
 
-from storage.open import open_stores
-from storage.settings import DatabaseSettings, RedisSettings
+from storage.datagram import open_uptime_source
+from storage.open import AllStores, open_stores
+from storage.settings import DatabaseSettings, DatagramSettings, RedisSettings
 from worker.jobs import prunes
 from worker.parts import Worker, wall_ms
+from worker.seal_day import SealStores
+from worker.sealer import Sealer
 from worker.settings import WorkerSettings
+
+NO_DATAGRAM = DatagramSettings()  # without a token it is not used
 
 
 async def serve(
@@ -18,26 +23,56 @@ async def serve(
     settings: WorkerSettings,
     database: DatabaseSettings,
     redis: RedisSettings,
+    datagram: DatagramSettings = NO_DATAGRAM,
+    shards: int,
     listening: Callable[[str], None],
     stop: trio.Event,
     clock_ahead_ms: int = 0,
+    public_url: str = "",
 ) -> None:
     """Run the worker until `stop`, on a guest run (storage/bridge.py).
 
     `listening` is told ``host:port`` of metrics and health. An OSError (in a group) when that port is taken.
     """
-    async with open_stores(database, redis) as stores:
+
+    def now_ms() -> int:
+        return wall_ms() + clock_ahead_ms
+
+    async with (
+        open_stores(database, redis) as stores,
+        open_uptime_source(datagram, clock=now_ms) as uptime_source,
+    ):
         worker = Worker(
             settings=settings,
             outbox=stores.outbox,
+            sending=stores.sending,
             history=stores.history,
             live=stores.live,
             directory=stores.directory,
             letters=stores.letters,
             rollouts=stores.rollouts,
             inventory_sync=stores.inventory_sync,
-            now_ms=lambda: wall_ms() + clock_ahead_ms,
+            now_ms=now_ms,
+            sealer=Sealer(
+                _seal_stores(stores),
+                shards=shards,
+                source=uptime_source,
+                now_ms=now_ms,
+                after_ms=settings.seal_after_s * 1_000,
+            ),
+            public_url=public_url,
             schedule=stores.schedule,
             jobs=prunes(stores, settings.retention),
         )
         await worker.run(listening=listening, stop=stop)
+
+
+def _seal_stores(stores: AllStores) -> SealStores:
+    return SealStores(
+        sealing=stores.sealing,
+        bulk=stores.bulk,
+        live=stores.live,
+        projects=stores.projects,
+        inventory=stores.inventory,
+        evidence=stores.evidence,
+    )

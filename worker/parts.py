@@ -15,35 +15,32 @@ from typing import TypeAlias
 import msgspec
 import structlog
 import trio
-from prometheus_client import Histogram
 
 from engine.core.inventory import InventorySync
 from engine.core.letters import Letter, Letters
 from engine.core.orders import Rollouts
-from engine.core.outbox import Delivery, Outbox
+from engine.core.outbox import Outbox
 from engine.core.ports import Directory, History, LiveView
 from engine.core.schedule import Schedule
+from engine.core.sending import Sending
 from storage.metrics_http import Checks, Statistics, new_registry, serve_metrics
 from storage.observe import capture
 from worker.deliveries import Deliveries
 from worker.letters import LetterPost, by_mail
-from worker.mail import MailSender
 from worker.notifier import Notifier
-from worker.outcome import Sender
 from worker.ownership.graphql import GraphClient
 from worker.ownership.schedule import Ownership
+from worker.post import Post
 from worker.restart import KeptTask
 from worker.rollouts import RolloutFollower
 from worker.schedule import Job, Scheduler
+from worker.sealer import Sealer
 from worker.settings import WorkerSettings
-from worker.smtp import MAIL_CONNECTIONS_MAX, MailServer
-from worker.webhooks import WebhookSender
 
 # From SIGTERM: what is being sent may finish for this long, then it is cut and falls due after its lease.
 # Less than the front door grants before it kills.
 STOP_GRACE_S = 4.0
-_Part: TypeAlias = Notifier | Scheduler | Deliveries | LetterPost | RolloutFollower | Ownership
-_LAG_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3600.0)
+_Part: TypeAlias = Notifier | Scheduler | Deliveries | LetterPost | RolloutFollower | Ownership | Sealer
 
 log = structlog.get_logger()
 
@@ -61,6 +58,7 @@ class Worker:
         *,
         settings: WorkerSettings,
         outbox: Outbox,
+        sending: Sending,
         history: History,
         live: LiveView,
         directory: Directory,
@@ -69,13 +67,16 @@ class Worker:
         inventory_sync: InventorySync | None = None,
         schedule: Schedule | None = None,
         jobs: Sequence[Job] = (),
+        sealer: Sealer | None = None,
         now_ms: Callable[[], int] = wall_ms,
+        public_url: str = "",
     ) -> None:
-        """`letters` to `schedule`: of the control plane, where there is one."""
+        """`public_url`: where people reach the web API, for links in mails.
+
+        `letters` to `sealer`: of the control plane, where there is one."""
         self._settings = settings
-        self._outbox = outbox
         self._now_ms = now_ms
-        self._deliveries: dict[str, Deliveries] = {}
+        self._post = Post(settings=settings, sending=sending, now_ms=now_ms, public_url=public_url)
         self._notifier = Notifier(
             outbox=outbox,
             history=history,
@@ -83,7 +84,7 @@ class Worker:
             now_ms=now_ms,
             batch_max=settings.notifier_batch_max,
             poll_s=settings.poll_ms / 1000,
-            decided=self._wake_deliveries,
+            decided=self._post.wake,
         )
         self._letters = letters
         self._letter_post: LetterPost | None = None
@@ -99,20 +100,16 @@ class Worker:
                 now_ms=now_ms,
                 crashed=_report_job,
             )
+        self._sealer = sealer
         self._inventory_sync = inventory_sync
         self._ownership: Ownership | None = None
         self._kept: list[KeptTask] = []
-        self._lag = Histogram(
-            "nodepulse_event_to_first_attempt_seconds",
-            "From an event to the first attempt to tell it",
-            buckets=_LAG_BUCKETS_S,
-            registry=None,
-        )
 
     async def run(self, *, listening: Callable[[str], None], stop: trio.Event) -> None:
         """Until `stop`, and then until what is being sent is done, at most STOP_GRACE_S."""
         async with AsyncExitStack() as stack:
-            await self._open_senders(stack)
+            await self._post.open(stack)
+            self._open_letters()
             await self._open_ownership(stack)
             async with trio.open_nursery() as nursery:
                 host, port = await nursery.start(self._serve_metrics)
@@ -123,11 +120,12 @@ class Worker:
                     self._keep("rollouts", self._rollouts.run, nursery)
                 if self._ownership is not None:
                     self._keep("ownership", self._ownership.run, nursery)
+                if self._sealer is not None:
+                    self._keep("sealer", self._sealer.run, nursery)
                 sending = await nursery.start(self._run_deliveries)
                 listening(f"{host}:{port}")
                 await stop.wait()
-                for deliveries in self._deliveries.values():
-                    deliveries.stop()
+                self._post.stop()
                 if self._letter_post is not None:
                     self._letter_post.stop()
                 with trio.move_on_after(STOP_GRACE_S):
@@ -141,7 +139,7 @@ class Worker:
             return lambda: msgspec.structs.asdict(part.statistics())
 
         parts = {"notifier": of(self._notifier)}
-        parts |= {f"{kind}_deliveries": of(deliveries) for kind, deliveries in self._deliveries.items()}
+        parts |= {f"{kind}_deliveries": of(deliveries) for kind, deliveries in self._post.kinds.items()}
         if self._letter_post is not None:
             parts["letters"] = of(self._letter_post)
         if self._rollouts is not None:
@@ -150,6 +148,8 @@ class Worker:
             parts["schedule"] = of(self._scheduler)
         if self._ownership is not None:
             parts["ownership"] = of(self._ownership)
+        if self._sealer is not None:
+            parts["sealer"] = of(self._sealer)
         return parts | {"worker": lambda: {"crashes_total": {task.name: task.crashes for task in self._kept}}}
 
     def live(self) -> Checks:
@@ -159,24 +159,10 @@ class Worker:
     def ready(self) -> Checks:
         """Postgres within reach, every task running. Redis is only a hint here."""
         away = self._notifier.statistics().store_away or any(
-            deliveries.statistics().store_away for deliveries in self._deliveries.values()
+            deliveries.statistics().store_away for deliveries in self._post.kinds.values()
         )
         checks = {"postgres": "away" if away else ""}
         return checks | {task.name: "" if task.running else "not running" for task in self._kept}
-
-    async def _open_senders(self, stack: AsyncExitStack) -> None:
-        settings = self._settings
-        webhooks = await stack.enter_async_context(
-            WebhookSender(allow_private=settings.webhook_allow_private)
-        )
-        self._add("webhook", webhooks, settings.delivery_concurrency_max)
-        if settings.mail.host:
-            server = MailServer(settings.mail)
-            at_once = min(settings.delivery_concurrency_max, MAIL_CONNECTIONS_MAX)
-            self._add("mail", MailSender(server), at_once)
-            self._open_letters(server)
-        else:
-            log.warning("mail.off", advice="worker.mail.host is empty: notices wait, letters are lost")
 
     async def _open_ownership(self, stack: AsyncExitStack) -> None:
         if self._inventory_sync is None:
@@ -191,25 +177,11 @@ class Worker:
             reported=lambda error, key: capture(error, task="ownership", collection_id=key),
         )
 
-    def _add(self, kind: str, send: Sender, concurrency_max: int) -> None:
-        self._deliveries[kind] = Deliveries(
-            kind=kind,
-            outbox=self._outbox,
-            send=send,
-            now_ms=self._now_ms,
-            concurrency_max=concurrency_max,
-            timeout_s=self._settings.delivery_timeout_s,
-            attempts_max=self._settings.delivery_attempts_max,
-            poll_s=self._settings.poll_ms / 1000,
-            crashed=_report_sender,
-            attempted=self._observe_attempt,
-        )
-
-    def _open_letters(self, server: MailServer) -> None:
-        if self._letters is not None:
+    def _open_letters(self) -> None:
+        if self._letters is not None and self._post.mail_server is not None:
             self._letter_post = LetterPost(
                 letters=self._letters,
-                send=by_mail(server),
+                send=by_mail(self._post.mail_server),
                 now_ms=self._now_ms,
                 timeout_s=self._settings.delivery_timeout_s,
                 poll_s=self._settings.poll_ms / 1000,
@@ -225,7 +197,7 @@ class Worker:
         """Starts with the event that is set when all deliveries have stopped."""
         done = trio.Event()
         async with trio.open_nursery() as nursery:
-            for kind, deliveries in self._deliveries.items():
+            for kind, deliveries in self._post.kinds.items():
                 self._keep(f"{kind} deliveries", deliveries.run, nursery)
             if self._letter_post is not None:
                 self._keep("letters", self._letter_post.run, nursery)
@@ -234,7 +206,8 @@ class Worker:
 
     async def _serve_metrics(self, task_status: trio.TaskStatus[tuple[str, int]]) -> None:
         registry = new_registry(self.statistics())
-        registry.register(self._lag)
+        for histogram in self._post.histograms:
+            registry.register(histogram)
         await serve_metrics(
             host=self._settings.metrics_host,
             port=self._settings.metrics_port,
@@ -243,14 +216,6 @@ class Worker:
             ready=self.ready,
             task_status=task_status,
         )
-
-    def _wake_deliveries(self) -> None:
-        for deliveries in self._deliveries.values():
-            deliveries.wake()
-
-    def _observe_attempt(self, delivery: Delivery, now_ms: int) -> None:
-        if delivery.attempts == 1:
-            self._lag.observe(max(0, now_ms - delivery.notice.at_ms) / 1000)
 
 
 def _report_task(error: Exception, name: str) -> None:
@@ -265,14 +230,3 @@ def _report_job(error: Exception, job: str) -> None:
 def _report_letter(error: Exception, letter: Letter) -> None:
     log.error("sender.crashed", exc_info=error, channel_kind="letter", letter_id=letter.letter_id)
     capture(error, task="letters", letter_id=letter.letter_id)
-
-
-def _report_sender(error: Exception, delivery: Delivery) -> None:
-    log.error(
-        "sender.crashed",
-        exc_info=error,
-        channel_kind=delivery.channel.kind,
-        delivery_id=delivery.delivery_id,
-        channel_id=delivery.channel.channel_id,
-    )
-    capture(error, task=f"{delivery.channel.kind} deliveries", delivery_id=delivery.delivery_id)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from engine.core.apprise_url import DEFAULT_SCHEMAS
+
 
 class MailSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """SMTP. An empty host means that no mail is sent (mail deliveries then wait)."""
@@ -15,6 +17,7 @@ class MailSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     starttls: bool = False
     sender: str = "nodepulse@localhost"
     timeout_s: float = 20.0
+    address_per_hour_max: int = 20  # notices to one address
 
 
 class CustomSubgraph(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -71,10 +74,14 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
     notifier_batch_max: int = 500  # events read and decided in one transaction
     poll_ms: int = 250
-    delivery_concurrency_max: int = 32
+    delivery_concurrency_max: int = 64
+    delivery_endpoint_max: int = 8  # of them to one receiver's origin
     delivery_timeout_s: float = 20.0
+    delivery_lease_margin_s: float = 40.0  # after which another worker takes what a killed one had in hand
     delivery_attempts_max: int = 10
-    webhook_allow_private: bool = False  # let webhooks go to private and loopback addresses
+    webhook_allow_private: bool = False  # let webhooks and services lie at private and loopback addresses
+    apprise_schemas: str = DEFAULT_SCHEMAS  # chat and SMS services, separated by spaces; empty: none
+    seal_after_s: int = 600  # after midnight UTC a day is sealed at the earliest
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 0  # 0 = a free port, told in the state file
     mail: MailSettings = msgspec.field(default_factory=MailSettings)

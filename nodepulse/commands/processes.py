@@ -154,9 +154,12 @@ def worker(**how: Any) -> None:
             settings=config.worker,
             database=config.database,
             redis=config.redis,
+            datagram=config.datagram,
+            shards=config.engine.shards,
             listening=listening,
             stop=stop,
             clock_ahead_ms=config.clock_ahead_s * 1_000,
+            public_url=config.web.public_url,
         )
 
     _run(live, how)
