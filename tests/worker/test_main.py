@@ -87,6 +87,7 @@ class Installation:
             redis=self.redis,
             listening=listening.append,
             stop=stop,
+            shards=1,
         )
         assert len(listening) == 1
 
