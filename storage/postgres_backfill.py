@@ -17,6 +17,8 @@ from engine.core.ports import NodeRefusedError, NonceSeenError, RateLimitedError
 from engine.core.records import BASE_UNHEALTHY, BASE_UP, BASE_UPDATING
 from storage.ids import is_id
 from storage.pool import Connection, Postgres
+from storage.postgres_sealing import CLAIMS_LOCK
+from storage.postgres_seals import day_of
 from storage.postgres_signed import count_requests, keep_nonces
 
 PURPOSE = "backfill"
@@ -55,13 +57,13 @@ class PostgresBackfill:
             raise admitted
         eras = {era.generation: era for era in admitted}
         sifted = sift(beats, eras=eras, now_ms=now_ms)
-        taken = 0
+        taken = sealed = 0
         for first in range(0, len(sifted.beats), BEATS_PER_STATEMENT):
             some = sifted.beats[first : first + BEATS_PER_STATEMENT]
-            taken += await self._db.run(_write, node_id, some, eras, now_ms)
-        return Stored(
-            taken, {**sifted.ignored, "duplicate": sifted.ignored["duplicate"] + len(sifted.beats) - taken}
-        )
+            new, late = await self._db.run(_store, node_id, some, eras, now_ms)
+            taken, sealed = taken + new, sealed + late
+        known = sifted.ignored["duplicate"] + len(sifted.beats) - taken - sealed
+        return Stored(taken, {**sifted.ignored, "duplicate": known, "sealed": sealed})
 
 
 async def _admit(connection: Connection, request: _Request) -> list[Era] | Exception:
@@ -92,6 +94,31 @@ async def _eras(connection: Connection, node: Any) -> list[Era]:
         node["salt"],
     )
     return [Era(generation, ttl_ms, int.from_bytes(slots, "big")) for generation, ttl_ms, slots in records]
+
+
+async def _store(
+    connection: Connection, node_id: str, beats: Sequence[MissedBeat], eras: dict[int, Era], now_ms: int
+) -> tuple[int, int]:
+    """How many beats brought a claim that was not there, and how many are of days that are closed.
+
+    Whoever begins to seal a day takes the project's lock alone: either our claims are stored before that, and
+    the seal reads them, or we see here that the day is closed.
+    """
+    project_id = await connection.fetchval("select project_id::text from node where node_id = $1", node_id)
+    async with connection.transaction():
+        await connection.execute(
+            "select pg_advisory_xact_lock_shared($1, hashtext($2))", CLAIMS_LOCK, project_id
+        )
+        records = await connection.fetch(
+            "select day from sealing where project_id = $1 and day between $2 and $3",
+            project_id,
+            day_of(beats[0].at_ms),
+            day_of(beats[-1].at_ms),
+        )
+        closed = {record["day"] for record in records}
+        open_beats = [beat for beat in beats if day_of(beat.at_ms) not in closed]
+        taken = await _write(connection, node_id, open_beats, eras, now_ms) if open_beats else 0
+    return taken, len(beats) - len(open_beats)
 
 
 async def _write(

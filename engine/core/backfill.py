@@ -73,7 +73,7 @@ def sift(beats: Sequence[MissedBeat], *, eras: Mapping[int, Era], now_ms: int) -
     """Leave out what can be told from the request alone, each beat for the first reason that applies.
 
     In the future (then it says nothing of the order, either); not a generation of `eras`; older than one
-    before it; of the same time as the one before it. Seals come with the accounting of days.
+    before it; of the same time as the one before it. Which days are sealed, the store knows.
     """
     ignored: dict[Reason, int] = dict.fromkeys(REASONS, 0)
     kept: list[MissedBeat] = []
