@@ -44,6 +44,7 @@ ROW_PACKED: dict[str, tuple[str, int]] = {
     "known": ("u1", 0),  # the registry has told of this row
     "resync": ("u1", 0),  # its manager shall fetch the desired state
     "refused": ("u1", 0),  # REVOKED or RETIRED: no beat of it is taken
+    "leasing": ("u1", 0),  # CONTENDS, STANDBY: its beats bear on a licence (engine/standing.py)
 }
 ROW_COLUMNS: dict[str, tuple[str, int]] = {
     "state": ("u1", 0),  # the verdict: index into NODE_STATES
@@ -58,6 +59,10 @@ ROW_COLUMNS: dict[str, tuple[str, int]] = {
     "node_lo": ("u8", 0),
     "project": ("u4", 0),  # index into the table's list of project ids
     "slot_room": ("u2", 0),
+    # Masks of slots (engine/standing.py): under a licence; of these, its lease held here; or by another run
+    "licensed": ("u8", 0),
+    "holds": ("u8", 0),
+    "standby": ("u8", 0),
     "refusal_told_ms": ("i8", 0),  # last STALE or CLOCK reply
 }
 GENERATION_PACKED: dict[str, tuple[str, int]] = {
@@ -88,6 +93,8 @@ SLOT_COLUMNS: dict[str, tuple[str, int]] = {
     "health": ("u1", 0),  # confirmed: 0 unknown, 1 up, 2 down
     "turning_ms": ("i8", 0),  # first beat that contradicts `health`; 0 = none
     "row_index": ("u4", 0),
+    # Of a licensed slot: absent since then; negative: the lease was let go then; 0: neither
+    "away_ms": ("i8", 0),
 }
 
 
@@ -99,6 +106,7 @@ ROW_PLACES = {
     "stopped": _VIEW["since_ms"] + 4,
     "hot": _VIEW["since_ms"] + 5,
     "counting": _VIEW["since_ms"] + 6,
+    "leasing": _VIEW["since_ms"] + 7,
     "known": _VIEW["state"],
     "refused": _VIEW["flags"],
     "resync": _VIEW["pad"],

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.core.beats import VERDICT_DTYPE
-from engine.core.records import Event, event_id
+from engine.core.records import SAY_LOST, Event, event_id
 from engine.core.step import (
     DOWN,
     FALLEN,
@@ -39,6 +39,7 @@ from engine.core.step import (
 )
 from engine.journal_blocks import Kind
 from engine.rows import node_id, workload_id, workload_ids
+from engine.standing import let_go
 from engine.table import Table
 
 Array = npt.NDArray[Any]
@@ -110,6 +111,8 @@ class Decisions:
         self.table.touch(index)
         if after.state in (SUSPECT, DOWN, LOST):
             self._fallen.append(index)
+        if after.state == LOST:
+            let_go(self.table, index, int(rows.licensed[index]), after.since_ms, SAY_LOST)
         if after.state != UP:
             rows.hot[index] = 1
 

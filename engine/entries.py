@@ -20,6 +20,7 @@ from engine.columns import (
     SLOT_COLUMNS,
     Columns,
 )
+from engine.core.beats import SAY_DTYPE
 
 Array = npt.NDArray[Any]
 Room = dict[str, dict[str, Array]]  # group -> name -> array
@@ -47,6 +48,8 @@ class Entries:
         self.rows = 0
         self.slots = 0
         self.unknown_secrets: Counter[int] = Counter()  # sessions passed over, by the secret's id
+        self.says: list[tuple[int, int, int]] = []  # on licences: (slot index, at, SAY_*)
+        self.absent: set[int] | None = None  # slots with a positive `away_ms`; None: to be looked for
         self._project_ids: list[str] = []
         self._project_numbers: dict[str, int] = {}
         self._mark()
@@ -138,6 +141,23 @@ class Entries:
         if self.slot.grow(self.slots):
             self._mark()
         return base
+
+    def slots_of(self, index: Array) -> tuple[Array, Array, Array]:
+        """All slot entries of some rows: (slot index, position of its row in `index`, slot number)."""
+        counts = self.row.slot_count[index].astype(np.int64)
+        owner = np.repeat(np.arange(len(index)), counts)
+        number = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return number + self.row.slot_base[index][owner], owner, number
+
+    def take_says(self) -> Array:
+        """What was said of licensed workloads since the last call, as SAY_DTYPE."""
+        says, self.says = self.says, []
+        array = np.zeros(len(says), SAY_DTYPE)
+        if says:
+            slot, when, what = np.array(says).T
+            array["hi"], array["lo"] = self.slot.workload_hi[slot], self.slot.workload_lo[slot]
+            array["at_ms"], array["what"] = when, what
+        return array
 
     def statistics(self) -> TableStatistics:
         nbytes = self.row.nbytes() + self.generation.nbytes() + self.slot.nbytes()

@@ -79,6 +79,7 @@ class Judge:
         self._phase_changed = phase_changed
         self.breaker = Breaker()
         self.judged_ms = 0
+        self.told_ms = 0  # whoever was due up to here has been told
         self.silence = Silence(0, 0, 0)
         self._due = 0
         self._canary_missed_ms: int | None = None
@@ -103,11 +104,14 @@ class Judge:
         self._watch_canaries(judged_ms)
         self._due = len(due)
         if not len(due):
+            self.told_ms = judged_ms
             return False
         more = len(due) > self._settings.wake_slice
         due = due[: self._settings.wake_slice]
         due, held = self._hold(due, judged_ms)
         self._tell(due, held, judged_ms)
+        if not more:
+            self.told_ms = judged_ms
         return more
 
     def _overdue(self, found: Array, judged_ms: int) -> Array:

@@ -17,6 +17,7 @@ from engine.clock import Clock
 from engine.committer import Committer
 from engine.core.asks import RowAnswers
 from engine.core.keys import MasterSecrets
+from engine.core.leases import LeaseSettling
 from engine.core.ports import History, LiveView, RegistryFeed
 from engine.decisions import Decisions
 from engine.flusher import Flusher, HeadSource
@@ -25,10 +26,12 @@ from engine.host import Host
 from engine.intake import Intake
 from engine.journal import Files, Journal
 from engine.judge import Judge
+from engine.lease_front import LeaseFront
 from engine.pace import Pace
 from engine.recovery import recover
 from engine.registry_follow import RegistryFollower
 from engine.settings import EngineSettings
+from engine.settler import Settler
 from engine.snapshots import Snapshots
 from engine.table import Table
 from engine.windows import Windows
@@ -62,6 +65,7 @@ class Surroundings(NamedTuple):
     drops: Drops | None = None
     asks: RowAnswers | None = None  # those who want rows as they are now; none in most tests
     files: Files | None = None  # the journal's system calls; faults in tests
+    leases: LeaseSettling | None = None  # where leases are settled; nowhere in most tests
 
 
 class Hooks(NamedTuple):
@@ -144,6 +148,7 @@ class Parts:
             ),
         )
         self.judge.breaker = self.recovered.breaker
+        self.leases = LeaseFront(self.table, self.judge, self.actors, self.gaps, self.committer)
 
     def _join_stores(self, around: Surroundings, hooks: Hooks) -> None:
         """What follows Postgres and Redis at their own pace."""
@@ -175,10 +180,20 @@ class Parts:
                 lambda: self.judge.degraded,
                 lambda: self.committer.undecided_from_ms,
                 self.clock.now_ms,
+                self.leases.said_ms,
             ),
             away=self._tell_away,
             failed=self._flush_failed,
         )
+        self.settler: Settler | None = None
+        if around.leases is not None:
+            self.settler = Settler(
+                around.leases,
+                self.flusher,
+                shards=self._settings.shards,
+                now_ms=self.clock.now_ms,
+                failed=self._settle_failed,
+            )
 
     def _join_snapshots(self) -> None:
         self.snapshots = Snapshots(
@@ -205,6 +220,10 @@ class Parts:
     def _flush_failed(self, error: BaseException) -> None:
         self._log.error("flush.failed", error=repr(error), shard=self.table.shard)
         self._report(error, shard=str(self.table.shard), part="flusher")
+
+    def _settle_failed(self, error: BaseException) -> None:
+        self._log.error("settle.failed", error=repr(error), shard=self.table.shard)
+        self._report(error, shard=str(self.table.shard), part="settler")
 
     def _tell_unknown_secret(self, secret_id: int) -> None:
         shard = self.table.shard

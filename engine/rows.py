@@ -14,6 +14,7 @@ from engine.columns import NEVER, RETIRED, REVOKED
 from engine.core.keys import MasterSecrets
 from engine.core.records import RowSpec, SessionSpec
 from engine.core.timing import GENERATION_OVERLAP_MS, SLOTS_MAX
+from engine.standing import take_standing
 from engine.table import Table
 
 _ROW_KINDS = {"node": 0, "check": 1, "canary": 2}
@@ -44,6 +45,7 @@ def apply_spec(table: Table, spec: RowSpec, secrets: MasterSecrets, *, seq_floor
     for parity in (0, 1):
         session = _session_of_parity(spec, parity)
         _apply_generation(table, 2 * index + parity, spec, session, secrets, seq_floor_ms)
+    take_standing(table, index, spec)
     table.touch(index)
     return index
 
@@ -62,6 +64,7 @@ def _apply_slots(table: Table, index: int, spec: RowSpec) -> None:
             base + slot - old_base if old_base <= slot < old_base + old_count else slot
             for slot in table.detached
         ]
+        table.absent = None  # they lie elsewhere now
         slots.row_index[base : base + room] = index
         rows.slot_base[index], rows.slot_room[index] = base, room
         for slot in range(base, base + room):

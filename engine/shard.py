@@ -139,6 +139,8 @@ class Shard:
                 nursery.start_soon(self._watch_drops, self._around.drops)
             if self.answering is not None:
                 nursery.start_soon(self.answering.run)
+            if self.parts.settler is not None:
+                nursery.start_soon(self.parts.settler.run)
             self.listening = True
             listening()
             await stop.wait()
@@ -205,6 +207,7 @@ class Shard:
             if self.committer.undecided_from_ms is not None:
                 continue  # we cannot take beats: nobody is silent by fault of its own
             self.decisions.now_ms = self.clock.now_ms()
+            self.parts.leases.look(self.complete_ms())
             while self.judge.look(self.complete_ms()):
                 await trio.lowlevel.checkpoint()
                 await trio.lowlevel.checkpoint()
@@ -300,6 +303,8 @@ class Shard:
         }
         if self.answering is not None:
             parts["answering"] = self.answering
+        if self.parts.settler is not None:
+            parts["settler"] = self.parts.settler
         for number, listener in enumerate(self.listeners):
             parts[f"udp{number}"] = listener
         return {name: _figures(part.statistics()._asdict()) for name, part in parts.items()}

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.columns import NEVER, Columns
-from engine.core.beats import FIRST_REPORT_DTYPE, SAY_DTYPE
+from engine.core.beats import FIRST_REPORT_DTYPE
 from engine.core.records import (
     BASE_NONE,
     BASE_STOPPED,
@@ -25,6 +25,7 @@ from engine.core.records import (
 from engine.core.step import ILL, UP, WELL, Heard, Said
 from engine.entries import DIRTY_ROWS, DIRTY_SLOTS, Entries
 from engine.snapshot import Snapshot
+from engine.standing import contend, let_go_stopped, note_absence
 from np1.codec import FLAG_STOPPING, Code
 
 Array = npt.NDArray[Any]
@@ -52,7 +53,6 @@ class Table(Entries):
         self.gap_ends: list[int] = []  # ascending; the first beat at or after one starts new base rows
         self.closed: list[Array] = []  # base rows that ended, INTERVAL_DTYPE
         self.first_reports: list[tuple[int, int]] = []  # (slot index, at)
-        self.says: list[tuple[int, int, int]] = []  # (slot index, at, SAY_*)
         self.detached: list[int] = []  # slots whose row no longer speaks of them, still covered
 
     def restore(self, stored: Snapshot) -> None:
@@ -134,10 +134,15 @@ class Table(Entries):
         self.dirty_rows[index // DIRTY_ROWS] = True
 
     def _codes(self, index: Array, beats: Array, t: Array, early: Array) -> Array:
-        """REKEY over RESYNC over EARLY over OK (WIRE.md)."""
+        """REKEY over RESYNC over STANDBY over EARLY over OK (WIRE.md)."""
         codes = np.where(early, np.uint8(Code.EARLY), np.uint8(Code.OK))
         entry = 2 * index + (beats["generation"] & 1)
-        resync = (beats["slots"] != self.row.slots_now[index]) & (self.row.check[index] == 0)
+        leasing = self.row.leasing[index]
+        if leasing.any():
+            codes[contend(self, index, beats, t, leasing)] = Code.STANDBY
+        resync = beats["slots"] != self.row.slots_now[index]
+        if resync.any():
+            resync &= self.row.check[index] == 0
         unheard = self.generation.heard[entry] == 0
         if unheard.any():
             self.generation.heard[entry[unheard]] = 1
@@ -167,6 +172,8 @@ class Table(Entries):
         rows = self.row
         stopping = (beats["flags"] & FLAG_STOPPING) != 0
         self._store_slots(index, t, beats, stopping, said)
+        if stopping.any():
+            let_go_stopped(self, index[stopping], t[stopping])
         speaking = index[~stopping]
         rows.plane0[speaking] = beats["plane0"][~stopping]
         rows.plane1[speaking] = beats["plane1"][~stopping]
@@ -199,7 +206,7 @@ class Table(Entries):
     ) -> None:
         """Close and open base intervals for every slot of the rows (LIVENESS.md 2)."""
         rows, slots = self.row, self.slot
-        at, owner, number = self._slots_of(index)
+        at, owner, number = self.slots_of(index)
         bit = number.astype(np.uint64)
         row = index[owner]
         when, ttl, stop = t[owner], beats["ttl_ms"][owner].astype(np.int64), stopping[owner]
@@ -232,6 +239,9 @@ class Table(Entries):
         reported = speaks & (state != 0) & (slots.first_report_ms[at] == 0)
         slots.first_report_ms[at[reported]] = when[reported]
         self.first_reports.extend(zip(at[reported].tolist(), when[reported].tolist(), strict=True))
+        licensed = rows.licensed[row] >> bit & speaks
+        if licensed.any():
+            note_absence(self, at, when, state, licensed != 0)
         self._tell_workloads(at, row, kind, when, ttl, speaks, said)
 
     def _tell_workloads(
@@ -265,13 +275,6 @@ class Table(Entries):
             )
         )
 
-    def _slots_of(self, index: Array) -> tuple[Array, Array, Array]:
-        """All slot entries of some rows: (slot index, position of its row in `index`, slot number)."""
-        counts = self.row.slot_count[index].astype(np.int64)
-        owner = np.repeat(np.arange(len(index)), counts)
-        number = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return number + self.row.slot_base[index][owner], owner, number
-
     def _close(self, at: Array, ended: Array) -> None:
         """Close open base intervals (slot indexes, shape (n,)); zero lengths are dropped."""
         slots = self.slot
@@ -288,7 +291,7 @@ class Table(Entries):
 
     def close_silent(self, index: Array) -> None:
         """Close what is open in rows whose coverage has ended (row indexes, shape (n,)), at its end."""
-        at, owner, _ = self._slots_of(index)
+        at, owner, _ = self.slots_of(index)
         kind = self.slot.kind[at]
         open_ = (kind != BASE_NONE) & (kind != BASE_STOPPED) & (self.slot.own_t_ms[at] == 0)
         at, owner = at[open_], owner[open_]
@@ -319,16 +322,6 @@ class Table(Entries):
             slot, when = np.array(reports).T
             array["hi"], array["lo"] = self.slot.workload_hi[slot], self.slot.workload_lo[slot]
             array["at_ms"] = when
-        return array
-
-    def take_says(self) -> Array:
-        """What was said of licensed workloads since the last call, as SAY_DTYPE."""
-        says, self.says = self.says, []
-        array = np.zeros(len(says), SAY_DTYPE)
-        if says:
-            slot, when, what = np.array(says).T
-            array["hi"], array["lo"] = self.slot.workload_hi[slot], self.slot.workload_lo[slot]
-            array["at_ms"], array["what"] = when, what
         return array
 
 

@@ -68,6 +68,7 @@ async def serve(
             udp=udp,
             drops=DropCounter(udp) if udp else None,
             asks=stores.asks,
+            leases=stores.lease_settling,
         )
         served = await _recover(journals / f"{settings.shards}" / f"{shard}", settings, shard, around)
         doors = _Doors(http, data_dir / "run", secrets, settings)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from engine.core.inventory import Applied, Collection, Pass, Purse, Token
 from storage.ids import new_id
 from storage.pool import Connection
+from storage.postgres_bindings import say_sold
 
 _TABLES = """
 create temp table if not exists seen_token (
@@ -103,6 +104,8 @@ async def apply_owners(connection: Connection, collection: Collection, found: Pa
     await connection.execute(_OPEN, found.block.number, collection.block_ms, now_ms)
     turned_block = 0 if collection.block_ms is None else found.block.number
     await connection.execute(_TURN, found.block.ms, turned_block)
+    sold = await connection.fetch("select licence_id::text from turned where was is not null order by 1")
+    await say_sold(connection, [record[0] for record in sold], now_ms)
     turned, gone = await connection.fetchrow(
         "select count(*), count(*) filter (where owner is null) from turned"
     )

@@ -11,6 +11,7 @@ from engine.core.ports import NewNode, NodeRecord
 from storage.ids import new_id
 from storage.pool import Connection
 from storage.postgres_audit import write_audit
+from storage.postgres_bindings import bind
 
 _NODE_COLUMNS = (
     "node_id",
@@ -127,3 +128,10 @@ async def _copy(
             for slot, workload_id in enumerate(record.workload_ids)
         ],
     )
+    bindings = [
+        (workload_id, licence_id)
+        for node, record in zip(nodes, made, strict=True)
+        for workload_id, licence_id in zip(record.workload_ids, node.licence_ids, strict=False)
+        if licence_id is not None
+    ]
+    await bind(connection, bindings, now_ms)

@@ -17,6 +17,7 @@ from engine.core.timing import SLOTS_MAX
 from storage.ids import is_id, new_id
 from storage.pool import Connection
 from storage.postgres_audit import write_audit
+from storage.postgres_bindings import bind, unbind
 from storage.postgres_registry import announce
 
 CAPABILITY_GENERATION_MAX = 65_535  # a u16 in the capability
@@ -138,6 +139,8 @@ async def add_workload(
             kind_id,
             licence_id,
         )
+        if licence_id is not None:
+            await bind(connection, [(workload_id, licence_id)], now_ms)
         await tell_engines(connection, node, now_ms)
         made = await read_workload(connection, workload_id)
     assert made is not None
@@ -162,6 +165,7 @@ async def retire_workload(connection: Connection, workload_id: str, now_ms: int)
             now_ms,
         )
         if retired:
+            await unbind(connection, [workload_id], "retired", now_ms)
             await tell_engines(connection, node, now_ms)
     return bool(retired)
 
@@ -216,9 +220,15 @@ async def retire_node(connection: Connection, node_id: str, now_ms: int) -> bool
         )
         if node is None:
             return False
-        await connection.execute(
-            "update workload set retired_ms = $2 where node_id = $1 and retired_ms is null", node_id, now_ms
+        retired = await connection.fetch(
+            """
+            update workload set retired_ms = $2 where node_id = $1 and retired_ms is null
+            returning workload_id::text
+            """,
+            node_id,
+            now_ms,
         )
+        await unbind(connection, [record[0] for record in retired], "retired", now_ms)
         await tell_engines(connection, node, now_ms)
     return True
 

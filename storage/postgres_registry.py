@@ -29,8 +29,13 @@ _SPECS = f"""
 select n."row", n.node_id::text, n.project_id::text, n.kind, n.interval_ms,
   n.revoked_ms is not null as revoked, n.retired_ms is not null as retired,
   n.generation, n.capability_generation, n.resync,
-  array(select row(w.slot, w.workload_id::text, w.created_ms, w.retired_ms)
-    from workload w where w.node_id = n.node_id order by w.slot) as slots,
+  array(select row(w.slot, w.workload_id::text, w.created_ms, w.retired_ms,
+      w.licence_id is not null and w.retired_ms is null,
+      case when l.holder = w.workload_id then l.from_ms else 0 end,
+      coalesce(l.holder <> w.workload_id, false))
+    from workload w
+      left join licence_lease l on l.licence_id = w.licence_id and l.to_ms is null and w.retired_ms is null
+    where w.node_id = n.node_id order by w.slot) as slots,
   array(select row(s.generation, s.secret_id, s.salt, s.opened_ms, s.expires_ms, s.interval_ms, s.ttl_ms,
       s.slots)
     from session s where s."row" = n."row" and s.killed_ms is null

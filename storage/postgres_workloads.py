@@ -17,6 +17,7 @@ from engine.core.registration import Asker, GoneError, NewWorkload, ReferenceRef
 from storage import postgres_nodes as sql
 from storage.pool import Connection
 from storage.postgres_audit import write_audit
+from storage.postgres_bindings import bind, unbind
 from storage.postgres_registry import announce
 
 
@@ -63,7 +64,11 @@ async def change_workload(
         if not changed:
             return run
         run = msgspec.structs.replace(run, **changed)
+        if "licence_id" in changed:
+            await _rebind(connection, run, act.now_ms)
         await _write_workload(connection, run, of_another_kind="kind" in changed, now_ms=act.now_ms)
+        if changed.keys() & {"kind", "licence_id"}:
+            await announce(connection, [run.row], act.now_ms)
         changed.pop("kind_id", None)
         await _audit_workload(connection, act, "workload.change", run, changed)
         made = await sql.read_workload(connection, workload_id)
@@ -92,7 +97,13 @@ async def _write_workload(
         run.workload_id,
     )
     await connection.execute("update node set resync = true where node_id = $1", run.node_id)
-    await announce(connection, [run.row], now_ms)
+
+
+async def _rebind(connection: Connection, run: WorkloadRecord, now_ms: int) -> None:
+    """The workload runs under another licence from now on, or under none."""
+    await unbind(connection, [run.workload_id], "unbound", now_ms)
+    if run.licence_id is not None:
+        await bind(connection, [(run.workload_id, run.licence_id)], now_ms)
 
 
 async def retire_workload(connection: Connection, workload_id: str, act: Act) -> WorkloadRecord:
