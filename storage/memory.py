@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from storage.memory_directory import MemoryDirectory
 from storage.memory_history import MemoryHistory
-from storage.memory_ledger import MemoryLedger
 from storage.memory_live import MemoryLiveView
+from storage.memory_newsroom import MemoryNewsroom
 from storage.memory_outbox import MemoryOutbox
 from storage.memory_registry import MemoryRegistryFeed
+from storage.memory_sending import MemorySending
 from storage.memory_world import MemoryWorld
 from storage.open import Stores
 
@@ -21,6 +22,7 @@ def memory_stores_of(world: MemoryWorld) -> Stores:
         history=MemoryHistory(world),
         live=MemoryLiveView(world),
         directory=MemoryDirectory(world),
-        ledger=MemoryLedger(world),
         outbox=MemoryOutbox(world),
+        newsroom=MemoryNewsroom(world),
+        sending=MemorySending(world),
     )

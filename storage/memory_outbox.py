@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.core.news import Notice
-from engine.core.outbox import Channel, Delivery
+from engine.core.outbox import Channel
 from storage.ids import new_id
 from storage.memory_world import MemoryDelivery, MemoryWorld
 
@@ -46,6 +46,10 @@ class MemoryOutbox:
 
     async def put(self, notices: Sequence[tuple[Notice, str]], *, now_ms: int) -> int:
         await self._world.enter()
+        return self.put_nowait(notices, now_ms=now_ms)
+
+    def put_nowait(self, notices: Sequence[tuple[Notice, str]], *, now_ms: int) -> int:
+        """`put` without a checkpoint, as a part of something that must be done as a whole."""
         known = {(one.notice.notice_id, one.channel_id) for one in self._world.deliveries.values()}
         before = len(self._world.deliveries)
         for notice, channel_id in notices:
@@ -60,45 +64,5 @@ class MemoryOutbox:
         await self.put([(notice, channel.channel_id) for notice, channel in notices], now_ms=now_ms)
         self._world.notifier_cursor = max(self._world.notifier_cursor, cursor)
 
-    async def claim(self, *, kind: str, limit: int, now_ms: int, lease_ms: int) -> list[Delivery]:
-        await self._world.enter()
-        due = [one for one in self._world.deliveries.values() if one.state == "due" and one.due_ms <= now_ms]
-        wanted = [one for one in due if self._world.channels[one.channel_id].kind == kind]
-        claimed = sorted(wanted, key=lambda one: (one.due_ms, one.delivery_id))[:limit]
-        for one in claimed:
-            one.due_ms = now_ms + lease_ms
-            one.attempts += 1
-        return [self._delivery(one) for one in claimed]
-
-    async def sent(self, delivery_id: str, *, now_ms: int, note: str) -> None:
-        await self._world.enter()
-        self._settle(delivery_id, "sent", note)
-
-    async def failed(self, delivery_id: str, *, now_ms: int, note: str, retry_at_ms: int | None) -> None:
-        await self._world.enter()
-        delivery = self._world.deliveries.get(delivery_id)
-        if retry_at_ms is None:
-            self._settle(delivery_id, "dead", note)
-        elif delivery is not None and delivery.state == "due":
-            delivery.due_ms, delivery.note = retry_at_ms, note
-
-    async def disable_channel(self, channel_id: str, *, now_ms: int, note: str) -> int:
-        await self._world.enter()
-        self._world.disabled_channels.add(channel_id)
-        of_channel = [one for one in self._world.deliveries.values() if one.channel_id == channel_id]
-        due = [one.delivery_id for one in of_channel if one.state == "due"]
-        for delivery_id in due:
-            self._settle(delivery_id, "dead", note)
-        return len(due)
-
-    def _delivery(self, one: MemoryDelivery) -> Delivery:
-        channel = self._world.channels[one.channel_id]
-        return Delivery(one.delivery_id, channel, one.notice, one.attempts, one.due_ms)
-
     def _on(self, channel: Channel) -> bool:
         return channel.channel_id not in self._world.disabled_channels
-
-    def _settle(self, delivery_id: str, state: str, note: str) -> None:
-        delivery = self._world.deliveries.get(delivery_id)
-        if delivery is not None and delivery.state == "due":
-            delivery.state, delivery.note = state, note

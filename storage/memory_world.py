@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import msgspec
 import trio
 
-from engine.core.ledger import Commit, PointsRow
 from engine.core.news import Notice
+from engine.core.newsroom import State
 from engine.core.outbox import Channel
 from engine.core.people import Principal
 from engine.core.ports import (
@@ -76,16 +76,6 @@ class MemoryDelivery:
 
 
 @dataclass(slots=True)
-class MemoryCommit:
-    """A points commit with what tells a repetition."""
-
-    commit: Commit
-    key: str
-    body_sha256: bytes
-    rows: tuple[PointsRow, ...]
-
-
-@dataclass(slots=True)
 class MemoryWorld:
     """One installation in memory."""
 
@@ -110,10 +100,11 @@ class MemoryWorld:
     event_ids: set[str] = field(default_factory=set)
     positions: dict[int, int] = field(default_factory=dict)  # by shard
     watermarks: dict[int, int] = field(default_factory=dict)
-    commits: list[MemoryCommit] = field(default_factory=list)
     channels: dict[str, Channel] = field(default_factory=dict)
     disabled_channels: set[str] = field(default_factory=set)
     deliveries: dict[str, MemoryDelivery] = field(default_factory=dict)
+    mail_budget: dict[str, list[int]] = field(default_factory=dict)  # by address: when mails were sent
+    newsroom: State = field(default_factory=State)
     notifier_cursor: int = 0
     notifier: object = None  # the outbox that holds the lock
     registry_hint: Hint = field(default_factory=Hint)

@@ -25,10 +25,12 @@ from engine.core.leases import Leases, LeaseSettling
 from engine.core.ledger import Ledger
 from engine.core.letters import Letters
 from engine.core.maintenance import Windows
+from engine.core.newsroom import Newsroom
 from engine.core.notices import Notices
 from engine.core.orders import Orders, Rollouts
 from engine.core.outbox import Outbox
 from engine.core.ports import Directory, History, LiveView, RegistryFeed
+from engine.core.receipts import ReceiptKeys
 from engine.core.registration import Registration
 from engine.core.retention import Retention
 from engine.core.schedule import Schedule
@@ -54,9 +56,11 @@ from storage.postgres_inventory_sync import PostgresInventorySync
 from storage.postgres_leases import PostgresLeases
 from storage.postgres_ledger import PostgresLedger
 from storage.postgres_letters import PostgresLetters
+from storage.postgres_newsroom import PostgresNewsroom
 from storage.postgres_notices import PostgresNotices
 from storage.postgres_outbox import PostgresOutbox
 from storage.postgres_projects import PostgresProjects
+from storage.postgres_receipts import PostgresReceiptKeys
 from storage.postgres_registration import PostgresRegistration
 from storage.postgres_registry import PostgresRegistryFeed
 from storage.postgres_releases import PostgresReleases
@@ -82,6 +86,7 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
     live: LiveView
     directory: Directory
     outbox: Outbox
+    newsroom: Newsroom
     sending: Sending
     statistics: Callable[[], dict[str, int]] = dict  # of the connections; nothing in memory
 
@@ -112,6 +117,7 @@ class AllStores(Stores, frozen=True, kw_only=True):
     leases: Leases
     lease_settling: LeaseSettling
     seals: Seals
+    receipt_keys: ReceiptKeys
     sealing: Sealing
     corrections: Corrections
     windows: Windows
@@ -142,6 +148,7 @@ async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> Async
             directory=PostgresDirectory(db),
             ledger=PostgresLedger(db),
             outbox=outbox,
+            newsroom=PostgresNewsroom(db),
             sending=PostgresSending(db),
             accounts=PostgresAccounts(db),
             sign_in=PostgresSignIn(db),
@@ -165,6 +172,7 @@ async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> Async
             leases=PostgresLeases(db),
             lease_settling=PostgresLeaseSettling(db),
             seals=PostgresSeals(db),
+            receipt_keys=PostgresReceiptKeys(db),
             sealing=PostgresSealing(db),
             corrections=PostgresCorrections(db),
             windows=PostgresWindows(db),

@@ -27,6 +27,7 @@ from engine.core.records import (
     Say,
     Window,
 )
+from storage.failpoint import reached
 from storage.ids import is_id
 from storage.pool import Connection, Postgres
 from storage.postgres_events import write_events
@@ -72,6 +73,8 @@ class PostgresHistory:
     async def flush(self, batch: FlushBatch) -> None:
         assert batch.intervals.dtype == INTERVAL_DTYPE
         await self._db.run(_flush, batch, copy_rows(batch.intervals))
+        if batch.events:
+            reached("flush.after_commit")
 
     async def intervals(self, workload_id: str, from_ms: int, to_ms: int) -> list[BaseInterval]:
         return await self._db.run(_intervals, workload_id, from_ms, to_ms) if is_id(workload_id) else []
@@ -153,6 +156,7 @@ async def _write(connection: Connection, batch: FlushBatch, intervals: bytes, *,
         )
         if batch.events:
             await write_events(connection, batch.events)  # last: the lock is held from here to the commit
+            reached("flush.before_commit")
 
 
 async def _copy_intervals(connection: Connection, source: bytes) -> None:

@@ -14,7 +14,7 @@ from engine.core.people import Act
 from storage.ids import is_id
 from storage.pool import Connection, Postgres
 from storage.postgres_audit import write_audit
-from storage.postgres_outbox import end_channel
+from storage.postgres_sending import end_channel
 
 _CHANNELS = """
 select channel_id::text, project_id::text, user_id::text, kind, target, secret, name, event_kinds, created_ms,

@@ -1,21 +1,21 @@
-"""The outbox in PostgreSQL: channels, the notifier's lock and cursor, deliveries.
+"""The outbox in PostgreSQL: channels, the notifier's lock and cursor, new deliveries.
 
-A delivery belongs to who claimed it until its lease ends; nobody waits for anybody (skip locked). The lock
-of the one notifier is a session's advisory lock, so it ends with the connection, however its holder ends.
+The lock of the one notifier is a session's advisory lock, so it ends with the connection, however its holder
+ends. Sending is postgres_sending.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
 from engine.core.news import Notice
-from engine.core.outbox import Channel, Delivery
+from engine.core.outbox import Channel
 from engine.core.ports import StoreUnavailableError
 from storage.bridge import await_host
+from storage.failpoint import reached
 from storage.ids import is_id, new_id
 from storage.pool import Connection, Postgres, unavailable
 
@@ -51,21 +51,8 @@ class PostgresOutbox:
 
     async def decide(self, *, cursor: int, notices: Sequence[tuple[Notice, Channel]], now_ms: int) -> None:
         await self._db.run(_decide, cursor, notices, now_ms)
-
-    async def claim(self, *, kind: str, limit: int, now_ms: int, lease_ms: int) -> list[Delivery]:
-        return await self._db.run(_claim, kind, limit, now_ms, lease_ms)
-
-    async def sent(self, delivery_id: str, *, now_ms: int, note: str) -> None:
-        await self._db.run(_settle, delivery_id, "sent", now_ms, note)
-
-    async def failed(self, delivery_id: str, *, now_ms: int, note: str, retry_at_ms: int | None) -> None:
-        if retry_at_ms is None:
-            await self._db.run(_settle, delivery_id, "dead", now_ms, note)
-        else:
-            await self._db.run(_retry, delivery_id, retry_at_ms, note)
-
-    async def disable_channel(self, channel_id: str, *, now_ms: int, note: str) -> int:
-        return await self._db.run(_disable_channel, channel_id, now_ms, note) if is_id(channel_id) else 0
+        if notices:
+            reached("decide.after_commit")
 
     async def close(self) -> None:
         """Give the notifier's lock up."""
@@ -141,6 +128,8 @@ async def _decide(
         await connection.execute("update notifier set cursor = greatest(cursor, $1)", cursor)
         told = [(notice, channel.channel_id) for notice, channel in notices]
         await put_notices(connection, told, now_ms)
+        if told:
+            reached("decide.before_commit")
 
 
 async def _put(connection: Connection, notices: Sequence[tuple[Notice, str]], now_ms: int) -> int:
@@ -183,84 +172,3 @@ async def put_notices(connection: Connection, notices: Sequence[tuple[Notice, st
         now_ms,
     )
     return int(status.rsplit(" ", 1)[1])
-
-
-async def _claim(connection: Connection, kind: str, limit: int, now_ms: int, lease_ms: int) -> list[Delivery]:
-    records = await connection.fetch(
-        """
-        with due as (
-          select d.delivery_id, d.due_ms from delivery d join channel c using (channel_id)
-          where d.state = 'due' and d.due_ms <= $3 and c.kind = $1 and c.disabled_ms is null
-          order by d.due_ms, d.delivery_id limit $2 for update of d skip locked),
-        claimed as (
-          update delivery d set due_ms = $4, attempts = d.attempts + 1
-          from due where d.delivery_id = due.delivery_id
-          returning d.delivery_id, d.channel_id, d.notice_id, d.attempts, due.due_ms as was_due_ms)
-        select d.delivery_id::text, d.attempts,
-          c.channel_id::text, c.project_id::text, c.kind, c.target, c.secret, n.body
-        from claimed d join channel c using (channel_id) join notice n using (notice_id)
-        order by d.was_due_ms, d.delivery_id
-        """,
-        kind,
-        limit,
-        now_ms,
-        now_ms + lease_ms,
-    )
-    return [_delivery(record, now_ms + lease_ms) for record in records]
-
-
-def _delivery(record: Any, due_ms: int) -> Delivery:
-    delivery_id, attempts, *fields, body = record
-    return Delivery(
-        delivery_id=delivery_id,
-        channel=Channel(*fields),
-        notice=msgspec.json.decode(body, type=Notice),
-        attempts=attempts,
-        due_ms=due_ms,
-    )
-
-
-async def _settle(connection: Connection, delivery_id: str, state: str, now_ms: int, note: str) -> None:
-    await connection.execute(
-        """
-        update delivery set state = $2, settled_ms = $3, note = $4 where delivery_id = $1 and state = 'due'
-        """,
-        delivery_id,
-        state,
-        now_ms,
-        note,
-    )
-
-
-async def _retry(connection: Connection, delivery_id: str, retry_at_ms: int, note: str) -> None:
-    await connection.execute(
-        "update delivery set due_ms = $2, note = $3 where delivery_id = $1 and state = 'due'",
-        delivery_id,
-        retry_at_ms,
-        note,
-    )
-
-
-async def _disable_channel(connection: Connection, channel_id: str, now_ms: int, note: str) -> int:
-    async with connection.transaction():
-        return await end_channel(connection, channel_id, now_ms, note)
-
-
-async def end_channel(connection: Connection, channel_id: str, now_ms: int, note: str) -> int:
-    """In a transaction: nothing more is told there, and what was due dies; how many."""
-    await connection.execute(
-        "update channel set disabled_ms = coalesce(disabled_ms, $2) where channel_id = $1", channel_id, now_ms
-    )
-    return int(
-        await connection.fetchval(
-            """
-            with died as (
-              update delivery set state = 'dead', settled_ms = $2, note = $3
-              where channel_id = $1 and state = 'due' returning 1)
-            select count(*) from died
-            """,
-            channel_id,
-            now_ms,
-            note,
-        )
-    )

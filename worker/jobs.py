@@ -28,6 +28,7 @@ def prunes(stores: AllStores, kept: RetentionSettings) -> tuple[Job, ...]:
         Job("prune-nonces", "* * * * *", "newest", pruning(stores.directory.prune)),
         Job("prune-letters", "*/5 * * * *", "newest", pruning(letters)),
         Job("prune-idempotency", "*/10 * * * *", "newest", pruning(answers)),
+        Job("prune-mail-budgets", "*/10 * * * *", "newest", pruning(stores.sending.prune)),
         Job("prune-sign-ins", "*/10 * * * *", "newest", pruning(stores.sign_in.prune)),
         Job("prune-deliveries", "20 * * * *", "newest", pruning(deliveries)),
         Job("prune-schedule", "40 * * * *", "newest", pruning(runs)),

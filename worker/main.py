@@ -45,6 +45,7 @@ async def serve(
         worker = Worker(
             settings=settings,
             outbox=stores.outbox,
+            newsroom=stores.newsroom,
             sending=stores.sending,
             history=stores.history,
             live=stores.live,

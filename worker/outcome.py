@@ -1,7 +1,7 @@
 """What came of one attempt to send, and what follows from it. Pure: no clock, no I/O.
 
-The senders (webhooks.py, mail.py) say what they saw; `next_step` alone decides between sent, another try
-and a dead letter. Claiming and settling is deliveries.py.
+The senders (webhooks.py, mail.py, apprise_sender.py) say what they saw; `next_step` alone decides between
+sent, another try and a dead letter. Claiming and settling is deliveries.py.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ RETRY_LADDER_MS: tuple[int, ...] = tuple(
 # Waits are stretched by up to this share, never shortened: receivers that failed together come back apart.
 RETRY_JITTER = 0.2
 NOTE_CHARS_MAX = 300
+LATER_MS_MIN = 1_000  # so that what waits is not claimed again and again
 
 
 class Result(Enum):
@@ -28,13 +29,20 @@ class Result(Enum):
     FAILED = "failed"  # may succeed later
     REFUSED = "refused"  # this one will never be taken; another may
     GONE = "gone"  # the receiver wants nothing any more (410)
+    LATER = "later"  # nothing was attempted: not before `not_before_ms`
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What a sender saw; `note` is kept with the delivery and shown to the channel's owner."""
+    """What a sender saw; `note` is kept with the delivery and shown to the channel's owner.
+
+    `endpoint_failed`: it says something of the receiver as a whole (away, overloaded), not of this message
+    only, and counts for its circuit.
+    """
 
     result: Result
     note: str
+    endpoint_failed: bool = False
+    not_before_ms: int = 0
 
 
 class Sender(Protocol):
@@ -48,6 +56,7 @@ class Step(Enum):
     RETRY = "retry"
     DEAD = "dead"
     DISABLE = "disable"
+    LATER = "later"
 
 
 def retry_delay_ms(attempts: int, draw: float) -> int:
@@ -71,6 +80,8 @@ def next_step(
             return Step.DISABLE, None
         case Result.REFUSED:
             return Step.DEAD, None
+        case Result.LATER:
+            return Step.LATER, max(outcome.not_before_ms, now_ms + LATER_MS_MIN)
         case Result.FAILED:
             if attempts >= attempts_max:
                 return Step.DEAD, None

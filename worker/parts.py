@@ -18,6 +18,7 @@ import trio
 
 from engine.core.inventory import InventorySync
 from engine.core.letters import Letter, Letters
+from engine.core.newsroom import Policy
 from engine.core.orders import Rollouts
 from engine.core.outbox import Outbox
 from engine.core.ports import Directory, History, LiveView
@@ -59,6 +60,7 @@ class Worker:
         settings: WorkerSettings,
         outbox: Outbox,
         sending: Sending,
+        newsroom: Newsroom,
         history: History,
         live: LiveView,
         directory: Directory,
@@ -79,8 +81,9 @@ class Worker:
         self._post = Post(settings=settings, sending=sending, now_ms=now_ms, public_url=public_url)
         self._notifier = Notifier(
             outbox=outbox,
-            history=history,
+            newsroom=newsroom,
             live=live,
+            policy=_policy(settings),
             now_ms=now_ms,
             batch_max=settings.notifier_batch_max,
             poll_s=settings.poll_ms / 1000,
@@ -216,6 +219,15 @@ class Worker:
             ready=self.ready,
             task_status=task_status,
         )
+
+
+def _policy(settings: WorkerSettings) -> Policy:
+    return Policy(
+        project_delay_ms=int(settings.notifier_project_delay_s * 1000),
+        gather_ms_max=int(settings.notifier_gather_s * 1000),
+        area_nodes_min=settings.notifier_area_nodes_min,
+        area_percent_min=settings.notifier_area_percent_min,
+    )
 
 
 def _report_task(error: Exception, name: str) -> None:

@@ -73,6 +73,10 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Notifier and deliveries."""
 
     notifier_batch_max: int = 500  # events read and decided in one transaction
+    notifier_project_delay_s: float = 300.0  # how long a project's channels wait for a return
+    notifier_gather_s: float = 300.0  # falls within this time (or the delay, if shorter) are one digest
+    notifier_area_nodes_min: int = 20  # falls of a region or an ingress at once that operators hear of,
+    notifier_area_percent_min: int = 15  # and their share of its nodes
     poll_ms: int = 250
     delivery_concurrency_max: int = 64
     delivery_endpoint_max: int = 8  # of them to one receiver's origin

@@ -29,10 +29,12 @@ MAIL_CONNECTIONS_MAX = 4  # conversations (threads) at a time; more would only q
 _NO_SUCH_MAILBOX = frozenset({550, 551, 553})
 
 
-def compose(*, sender: str, to: str, subject: str, text: str, message_id: str, now_ms: int) -> EmailMessage:
+def compose(
+    *, sender: str, to: str, subject: str, text: str, html: str = "", message_id: str, now_ms: int
+) -> EmailMessage:
     """A message of our own. `message_id`: of the thing that is told, so that each attempt has the same.
 
-    ValueError: `to` is not an address.
+    `html`: the same once more, for those who read HTML. ValueError: `to` is not an address.
     """
     username, domain = parse_mail_address(to)
     message = EmailMessage()
@@ -43,6 +45,8 @@ def compose(*, sender: str, to: str, subject: str, text: str, message_id: str, n
     message["Message-ID"] = f"<{message_id}@{_domain(sender)}>"
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(text)
+    if html:
+        message.add_alternative(html, subtype="html")
     return message
 
 

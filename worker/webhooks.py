@@ -106,15 +106,16 @@ class WebhookSender:
             with trio.fail_after(timeout_s):
                 return await self._post(delivery, now_ms)
         except trio.TooSlowError:
-            return Outcome(Result.FAILED, f"no answer within {timeout_s:g} s")
+            return Outcome(Result.FAILED, f"no answer within {timeout_s:g} s", endpoint_failed=True)
         except AddressRefusedError as error:
-            return Outcome(Result.FAILED, str(error))
+            return Outcome(Result.FAILED, str(error), endpoint_failed=True)
         except BadUrlError as error:
             return Outcome(Result.REFUSED, f"the channel's target: {error}")
         except _BadChannelError as error:
             return Outcome(Result.REFUSED, str(error))
         except httpx2.HTTPError as error:
-            return Outcome(Result.FAILED, f"{type(error).__name__}: {error}".rstrip(": "))
+            note = f"{type(error).__name__}: {error}".rstrip(": ")
+            return Outcome(Result.FAILED, note, endpoint_failed=True)
 
     async def _post(self, delivery: Delivery, now_ms: int) -> Outcome:
         body = payload(delivery.notice)
@@ -139,7 +140,7 @@ def _read_status(status: int) -> Outcome:
         return Outcome(Result.GONE, "HTTP 410: the receiver wants no more; the channel is disabled")
     if 300 <= status < 400:
         return Outcome(Result.FAILED, f"HTTP {status}: redirects are not followed")
-    return Outcome(Result.FAILED, f"HTTP {status}")
+    return Outcome(Result.FAILED, f"HTTP {status}", endpoint_failed=status == 429 or status >= 500)
 
 
 async def _drain(response: httpx2.Response) -> None:

@@ -54,23 +54,29 @@ def text(notice: Notice) -> str:
     if notice.count == 1 and notice.events and not notice.text:
         return _text_of(notice.events[0])
     lines = [notice.text, ""] if notice.text else []
-    lines += [f"{rfc3339(each.since_ms)}  {each.kind}  {_which(each)}" for each in notice.events]
+    lines += [f"{rfc3339(each.since_ms)}  {each.kind}  {which(each)}" for each in notice.events]
     if notice.count > len(notice.events) > 0:
         lines.append(f"and {notice.count - len(notice.events)} more")
-    lines += ["", _ADVICE.get(notice.kind, ""), "", f"Notice {notice.notice_id}"]
+    lines += ["", advice(notice)] if advice(notice) else []
+    lines += ["", f"Notice {notice.notice_id}"]
     return "\n".join(lines) + "\n"
+
+
+def advice(notice: Notice) -> str:
+    """What it means and what to do about it; empty where the notice says so itself."""
+    return "" if notice.text else _ADVICE.get(notice.kind, "")
 
 
 def _subject_of(event: Event) -> str:
     thing, change = _thing_and_change(event)
     since = rfc3339(event.since_ms)[:16].replace("T", " ")
-    return f"[NodePulse] {thing.capitalize()} {change}: {_which(event)} since {since} UTC"
+    return f"[NodePulse] {thing.capitalize()} {change}: {which(event)} since {since} UTC"
 
 
 def _text_of(event: Event) -> str:
     thing, change = _thing_and_change(event)
     lines = [
-        f"{thing.capitalize()} {_which(event)} is {change}.",
+        f"{thing.capitalize()} {which(event)} is {change}.",
         "",
         f"Since:    {rfc3339(event.since_ms)}",
         f"Noticed:  {rfc3339(event.at_ms)}",
@@ -93,5 +99,6 @@ def _thing_and_change(event: Event) -> tuple[str, str]:
     return thing, _CHANGES.get(event.kind, change)
 
 
-def _which(event: Event) -> str:
+def which(event: Event) -> str:
+    """What an event is about, by its id."""
     return event.workload_id or event.node_id or "installation"

@@ -15,7 +15,8 @@ from engine.core.news import Notice
 
 
 class Channel(msgspec.Struct, frozen=True):
-    """Where notices go. kind: webhook (target = URL, secret) or mail (target = address).
+    """Where notices go. kind: webhook (target = URL, secret), mail (target = address) or apprise (target =
+    a service's URL, a secret as a whole).
 
     `project_id` is None for a person's channel. `event_kinds`: those told there; none = all that are told.
     """
@@ -29,17 +30,25 @@ class Channel(msgspec.Struct, frozen=True):
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """One notice for one channel, waiting to be sent. As claimed, `due_ms` is the end of the lease."""
+    """One notice for one channel, waiting to be sent. As claimed, `due_ms` is the end of the lease.
+
+    `wanted_ms`: when it fell due before. `endpoint`, `circuit`: where it goes and whose that is, for bounds
+    and breakers (worker/circuits.py); empty: never limited. `unsubscribe_token`: of the channel.
+    """
 
     delivery_id: str
     channel: Channel
     notice: Notice
     attempts: int
     due_ms: int
+    wanted_ms: int = 0
+    endpoint: str = ""
+    circuit: str = ""
+    unsubscribe_token: str = ""
 
 
 class Outbox(Protocol):
-    """Decisions of the notifier and the deliveries that follow from them."""
+    """Decisions of the notifier and the deliveries that follow from them. Sending them: sending.py."""
 
     async def add_channel(
         self, project_id: str, *, kind: str, target: str, secret: str, now_ms: int
@@ -64,25 +73,5 @@ class Outbox(Protocol):
 
         A delivery that is there already is left alone and the cursor never moves back, so that a notifier
         that lost its lock without noticing can do no harm.
-        """
-        ...
-
-    async def claim(self, *, kind: str, limit: int, now_ms: int, lease_ms: int) -> list[Delivery]:
-        """Take due deliveries to channels of one kind (skip locked), oldest due first.
-
-        They fall due again after the lease unless settled. The claim itself counts the attempt (`attempts`
-        of what is returned includes this one), so that one that kills its worker is not tried for ever.
-        """
-        ...
-
-    async def sent(self, delivery_id: str, *, now_ms: int, note: str) -> None: ...
-    async def failed(self, delivery_id: str, *, now_ms: int, note: str, retry_at_ms: int | None) -> None:
-        """retry_at_ms None: given up, a dead letter."""
-        ...
-
-    async def disable_channel(self, channel_id: str, *, now_ms: int, note: str) -> int:
-        """The receiver is gone for good (410): no further notices; its due deliveries become dead letters.
-
-        `channels` no longer returns it. How many deliveries died.
         """
         ...

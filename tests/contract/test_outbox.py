@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.core.news import notice_of
+from engine.core.sending import HOUR_MS, Settled
 from storage.ids import new_id
 from tests.contract.given import NOW, batch, given_project, make_event
 
@@ -27,7 +28,12 @@ async def decided(stores, channel, count: int = 1, *, cursor: int = 1):
 
 
 async def claim(stores, *, limit=10, now_ms=NOW, lease_ms=1_000, kind="webhook"):
-    return await stores.outbox.claim(kind=kind, limit=limit, now_ms=now_ms, lease_ms=lease_ms)
+    return await stores.sending.claim(kind=kind, limit=limit, now_ms=now_ms, lease_ms=lease_ms)
+
+
+async def settle(stores, delivery, state, *, retry_at_ms=0, attempted=True):
+    one = Settled(delivery.delivery_id, state, "note", retry_at_ms, attempted)
+    await stores.sending.settle([one], now_ms=NOW)
 
 
 async def test_channels_are_of_their_project(stores, channel):
@@ -71,7 +77,7 @@ async def test_the_oldest_due_is_claimed_first(stores, channel):
     await decided(stores, channel, 3)
     one, two, three = await claim(stores)
     for delivery, retry_at_ms in ((one, NOW + 30), (two, NOW + 10), (three, NOW + 20)):
-        await stores.outbox.failed(delivery.delivery_id, now_ms=NOW, note="", retry_at_ms=retry_at_ms)
+        await settle(stores, delivery, "due", retry_at_ms=retry_at_ms)
     due = await claim(stores, now_ms=NOW + 25)
     assert [delivery.delivery_id for delivery in due] == [two.delivery_id, three.delivery_id]
 
@@ -79,10 +85,10 @@ async def test_the_oldest_due_is_claimed_first(stores, channel):
 async def test_what_was_sent_or_given_up_is_settled_for_good(stores, channel):
     await decided(stores, channel, 2)
     one, two = await claim(stores)
-    await stores.outbox.sent(one.delivery_id, now_ms=NOW, note="200")
-    await stores.outbox.failed(two.delivery_id, now_ms=NOW, note="gave up", retry_at_ms=None)
+    await settle(stores, one, "sent")
+    await settle(stores, two, "dead")
     for delivery in (one, two):  # a late word of a worker whose lease had ended
-        await stores.outbox.failed(delivery.delivery_id, now_ms=NOW, note="late", retry_at_ms=NOW)
+        await settle(stores, delivery, "due", retry_at_ms=NOW)
     assert await claim(stores, now_ms=NOW + 10_000) == []
 
 
@@ -99,9 +105,9 @@ async def test_each_kind_of_channel_is_claimed_for_itself(stores, channel):
 async def test_a_disabled_channel_gets_no_more_notices_and_its_due_ones_die(stores, channel):
     events = await decided(stores, channel, 2)
     sent, _ = await claim(stores)
-    await stores.outbox.sent(sent.delivery_id, now_ms=NOW, note="200")
-    assert await stores.outbox.disable_channel(channel.channel_id, now_ms=NOW, note="410") == 1
-    assert await stores.outbox.disable_channel(channel.channel_id, now_ms=NOW, note="410") == 0
+    await settle(stores, sent, "sent")
+    assert await stores.sending.disable_channel(channel.channel_id, now_ms=NOW, note="410") == 1
+    assert await stores.sending.disable_channel(channel.channel_id, now_ms=NOW, note="410") == 0
     assert await stores.outbox.channels(channel.project_id) == []
     late = make_event(99, project_id=channel.project_id)
     await stores.history.flush(batch(events=(late,)))
@@ -113,3 +119,81 @@ async def test_a_disabled_channel_gets_no_more_notices_and_its_due_ones_die(stor
 async def test_the_notifier_keeps_its_lock(stores):
     assert await stores.outbox.take_notifier_lock()
     assert await stores.outbox.take_notifier_lock()
+
+
+async def test_what_was_no_attempt_counts_as_none(stores, channel):
+    await decided(stores, channel)
+    (delivery,) = await claim(stores)
+    await settle(stores, delivery, "due", retry_at_ms=NOW + 5, attempted=False)
+    (again,) = await claim(stores, now_ms=NOW + 5)
+    assert (again.attempts, again.wanted_ms) == (1, NOW + 5)
+
+
+async def other_channel(stores, channel, target):
+    return await stores.outbox.add_channel(
+        channel.project_id, kind="webhook", target=target, secret="s", now_ms=NOW
+    )
+
+
+async def claim_bounded(stores, **more):
+    options = {"kind": "webhook", "limit": 10, "now_ms": NOW, "lease_ms": 1_000, "in_flight_max": 2}
+    return await stores.sending.claim(**options | more)
+
+
+async def test_an_endpoint_gets_only_so_many_and_does_not_hide_the_others(stores, channel):
+    await decided(stores, channel, 8)
+    other = await other_channel(stores, channel, "https://other.example/x")
+    late = make_event(99, project_id=channel.project_id)
+    await stores.outbox.decide(cursor=2, notices=[(notice_of(late), other)], now_ms=NOW)
+    first = await claim_bounded(stores, limit=4)
+    assert sorted(one.endpoint for one in first) == ["https://example.org"] * 2 + ["https://other.example"]
+    assert await claim_bounded(stores, in_flight={"https://example.org": 2}) == []
+    assert len(await claim_bounded(stores, in_flight={"https://example.org": 1})) == 1
+    assert len(await claim_bounded(stores, in_flight_max=0)) == 5
+
+
+async def test_endpoints_are_told_apart_by_origin_in_any_letters(stores, channel):
+    await decided(stores, channel)
+    for target in ("HTTPS://Example.org/other?x", "https://example.org:8443/", "http://example.org/"):
+        made = await other_channel(stores, channel, target)
+        event = make_event(7, project_id=channel.project_id)
+        await stores.outbox.decide(cursor=1, notices=[(notice_of(event), made)], now_ms=NOW)
+    found = await claim(stores)
+    assert sorted(one.endpoint for one in found) == [
+        "http://example.org",
+        "https://example.org",
+        "https://example.org",
+        "https://example.org:8443",
+    ]
+    assert {one.circuit for one in found} == {f"{channel.project_id} {one.endpoint}" for one in found}
+
+
+async def test_an_open_circuit_is_left_alone_held_and_probed_with_its_oldest(stores, channel):
+    events = await decided(stores, channel, 3)
+    (first,) = await claim(stores, limit=1)
+    circuit = first.circuit
+    assert await claim_bounded(stores, without=[circuit]) == []
+    assert await stores.sending.hold(circuit, now_ms=NOW, until_ms=NOW + 500) == 2
+    assert await claim(stores, now_ms=NOW + 499) == []
+    probing = {"kind": "webhook", "now_ms": NOW + 500, "lease_ms": 1_000}
+    probes = await stores.sending.probe(circuits=[circuit, "nobody's"], **probing)
+    assert [one.notice for one in probes] == [notice_of(events[1])]
+    assert [one.notice for one in await claim(stores, now_ms=NOW + 500)] == [notice_of(events[2])]
+    assert await stores.sending.probe(circuits=[circuit], **probing) == []
+
+
+async def test_an_address_gets_only_so_many_mails_in_any_hour(stores):
+    async def take(at_ms, address="Ann@example.org"):
+        return await stores.sending.take_budget(address, per_hour_max=2, now_ms=at_ms)
+
+    assert await take(NOW) == (True, NOW)
+    assert await take(NOW, "ann@EXAMPLE.org") == (True, NOW + 1)
+    assert await take(NOW + 5) == (False, NOW + HOUR_MS)
+    assert await take(NOW, "bob@example.org") == (True, NOW)
+    await stores.sending.give_back_budget("ann@example.org", taken_ms=NOW + 1)
+    assert await take(NOW + 7) == (True, NOW + 7)
+    assert await take(NOW + HOUR_MS - 1) == (False, NOW + HOUR_MS)
+    assert await take(NOW + HOUR_MS) == (True, NOW + HOUR_MS)
+    assert await take(NOW + HOUR_MS) == (False, NOW + HOUR_MS + 7)
+    assert await stores.sending.prune(now_ms=NOW + HOUR_MS, limit=10) == 1
+    assert await stores.sending.prune(now_ms=NOW + 2 * HOUR_MS, limit=10) == 1

@@ -215,7 +215,7 @@ async def test_two_workers_never_claim_the_same_delivery(stores):
     claimed: list[str] = []
 
     async def work() -> None:
-        while due := await stores.outbox.claim(kind="mail", limit=7, now_ms=NOW, lease_ms=60_000):
+        while due := await stores.sending.claim(kind="mail", limit=7, now_ms=NOW, lease_ms=60_000):
             claimed.extend(delivery.delivery_id for delivery in due)
 
     async with trio.open_nursery() as nursery:

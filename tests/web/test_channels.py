@@ -126,7 +126,7 @@ async def test_the_worker_knows_which_kinds_a_channel_takes(control: Control):
 async def test_a_channel_whose_receiver_wants_no_more_is_shown_as_such(control: Control):
     await control.ask("POST", ALPHA, by="owner", json=HOOK)
     (channel,) = await control.stores.outbox.channels(control.alpha.project_id)
-    await control.stores.outbox.disable_channel(channel.channel_id, now_ms=system_ms(), note="410")
+    await control.stores.sending.disable_channel(channel.channel_id, now_ms=system_ms(), note="410")
     (listed,) = (await control.ask("GET", ALPHA, by="owner")).json["items"]
     assert listed["disabled_at"] is not None
 

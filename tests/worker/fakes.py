@@ -18,6 +18,7 @@ from storage.memory_directory import MemoryDirectory
 from storage.memory_history import MemoryHistory
 from storage.memory_live import MemoryLiveView
 from storage.memory_outbox import MemoryOutbox
+from storage.memory_sending import MemorySending
 from storage.memory_world import MemoryDelivery, MemoryWorld
 
 PROJECT = "01900000-0000-7000-8000-00000000aaaa"
@@ -77,6 +78,7 @@ class Memory:
         self.world = MemoryWorld()
         self.world.channels.update({channel.channel_id: channel for channel in channels})
         self.outbox = MemoryOutbox(self.world)
+        self.sending = MemorySending(self.world)
         self.history = MemoryHistory(self.world)
         self.live = MemoryLiveView(self.world)
         self.directory = MemoryDirectory(self.world)

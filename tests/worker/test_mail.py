@@ -9,7 +9,7 @@ import pytest
 import trio
 from aiosmtpd.smtp import AuthResult
 
-from tests.worker.fakes import T0, make_channel, make_delivery, make_event
+from tests.worker.fakes import T0, Memory, make_channel, make_delivery, make_event
 from tests.worker.receivers import Mailbox, mail_server, self_signed
 from worker.mail import MailSender, compose_mail
 from worker.outcome import Outcome, Result
@@ -23,7 +23,8 @@ def delivery_to(target: str = "owner@example.org", **event):
 
 async def send(port: int, *, tls=None, timeout_s: float = 5.0, delivery=None, **settings) -> Outcome:
     options = {"host": "127.0.0.1", "port": port, "sender": "NodePulse <pulse@nodes.example>"}
-    sender = MailSender(MailServer(MailSettings(**options | settings), tls=tls))
+    server = MailServer(MailSettings(**options | settings), tls=tls)
+    sender = MailSender(server, sending=Memory().sending, per_hour_max=20)
     return await sender(delivery or delivery_to(), now_ms=T0, timeout_s=timeout_s)
 
 
@@ -46,7 +47,7 @@ async def test_a_notice_arrives_with_a_clear_subject_and_what_to_do():
     assert message["from"] == "NodePulse <pulse@nodes.example>"
     assert message["to"] == "owner@example.org"
     assert message["auto-submitted"] == "auto-generated"
-    text = message.get_content().replace("\r\n", "\n")
+    text = message.get_body(("plain",)).get_content().replace("\r\n", "\n")
     assert "What to do:" in text
     assert "Its workloads (2):\n  w1\n  w2\n" in text
     assert "Since:    2026-09-21T14:13:20.000Z" in text

@@ -31,6 +31,7 @@ async def test_the_worker_follows_collections_and_its_metrics_tell_how(stores: A
         worker = Worker(
             settings=WorkerSettings(poll_ms=50, ownership=OwnershipSettings(url=server.url())),
             outbox=stores.outbox,
+            sending=stores.sending,
             history=stores.history,
             live=stores.live,
             directory=stores.directory,

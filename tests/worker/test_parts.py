@@ -26,6 +26,7 @@ class World:
         self.worker = Worker(
             settings=WorkerSettings(**{"webhook_allow_private": True, "poll_ms": 20} | settings),
             outbox=self.memory.outbox,
+            sending=self.memory.sending,
             history=self.memory.history,
             live=self.memory.live,
             directory=self.memory.directory,
