@@ -229,7 +229,8 @@ async def _append(connection: Connection, dispute: Dispute, number: int, entry: 
         event = control_event(
             kind,
             project_id=dispute.project_id,
-            node_id=dispute.node_id,
+            # With its node an event is also told to whose machine that is: they opened it themselves.
+            node_id=None if entry.what == "open" else dispute.node_id,
             workload_id=dispute.workload_id,
             now_ms=act.now_ms,
             # With the entry's number: each is an event of its own.

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from engine.core.ports import NewNode
+from engine.core.ports import NewNode, NodeRecord
 from storage.ids import new_id
 from tests.web.control import Control
 from web.app import RESOURCES
@@ -42,6 +42,7 @@ MANAGER = "333333.31"
 
 EXPECTED: dict[str, str] = {
     "GET /livez": PUBLIC,
+    "GET /v1/schedule": ADMIN,
     "POST /v1/sign-in/wallet/nonce": PUBLIC,
     "POST /v1/sign-in/mail": PUBLIC,
     "GET /v1/manager/desired": MANAGER,
@@ -77,8 +78,24 @@ EXPECTED: dict[str, str] = {
     "DELETE /v1/projects/{slug}/owners/{user_id}": ADMIN,
     "GET /v1/projects/{slug}/summary": RUN,
     "GET /v1/projects/{slug}/uptime": RUN,
+    "GET /v1/projects/{slug}/seals": ANY,
+    "GET /v1/projects/{slug}/seals/{day}": ANY,
+    "POST /v1/projects/{slug}/seals/{day}/corrections": RUN_WRITE,
+    "GET /v1/projects/{slug}/seals/{day}/corrections": RUN,
+    "GET /v1/projects/{slug}/seals/{day}/corrections/{correction_id}": RUN,
     "GET /v1/projects/{slug}/points": RUN,
     "POST /v1/projects/{slug}/points": RUN_WRITE,
+    "GET /v1/projects/{slug}/points/licences": RUN,
+    "GET /v1/projects/{slug}/points/workloads": RUN,
+    "GET /v1/projects/{slug}/points/days": RUN,
+    "GET /v1/projects/{slug}/points/commits": RUN,
+    "GET /v1/projects/{slug}/points/commits/{commit_id}": RUN,
+    "GET /v1/projects/{slug}/points/commits/{commit_id}/changes": RUN,
+    "GET /v1/projects/{slug}/points/commits/{commit_id}/rows": RUN,
+    "GET /v1/projects/{slug}/points/suggested": RUN,
+    "POST /v1/projects/{slug}/points/suggested": RUN_WRITE,
+    "GET /v1/projects/{slug}/leaderboard": ANY,
+    "GET /v1/me/points": LIST,
     "GET /v1/projects/{slug}/channels": RUN,
     "POST /v1/projects/{slug}/channels": RUN_WRITE,
     "DELETE /v1/projects/{slug}/channels/{channel_id}": RUN_WRITE,
@@ -108,10 +125,20 @@ EXPECTED: dict[str, str] = {
     "GET /v1/workloads": LIST,
     "GET /v1/workloads/{workload_id}": THING,
     "GET /v1/workloads/{workload_id}/uptime": THING,
+    "GET /v1/workloads/{workload_id}/proof": THING,
+    "GET /v1/nodes/{node_id}/receipt": THING,
+    "GET /v1/receipt-keys": PUBLIC,
     "GET /v1/workloads/{workload_id}/why": THING,
     "PATCH /v1/workloads/{workload_id}": THING_WRITE,
     "POST /v1/workloads/{workload_id}/restart": THING_RUN_WRITE,
     "POST /v1/workloads/{workload_id}/retire": THING_WRITE,
+    "POST /v1/workloads/{workload_id}/disputes": "333.34331",  # the operator alone, of a sealed day
+    "GET /v1/disputes": LIST,
+    "GET /v1/disputes/{dispute_id}": THING,
+    "POST /v1/disputes/{dispute_id}/comments": THING_WRITE,
+    "POST /v1/disputes/{dispute_id}/answer": THING_RUN_WRITE,
+    "POST /v1/disputes/{dispute_id}/correct": THING_RUN_WRITE,
+    "POST /v1/disputes/{dispute_id}/reject": THING_RUN_WRITE,
     "GET /v1/events": LIST,
     "GET /v1/projects/{slug}/collections": ANY,
     "POST /v1/projects/{slug}/collections": RUN_WRITE,
@@ -119,6 +146,7 @@ EXPECTED: dict[str, str] = {
     "GET /v1/licences": LIST,
     "GET /v1/licences/{licence_id}": THING,
     "GET /v1/licences/{licence_id}/owners": THING,
+    "GET /v1/licences/{licence_id}/leases": THING,
 }
 # These prove themselves in the body (their own tests say how), or are asked by machines of their own accord.
 ELSEWHERE = {
@@ -197,8 +225,36 @@ async def things(control: Control, name: str) -> dict[str, str]:
         "key_id": key_id,
         "collection_id": control.collection_id,
         "licence_id": control.licence_id,
+        "dispute_id": await _dispute(control, node) if "dispute_id" in name else "",
         "window_id": window_id,
     }
+
+
+async def _dispute(control: Control, node: NodeRecord) -> str:
+    """One that olga opened, of a day that was sealed."""
+    await control.sql(
+        """
+        insert into seal (seal_no, project_id, day, revision, "rows", nodes, paid_ms, root, hour_roots,
+          sealed_ms, node_blocks)
+        values (1, $1, '2026-01-31', 1, 0, 0, 0, $2, $3, 1, '') on conflict do nothing
+        """,
+        control.alpha.project_id,
+        bytes(32),
+        bytes(24 * 32),
+    )
+    dispute_id = new_id()
+    await control.sql(
+        """
+        insert into dispute (dispute_id, project_id, node_id, workload_id, day, revision, opener_id,
+          opened_ms, changed_ms) values ($1, $2, $3, $4, '2026-01-31', 1, $5, 1, 1)
+        """,
+        dispute_id,
+        control.alpha.project_id,
+        node.node_id,
+        node.workload_ids[0],
+        control.users["olga"],
+    )
+    return dispute_id
 
 
 async def prepare(control: Control) -> None:

@@ -246,6 +246,71 @@ class Client(Calls):
         """
         return self._call("POST", "/v1/beats/backfill", types.BackfillAnswer, body=body)
 
+    def list_seals(
+        self, slug: str, *, after: str | None = None, limit: int | None = None
+    ) -> types.SealsAnswer:
+        """Sealed days, the newest first, with their revisions.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+
+        `after`: The last page's next_cursor. `limit`: Items in a page.
+        """
+        return self._call(
+            "GET",
+            f"/v1/projects/{part(slug)}/seals",
+            types.SealsAnswer,
+            query={"after": after, "limit": limit},
+        )
+
+    def get_seal(self, slug: str, day: str, *, revision: int | None = None) -> types.SealDetail:
+        """A sealed day: its roots, and the time of all workloads by kind.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+
+        `revision`: Of this revision; without it of the newest.
+        """
+        return self._call(
+            "GET",
+            f"/v1/projects/{part(slug)}/seals/{part(day)}",
+            types.SealDetail,
+            query={"revision": revision},
+        )
+
+    def create_correction(
+        self, slug: str, day: str, body: types.NewCorrection, *, idempotency_key: str | None = None
+    ) -> types.CorrectionAnswer:
+        """Have a sealed day sealed once more, with a reason; what was sealed stays.
+
+        For: owner, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST",
+            f"/v1/projects/{part(slug)}/seals/{part(day)}/corrections",
+            types.CorrectionAnswer,
+            headers={"Idempotency-Key": idempotency_key or new_key()},
+            body=body,
+        )
+
+    def list_corrections(self, slug: str, day: str) -> types.CorrectionsAnswer:
+        """Corrections of a sealed day, and what they came to.
+
+        For: owner, admin. A key needs the permission `read`.
+        """
+        return self._call(
+            "GET", f"/v1/projects/{part(slug)}/seals/{part(day)}/corrections", types.CorrectionsAnswer
+        )
+
+    def get_correction(self, slug: str, day: str, correction_id: str) -> types.CorrectionAnswer:
+        """A correction with the rows that it changed.
+
+        For: owner, admin. A key needs the permission `read`.
+        """
+        return self._call(
+            "GET",
+            f"/v1/projects/{part(slug)}/seals/{part(day)}/corrections/{part(correction_id)}",
+            types.CorrectionAnswer,
+        )
+
     def list_nodes(
         self,
         *,
@@ -452,6 +517,169 @@ class Client(Calls):
             "GET", f"/v1/workloads/{part(workload_id)}/why", types.WhyAnswer, query={"day": day}
         )
 
+    def get_proof(
+        self, workload_id: str, *, day: date | str, revision: int | None = None, hour: int | None = None
+    ) -> types.ProofDocument:
+        """Proof of a workload's sealed day, to be checked offline (docs/proofs.md).
+
+        For: operator, owner, admin. A key needs the permission `read`.
+
+        `day`: The UTC day. `revision`: Without it the newest. `hour`: Prove this hour of the day (UTC) as
+        well.
+        """
+        return self._call(
+            "GET",
+            f"/v1/workloads/{part(workload_id)}/proof",
+            types.ProofDocument,
+            query={"day": day, "revision": revision, "hour": hour},
+        )
+
+    def get_receipt(
+        self, node_id: str, *, day: date | str, revision: int | None = None
+    ) -> types.ReceiptDocument:
+        """What the installation signs of a node's sealed day (docs/proofs.md).
+
+        For: operator, owner, admin. A key needs the permission `read`.
+
+        `day`: The UTC day. `revision`: Without it the newest.
+        """
+        return self._call(
+            "GET",
+            f"/v1/nodes/{part(node_id)}/receipt",
+            types.ReceiptDocument,
+            query={"day": day, "revision": revision},
+        )
+
+    def list_receipt_keys(self) -> types.ReceiptKeysAnswer:
+        """The public keys that receipts were ever signed with.
+
+        Anybody may call this.
+        """
+        return self._call("GET", "/v1/receipt-keys", types.ReceiptKeysAnswer)
+
+    def open_dispute(
+        self, workload_id: str, body: types.OpenedDispute, *, idempotency_key: str | None = None
+    ) -> types.DisputeAnswer:
+        """Hold something against a sealed day: its operator, or who owned its licence that day.
+
+        For: operator. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST",
+            f"/v1/workloads/{part(workload_id)}/disputes",
+            types.DisputeAnswer,
+            headers={"Idempotency-Key": idempotency_key or new_key()},
+            body=body,
+        )
+
+    def list_disputes(
+        self,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        project: str | None = None,
+        workload_id: str | None = None,
+        day: str | None = None,
+        state: Literal["open", "answered", "corrected", "rejected"] | None = None,
+        mine: bool | None = None,
+    ) -> types.DisputesAnswer:
+        """Disputes that one opened, and those of one's projects.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+
+        `after`: The last page's next_cursor. `limit`: Items in a page. `project`: Slug of the project;
+        without it everything that you may see. `workload_id`: Only of this workload. `day`: Only of this
+        day, YYYY-MM-DD. `state`: Only those in this state. `mine`: Only those I opened.
+        """
+        return self._call(
+            "GET",
+            "/v1/disputes",
+            types.DisputesAnswer,
+            query={
+                "after": after,
+                "limit": limit,
+                "project": project,
+                "workload_id": workload_id,
+                "day": day,
+                "state": state,
+                "mine": mine,
+            },
+        )
+
+    def get_dispute(self, dispute_id: str) -> types.DisputeAnswer:
+        """A dispute with all that was said.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+        """
+        return self._call("GET", f"/v1/disputes/{part(dispute_id)}", types.DisputeAnswer)
+
+    def comment(
+        self, dispute_id: str, body: types.Said, *, idempotency_key: str | None = None
+    ) -> types.DisputeAnswer:
+        """Say something to a dispute that is not settled.
+
+        For: operator, owner, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST",
+            f"/v1/disputes/{part(dispute_id)}/comments",
+            types.DisputeAnswer,
+            headers={"Idempotency-Key": idempotency_key or new_key()},
+            body=body,
+        )
+
+    def answer(
+        self, dispute_id: str, body: types.Said, *, idempotency_key: str | None = None
+    ) -> types.DisputeAnswer:
+        """Answer a dispute, as the project.
+
+        For: owner, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST",
+            f"/v1/disputes/{part(dispute_id)}/answer",
+            types.DisputeAnswer,
+            headers={"Idempotency-Key": idempotency_key or new_key()},
+            body=body,
+        )
+
+    def correct(
+        self, dispute_id: str, body: types.Correction, *, idempotency_key: str | None = None
+    ) -> types.DisputeAnswer:
+        """Settle a dispute: a newer seal of the day puts it right.
+
+        For: owner, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST",
+            f"/v1/disputes/{part(dispute_id)}/correct",
+            types.DisputeAnswer,
+            headers={"Idempotency-Key": idempotency_key or new_key()},
+            body=body,
+        )
+
+    def reject(
+        self, dispute_id: str, body: types.Rejection, *, idempotency_key: str | None = None
+    ) -> types.DisputeAnswer:
+        """Settle a dispute: the seal stands.
+
+        For: owner, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST",
+            f"/v1/disputes/{part(dispute_id)}/reject",
+            types.DisputeAnswer,
+            headers={"Idempotency-Key": idempotency_key or new_key()},
+            body=body,
+        )
+
+    def get_schedule(self) -> types.ScheduleAnswer:
+        """The worker's jobs: when each is due, and what came of the last run.
+
+        For: admin. A key needs the permission `read`.
+        """
+        return self._call("GET", "/v1/schedule", types.ScheduleAnswer)
+
     def get_summary(
         self, slug: str, *, known: Polled[types.SummaryAnswer] | None = None
     ) -> Polled[types.SummaryAnswer]:
@@ -572,28 +800,328 @@ class Client(Calls):
         )
 
     def commit_points(
-        self, slug: str, body: types.PointsRequest, *, idempotency_key: str | None = None
+        self,
+        slug: str,
+        body: types.PointsRequest,
+        *,
+        idempotency_key: str | None = None,
+        day: str | None = None,
+        revision: str | None = None,
+        root: str | None = None,
+        total: str | None = None,
+        reason: str | None = None,
     ) -> types.CommitAnswer:
-        """Commit the points of a day that is over, all or nothing.
+        """Commit the points of a sealed day, all or nothing; with a reason, correct them.
 
         For: owner, admin. A key needs the permission `points`.
+
+        `day`: For CSV only: the header's day. `revision`: For CSV only: the header's revision. `root`: For
+        CSV only: the header's root. `total`: For CSV only: the header's total. `reason`: For CSV only: the
+        header's reason.
         """
         return self._call(
             "POST",
             f"/v1/projects/{part(slug)}/points",
             types.CommitAnswer,
+            query={"day": day, "revision": revision, "root": root, "total": total, "reason": reason},
             headers={"Idempotency-Key": idempotency_key or new_key()},
             body=body,
         )
 
-    def read_points(self, slug: str, *, day: str | None = None) -> types.TotalsAnswer:
-        """Committed points, summed per user.
+    def read_points(
+        self,
+        slug: str,
+        *,
+        day: date | str | None = None,
+        from_: date | str | None = None,
+        to: date | str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> types.TotalsAnswer:
+        """Points that count, summed per user, most first.
 
         For: owner, admin. A key needs the permission `read`.
 
-        `day`: YYYY-MM-DD; without it all days.
+        `day`: Only this UTC day. `from_`: The first day. `to`: The day after the last one. `after`: The
+        last page's next_cursor. `limit`: Items in a page.
         """
-        return self._call("GET", f"/v1/projects/{part(slug)}/points", types.TotalsAnswer, query={"day": day})
+        return self._call(
+            "GET",
+            f"/v1/projects/{part(slug)}/points",
+            types.TotalsAnswer,
+            query={"day": day, "from": from_, "to": to, "after": after, "limit": limit},
+        )
+
+    def read_points_of_licences(
+        self,
+        slug: str,
+        *,
+        day: date | str | None = None,
+        from_: date | str | None = None,
+        to: date | str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> types.LicencePointsAnswer:
+        """Points that count, summed per licence.
+
+        For: owner, admin. A key needs the permission `read`.
+
+        `day`: Only this UTC day. `from_`: The first day. `to`: The day after the last one. `after`: The
+        last page's next_cursor. `limit`: Items in a page.
+        """
+        return self._call(
+            "GET",
+            f"/v1/projects/{part(slug)}/points/licences",
+            types.LicencePointsAnswer,
+            query={"day": day, "from": from_, "to": to, "after": after, "limit": limit},
+        )
+
+    def read_points_of_workloads(
+        self,
+        slug: str,
+        *,
+        day: date | str | None = None,
+        from_: date | str | None = None,
+        to: date | str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> types.WorkloadPointsAnswer:
+        """Points that count, summed per workload.
+
+        For: owner, admin. A key needs the permission `read`.
+
+        `day`: Only this UTC day. `from_`: The first day. `to`: The day after the last one. `after`: The
+        last page's next_cursor. `limit`: Items in a page.
+        """
+        return self._call(
+            "GET",
+            f"/v1/projects/{part(slug)}/points/workloads",
+            types.WorkloadPointsAnswer,
+            query={"day": day, "from": from_, "to": to, "after": after, "limit": limit},
+        )
+
+    def read_points_of_days(
+        self,
+        slug: str,
+        *,
+        day: date | str | None = None,
+        from_: date | str | None = None,
+        to: date | str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> types.CommitsAnswer:
+        """The commit that counts of each day.
+
+        For: owner, admin. A key needs the permission `read`.
+
+        `day`: Only this UTC day. `from_`: The first day. `to`: The day after the last one. `after`: The
+        last page's next_cursor. `limit`: Items in a page.
+        """
+        return self._call(
+            "GET",
+            f"/v1/projects/{part(slug)}/points/days",
+            types.CommitsAnswer,
+            query={"day": day, "from": from_, "to": to, "after": after, "limit": limit},
+        )
+
+    def list_points_commits(
+        self,
+        slug: str,
+        *,
+        day: date | str | None = None,
+        from_: date | str | None = None,
+        to: date | str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> types.CommitsAnswer:
+        """All commits, corrections and what they replaced, newest first.
+
+        For: owner, admin. A key needs the permission `read`.
+
+        `day`: Only this UTC day. `from_`: The first day. `to`: The day after the last one. `after`: The
+        last page's next_cursor. `limit`: Items in a page.
+        """
+        return self._call(
+            "GET",
+            f"/v1/projects/{part(slug)}/points/commits",
+            types.CommitsAnswer,
+            query={"day": day, "from": from_, "to": to, "after": after, "limit": limit},
+        )
+
+    def get_points_commit(self, slug: str, commit_id: str) -> types.CommitAnswer:
+        """One commit, and what it changed.
+
+        For: owner, admin. A key needs the permission `read`.
+        """
+        return self._call(
+            "GET", f"/v1/projects/{part(slug)}/points/commits/{part(commit_id)}", types.CommitAnswer
+        )
+
+    def list_points_changes(
+        self, slug: str, commit_id: str, *, after: str | None = None, limit: int | None = None
+    ) -> types.ChangesAnswer:
+        """For whom a correction changed how much.
+
+        For: owner, admin. A key needs the permission `read`.
+
+        `after`: The last page's next_cursor. `limit`: Items in a page.
+        """
+        return self._call(
+            "GET",
+            f"/v1/projects/{part(slug)}/points/commits/{part(commit_id)}/changes",
+            types.ChangesAnswer,
+            query={"after": after, "limit": limit},
+        )
+
+    def read_leaderboard(
+        self,
+        slug: str,
+        *,
+        day: date | str | None = None,
+        from_: date | str | None = None,
+        to: date | str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> types.BoardAnswer:
+        """Who earned most in a project.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+
+        `day`: Only this UTC day. `from_`: The first day. `to`: The day after the last one. `after`: The
+        last page's next_cursor. `limit`: Items in a page.
+        """
+        return self._call(
+            "GET",
+            f"/v1/projects/{part(slug)}/leaderboard",
+            types.BoardAnswer,
+            query={"day": day, "from": from_, "to": to, "after": after, "limit": limit},
+        )
+
+    def read_my_points(
+        self,
+        *,
+        day: date | str | None = None,
+        from_: date | str | None = None,
+        to: date | str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> types.MyPointsAnswer:
+        """What I earned by day and project, through my licences and by my machines.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+
+        `day`: Only this UTC day. `from_`: The first day. `to`: The day after the last one. `after`: The
+        last page's next_cursor. `limit`: Items in a page.
+        """
+        return self._call(
+            "GET",
+            "/v1/me/points",
+            types.MyPointsAnswer,
+            query={"day": day, "from": from_, "to": to, "after": after, "limit": limit},
+        )
+
+    def export_points(
+        self, slug: str, commit_id: str, *, format: Literal["json", "ndjson", "csv"] | None = None
+    ) -> types.PointsDocument:
+        """All rows of a commit, with whom they belong to, as they can be posted.
+
+        For: owner, admin. A key needs the permission `read`.
+
+        `format`: json: one object. ndjson: what the object has beside its rows, then a row a line, then
+        {end: true, rows}, or {error} when it broke off. csv: rows alone; the Link with rel=edit says where
+        to post them, with everything else in its query. Without this the Accept header decides.
+        """
+        return self._call(
+            "GET",
+            f"/v1/projects/{part(slug)}/points/commits/{part(commit_id)}/rows",
+            types.PointsDocument,
+            query={"format": format},
+        )
+
+    def export_points_stream(
+        self,
+        slug: str,
+        commit_id: str,
+        *,
+        format: Literal["json", "ndjson", "csv"] | None = None,
+        accept: Literal["application/x-ndjson", "text/csv; charset=utf-8"],
+    ) -> AbstractContextManager[Stream]:
+        """All rows of a commit, with whom they belong to, as they can be posted.
+
+        For: owner, admin. A key needs the permission `read`.
+
+        Read as it comes, inside of ``with``.
+
+        `format`: json: one object. ndjson: what the object has beside its rows, then a row a line, then
+        {end: true, rows}, or {error} when it broke off. csv: rows alone; the Link with rel=edit says where
+        to post them, with everything else in its query. Without this the Accept header decides.
+        """
+        return self._stream(
+            "GET",
+            f"/v1/projects/{part(slug)}/points/commits/{part(commit_id)}/rows",
+            accept=accept,
+            query={"format": format},
+        )
+
+    def suggest_points(
+        self, slug: str, *, day: date | str, format: Literal["json", "ndjson", "csv"] | None = None
+    ) -> types.SuggestedPoints:
+        """What the project's rule gives for a sealed day, as it can be posted.
+
+        For: owner, admin. A key needs the permission `read`.
+
+        `day`: A sealed UTC day. `format`: json: one object. ndjson: what the object has beside its rows,
+        then a row a line, then {end: true, rows}, or {error} when it broke off. csv: rows alone; the Link
+        with rel=edit says where to post them, with everything else in its query. Without this the Accept
+        header decides.
+        """
+        return self._call(
+            "GET",
+            f"/v1/projects/{part(slug)}/points/suggested",
+            types.SuggestedPoints,
+            query={"day": day, "format": format},
+        )
+
+    def suggest_points_stream(
+        self,
+        slug: str,
+        *,
+        day: date | str,
+        format: Literal["json", "ndjson", "csv"] | None = None,
+        accept: Literal["application/x-ndjson", "text/csv; charset=utf-8"],
+    ) -> AbstractContextManager[Stream]:
+        """What the project's rule gives for a sealed day, as it can be posted.
+
+        For: owner, admin. A key needs the permission `read`.
+
+        Read as it comes, inside of ``with``.
+
+        `day`: A sealed UTC day. `format`: json: one object. ndjson: what the object has beside its rows,
+        then a row a line, then {end: true, rows}, or {error} when it broke off. csv: rows alone; the Link
+        with rel=edit says where to post them, with everything else in its query. Without this the Accept
+        header decides.
+        """
+        return self._stream(
+            "GET",
+            f"/v1/projects/{part(slug)}/points/suggested",
+            accept=accept,
+            query={"day": day, "format": format},
+        )
+
+    def commit_suggested_points(
+        self, slug: str, body: types.PointsHeader, *, idempotency_key: str | None = None
+    ) -> types.CommitAnswer:
+        """Commit what the project's rule gives for a sealed day; with a reason, as a correction.
+
+        For: owner, admin. A key needs the permission `points`.
+        """
+        return self._call(
+            "POST",
+            f"/v1/projects/{part(slug)}/points/suggested",
+            types.CommitAnswer,
+            headers={"Idempotency-Key": idempotency_key or new_key()},
+            body=body,
+        )
 
     def list_collections(
         self, slug: str, *, after: str | None = None, limit: int | None = None

@@ -87,6 +87,23 @@ class BalancesAnswer(Struct, frozen=True, kw_only=True):
     sources: Sequence[Source]
 
 
+class BoardAnswer(Struct, frozen=True, kw_only=True):
+    """Most points first; equal ones share a rank."""
+
+    items: Sequence[BoardItem]
+    next_cursor: str | None
+
+
+class BoardItem(Struct, frozen=True, kw_only=True):
+    """`name`: as that person calls themselves. `wallet`: null of somebody without one. `mine`: it is you."""
+
+    rank: int
+    name: str
+    wallet: str | None
+    points: str
+    mine: bool
+
+
 class BulkMs(Struct, frozen=True, kw_only=True):
     """Milliseconds by kind; together they are the window, cut to the workload's life and to as_of."""
 
@@ -188,6 +205,32 @@ class CauseAnswer(Struct, frozen=True, kw_only=True):
     provisional: bool | UnsetType = UNSET
 
 
+class ChangeItem(Struct, frozen=True, kw_only=True):
+    """What a correction changed for somebody. `kind`: what `beneficiary` is: a wallet, a user's or a
+    node's id, or empty for nobody.
+    """
+
+    kind: Literal["nobody", "node", "user", "wallet"]
+    beneficiary: str
+    before: str
+    after: str
+
+
+class ChangedRowAnswer(Struct, frozen=True, kw_only=True):
+    """null: the row was not there before, or is no more."""
+
+    workload_id: str
+    paid_before_ms: int | None
+    paid_after_ms: int | None
+
+
+class ChangesAnswer(Struct, frozen=True, kw_only=True):
+    """For whom a correction changed how much, by kind and beneficiary."""
+
+    items: Sequence[ChangeItem]
+    next_cursor: str | None
+
+
 class ChannelAnswer(Struct, frozen=True, kw_only=True):
     """A channel, without its secret. No `event_kinds`: all that are told at all. `disabled_at`: its
     receiver said then that it wants no more (410).
@@ -260,20 +303,80 @@ class CollectionsAnswer(Struct, frozen=True, kw_only=True):
 
 
 class CommitAnswer(Struct, frozen=True, kw_only=True):
-    """CommitAnswer of the API."""
+    """A commit. Of a day the highest `revision` counts. `seal_revision`, `seal_root` (hex): of the seal
+    that it was committed against; 0 and empty before there were seals. `difference`: of a correction.
+    """
 
     commit_id: str
     project: str
     day: str
+    revision: int
+    seal_revision: int
+    seal_root: str
     rows: int
     total_points: str
+    reason: str
     committed_at: str
+    committed_by: str
+    difference: DifferenceAnswer | None
+
+
+class CommitsAnswer(Struct, frozen=True, kw_only=True):
+    """A page of commits; their differences without beneficiaries."""
+
+    items: Sequence[CommitAnswer]
+    next_cursor: str | None
+
+
+class Correction(Struct, frozen=True, kw_only=True):
+    """`revision`: of the day's seal, newer than the disputed one, that puts it right."""
+
+    revision: int
+    text: str | UnsetType = UNSET
+    evidence: Sequence[str] | UnsetType = UNSET
+
+
+class CorrectionAnswer(Struct, frozen=True, kw_only=True):
+    """`done_at` null: the worker has not sealed the day once more yet. `changed`: the first 1,000 rows
+    that differ from the revision before, where one correction is looked at; in lists it is empty.
+    """
+
+    correction_id: str
+    project: str
+    day: str
+    reason: str
+    actor: str
+    maintenances: int
+    asked_at: str
+    done_at: str | None
+    revision: int | None
+    rows_changed: int | None
+    paid_before_ms: int | None
+    paid_after_ms: int | None
+    changed: Sequence[ChangedRowAnswer]
+
+
+class CorrectionsAnswer(Struct, frozen=True, kw_only=True):
+    """All corrections of a day, in order. There are at most 100, so `next_cursor` is always null."""
+
+    items: Sequence[CorrectionAnswer]
+    next_cursor: str | None
 
 
 class DatagramRegistration(Struct, frozen=True, kw_only=True):
     """`partner_node_id`: how Datagram shall call the node; left out: by its node_id."""
 
     partner_node_id: str | UnsetType | None = UNSET
+
+
+class DeclaredGap(Struct, frozen=True, kw_only=True):
+    """A time within the day in which this shard did not listen, and nothing says so yet; an admin's to
+    give.
+    """
+
+    shard: int
+    from_: str = field(name="from")
+    to: str
 
 
 class DesiredAnswer(Struct, frozen=True, kw_only=True):
@@ -302,11 +405,76 @@ class DesiredWorkloadAnswer(Struct, frozen=True, kw_only=True):
     manifest_url: str | None
 
 
+class DifferenceAnswer(Struct, frozen=True, kw_only=True):
+    """Against the commit before it. `beneficiaries`: the first 100 for whom it changed; all are at
+    `changes` of the commit.
+    """
+
+    replaces: str
+    rows_changed: int
+    rows_added: int
+    rows_removed: int
+    total_before: str
+    total_after: str
+    beneficiaries: Sequence[ChangeItem]
+
+
+class DisputeAnswer(Struct, frozen=True, kw_only=True):
+    """With all that was said, by time: the same for both sides."""
+
+    dispute_id: str
+    project: str
+    node_id: str
+    workload_id: str
+    day: str
+    revision: int
+    opener_id: str
+    state: Literal["answered", "corrected", "open", "rejected"]
+    opened_at: str
+    changed_at: str
+    entries: Sequence[EntryAnswer]
+
+
+class DisputeItem(Struct, frozen=True, kw_only=True):
+    """`revision`: of the day's seal when the dispute was opened. `opener_id`: the user who opened it."""
+
+    dispute_id: str
+    project: str
+    node_id: str
+    workload_id: str
+    day: str
+    revision: int
+    opener_id: str
+    state: Literal["answered", "corrected", "open", "rejected"]
+    opened_at: str
+    changed_at: str
+
+
+class DisputesAnswer(Struct, frozen=True, kw_only=True):
+    """A page of disputes, by id: the oldest first."""
+
+    items: Sequence[DisputeItem]
+    next_cursor: str | None
+
+
 class Endpoints(Struct, frozen=True, kw_only=True):
     """Endpoints of the API."""
 
     udp: str
     http: str
+
+
+class EntryAnswer(Struct, frozen=True, kw_only=True):
+    """`what`: open | comment | answer | correct | reject. `side`: operator | project | installation."""
+
+    entry_id: str
+    what: Literal["answer", "comment", "correct", "open", "reject"]
+    side: Literal["installation", "operator", "project"]
+    actor: str
+    text: str
+    evidence: Sequence[str]
+    revision: int | None
+    at: str
 
 
 class EventAnswer(Struct, frozen=True, kw_only=True):
@@ -355,6 +523,14 @@ class GapCause(Struct, frozen=True, kw_only=True):
     to: str | None
 
 
+class GrantedMaintenance(Struct, frozen=True, kw_only=True):
+    """Maintenance ordered by the project, within the day (RFC 3339, half-open): it is paid."""
+
+    workload_id: str
+    from_: str = field(name="from")
+    to: str
+
+
 class HolderCause(Struct, frozen=True, kw_only=True):
     """Who held the licence. `workload_id` null: not yours to see; `to` null: it still does."""
 
@@ -363,6 +539,19 @@ class HolderCause(Struct, frozen=True, kw_only=True):
     workload_id: str | None
     from_: str = field(name="from")
     to: str | None
+
+
+class HourProof(Struct, frozen=True, kw_only=True):
+    """That the workload's node was so in one hour. `content`: what the node's leaf is over, hex; `index`:
+    the workload's place among the workloads in it; `place`: the leaf's among the nodes.
+    """
+
+    hour: int
+    content: str
+    index: int
+    place: int
+    path: Sequence[PathStep]
+    root: str
 
 
 class Ignored(Struct, frozen=True, kw_only=True):
@@ -381,6 +570,25 @@ class IntervalAnswer(Struct, frozen=True, kw_only=True):
     kind: str
     started_at: str
     ended_at: str
+
+
+class JobAnswer(Struct, frozen=True, kw_only=True):
+    """`cron`: in UTC; null: by conditions, not by the clock. `catch_up`: every | newest of the due times
+    that an outage missed. `last_*`: of the newest run that was begun; `outcome`: never | running | lost
+    | waiting | failed | done. `oldest_due_at`: of what is not done.
+    """
+
+    job: str
+    cron: str | None
+    catch_up: str | None
+    next_due_at: str | None
+    oldest_due_at: str | None
+    last_due_at: str | None
+    last_run_at: str | None
+    took_ms: int | None
+    outcome: str
+    note: str
+    worker: str | None
 
 
 class KeyAnswer(Struct, frozen=True, kw_only=True):
@@ -476,6 +684,20 @@ class LicenceOwnersAnswer(Struct, frozen=True, kw_only=True):
     source: Source
 
 
+class LicencePoints(Struct, frozen=True, kw_only=True):
+    """LicencePoints of the API."""
+
+    licence_id: str
+    points: str
+
+
+class LicencePointsAnswer(Struct, frozen=True, kw_only=True):
+    """By id. What was earned without a licence is not in it."""
+
+    items: Sequence[LicencePoints]
+    next_cursor: str | None
+
+
 class LicencesAnswer(Struct, frozen=True, kw_only=True):
     """A page of licences by id. `sources`: of the collections that they are of."""
 
@@ -538,6 +760,23 @@ class MeChange(Struct, frozen=True, kw_only=True):
     name: str
 
 
+class MyPoints(Struct, frozen=True, kw_only=True):
+    """What one earned on a day in a project; `revision`: of the commit that counts."""
+
+    day: str
+    project: str
+    points: str
+    licence_points: str
+    revision: int
+
+
+class MyPointsAnswer(Struct, frozen=True, kw_only=True):
+    """Newest day first."""
+
+    items: Sequence[MyPoints]
+    next_cursor: str | None
+
+
 class NewChannel(Struct, frozen=True, kw_only=True):
     """`target`: an http or https URL for a webhook, an address for mail."""
 
@@ -545,9 +784,46 @@ class NewChannel(Struct, frozen=True, kw_only=True):
     target: str
     name: str | UnsetType = UNSET
     event_kinds: (
-        Sequence[Literal["node.down", "node.up", "workload.below_minimum", "workload.down", "workload.up"]]
+        Sequence[
+            Literal[
+                "actor.quarantined",
+                "clock.stepped",
+                "dispute.answered",
+                "dispute.opened",
+                "gap.closed",
+                "gap.opened",
+                "ingress.down",
+                "licence.conflict",
+                "node.clone",
+                "node.down",
+                "node.flapping",
+                "node.steady",
+                "node.stopped",
+                "node.up",
+                "points.committed",
+                "publication.done",
+                "publication.failed",
+                "region.down",
+                "seal.done",
+                "shard.degraded",
+                "shard.recovered",
+                "workload.below_minimum",
+                "workload.down",
+                "workload.flapping",
+                "workload.steady",
+                "workload.up",
+            ]
+        ]
         | UnsetType
     ) = UNSET
+
+
+class NewCorrection(Struct, frozen=True, kw_only=True):
+    """`reason` is published with the new revision. Nothing granted: the records of now are composed again."""
+
+    reason: str
+    maintenances: Sequence[GrantedMaintenance] | UnsetType = UNSET
+    gap: DeclaredGap | UnsetType | None = UNSET
 
 
 class NewKey(Struct, frozen=True, kw_only=True):
@@ -761,6 +1037,14 @@ class OneLicenceAnswer(Struct, frozen=True, kw_only=True):
     source: Source
 
 
+class OpenedDispute(Struct, frozen=True, kw_only=True):
+    """`day`: sealed, YYYY-MM-DD in UTC. `evidence`: ids of events or gaps, hashes of receipts or proofs."""
+
+    day: str
+    text: str
+    evidence: Sequence[str] | UnsetType = UNSET
+
+
 class OwnProject(Struct, frozen=True, kw_only=True):
     """A project as its owner refers to it."""
 
@@ -798,6 +1082,23 @@ class OwnerItem(Struct, frozen=True, kw_only=True):
     block: int | None
 
 
+class PathStep(Struct, frozen=True, kw_only=True):
+    """A sibling on the way from a leaf to the root: on which side it lies, and its hash (hex)."""
+
+    side: Literal["left", "right"]
+    hash: str
+
+
+class PointsDocument(Struct, frozen=True, kw_only=True):
+    """A whole day's points, as they can be posted. `revision`, `root`: of the seal."""
+
+    day: str
+    revision: int
+    root: str
+    total: str
+    rows: Sequence[SharedRowItem]
+
+
 class PointsEntry(Struct, frozen=True, kw_only=True):
     """PointsEntry of the API."""
 
@@ -805,10 +1106,30 @@ class PointsEntry(Struct, frozen=True, kw_only=True):
     points: str
 
 
-class PointsRequest(Struct, frozen=True, kw_only=True):
-    """PointsRequest of the API."""
+class PointsHeader(Struct, frozen=True, kw_only=True):
+    """What a commit is about. `revision`, `root` (hex): of the seal it was reckoned from; either will do,
+    and a day that was sealed once needs neither. `total`: of all rows, checked exactly. `reason`: makes
+    it a correction, which replaces the whole day.
+    """
 
     day: str
+    revision: int | UnsetType | None = UNSET
+    root: str | UnsetType | None = UNSET
+    total: str | UnsetType | None = UNSET
+    reason: str | UnsetType = UNSET
+
+
+class PointsRequest(Struct, frozen=True, kw_only=True):
+    """A day's points. `revision`, `root` (hex): of the seal that they were reckoned from; either will do,
+    and a day that was sealed once needs neither. `total`: of all rows, checked exactly. `reason`: makes
+    it a correction, which replaces the whole day.
+    """
+
+    day: str
+    revision: int | UnsetType | None = UNSET
+    root: str | UnsetType | None = UNSET
+    total: str | UnsetType | None = UNSET
+    reason: str | UnsetType = UNSET
     rows: Sequence[PointsEntry]
 
 
@@ -875,6 +1196,52 @@ class ProjectsAnswer(Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
+class ProofDocument(Struct, frozen=True, kw_only=True):
+    """All that is needed to check one workload's day against a published root.
+
+    `row`: the exact text whose UTF-8 bytes were hashed; `place`: of its leaf among the day's rows;
+    `statement`: the exact text that is published of the seal.
+    """
+
+    version: int
+    row: str
+    place: int
+    path: Sequence[PathStep]
+    root: str
+    statement: str
+    hour: HourProof | None
+
+
+class ReceiptDocument(Struct, frozen=True, kw_only=True):
+    """A receipt. `statement`: the exact text whose UTF-8 bytes, behind RECEIPT_DOMAIN, were signed;
+    `signature` and `public_key`: Ed25519, hex.
+    """
+
+    version: int
+    statement: str
+    signature: str
+    key_id: str
+    public_key: str
+
+
+class ReceiptKeyAnswer(Struct, frozen=True, kw_only=True):
+    """A public key (Ed25519, hex). It signs the receipts of seals that are first asked for between `from`
+    and `until`; null: it signs now.
+    """
+
+    key_id: str
+    public_key: str
+    from_: str = field(name="from")
+    until: str | None
+
+
+class ReceiptKeysAnswer(Struct, frozen=True, kw_only=True):
+    """All keys that ever signed, the oldest first; `next_cursor` is always null."""
+
+    items: Sequence[ReceiptKeyAnswer]
+    next_cursor: str | None
+
+
 class RefusedAnswer(Struct, frozen=True, kw_only=True):
     """Beats of the node that were refused that day, and what to do about it."""
 
@@ -919,6 +1286,13 @@ class RegisteredWorkload(Struct, frozen=True, kw_only=True):
     licence_id: str | None
     created_at: str
     retired_at: str | None
+
+
+class Rejection(Struct, frozen=True, kw_only=True):
+    """Why the seal stands."""
+
+    reason: str
+    evidence: Sequence[str] | UnsetType = UNSET
 
 
 class ReleaseAnswer(Struct, frozen=True, kw_only=True):
@@ -968,6 +1342,13 @@ class RewardBody(Struct, frozen=True, kw_only=True):
     kind_weights_ppm: Mapping[str, int] | UnsetType = UNSET
 
 
+class RowItem(Struct, frozen=True, kw_only=True):
+    """RowItem of the API."""
+
+    workload_id: str
+    points: str
+
+
 class RunningAnswer(Struct, frozen=True, kw_only=True):
     """What runs, and what should. `restarts`: ordered so far."""
 
@@ -986,12 +1367,65 @@ class RunningReport(Struct, frozen=True, kw_only=True):
     restarts: int | UnsetType | None = UNSET
 
 
+class Said(Struct, frozen=True, kw_only=True):
+    """What one says to it, and what one points to."""
+
+    text: str
+    evidence: Sequence[str] | UnsetType = UNSET
+
+
+class ScheduleAnswer(Struct, frozen=True, kw_only=True):
+    """All jobs. `next_cursor` is always null."""
+
+    items: Sequence[JobAnswer]
+    next_cursor: str | None
+
+
+class SealAnswer(Struct, frozen=True, kw_only=True):
+    """A revision of a day. `root`: over its rows, hex. `reason`: why it was sealed once more; empty at
+    first.
+    """
+
+    project: str
+    day: str
+    revision: int
+    reason: str
+    rows: int
+    nodes: int
+    paid_ms: int
+    root: str
+    sealed_at: str
+
+
+class SealDetail(Struct, frozen=True, kw_only=True):
+    """`hour_roots`: of the 24 hours. `ms`: of all rows by kind."""
+
+    project: str
+    day: str
+    revision: int
+    reason: str
+    rows: int
+    nodes: int
+    paid_ms: int
+    root: str
+    sealed_at: str
+    hour_roots: Sequence[str]
+    ms: Mapping[str, int]
+
+
 class SealedAnswer(Struct, frozen=True, kw_only=True):
     """The newest seal of the day; `reason`: why it was sealed again, empty for revision 1."""
 
     revision: int
     reason: str
     sealed_at: str
+
+
+class SealsAnswer(Struct, frozen=True, kw_only=True):
+    """A page of days, the newest first, each with all of its revisions."""
+
+    items: Sequence[SealAnswer]
+    next_cursor: str | None
 
 
 class SessionAnswer(Struct, frozen=True, kw_only=True):
@@ -1023,6 +1457,23 @@ class SessionsAnswer(Struct, frozen=True, kw_only=True):
 
     sessions: Sequence[SessionAnswer]
     server_ms: int
+
+
+class ShareItem(Struct, frozen=True, kw_only=True):
+    """A part of a row's points: whose, and through which licence; null: by the machine."""
+
+    kind: Literal["nobody", "node", "user", "wallet"]
+    beneficiary: str
+    licence_id: str | None
+    points: str
+
+
+class SharedRowItem(Struct, frozen=True, kw_only=True):
+    """`shares`: whom the points belong to; none of zero points."""
+
+    workload_id: str
+    points: str
+    shares: Sequence[ShareItem]
 
 
 class SignedIn(Struct, frozen=True, kw_only=True):
@@ -1058,6 +1509,21 @@ class Source(Struct, frozen=True, kw_only=True):
     error: str
 
 
+class SuggestedPoints(Struct, frozen=True, kw_only=True):
+    """A day's points by the project's rule. `revision`, `root`: of its seal; `total`: what they must sum
+    to.
+
+    The newest seal is what is reckoned from, so none of them is needed.
+    """
+
+    day: str
+    revision: int | None = None
+    root: str | None = None
+    total: str | None = None
+    reason: str = ""
+    rows: Sequence[RowItem]
+
+
 class SummaryAnswer(Struct, frozen=True, kw_only=True):
     """Neither retired nor revoked nodes, nor what is on them. `as_of`: null while the live view is away.
 
@@ -1073,12 +1539,13 @@ class SummaryAnswer(Struct, frozen=True, kw_only=True):
 
 
 class TotalsAnswer(Struct, frozen=True, kw_only=True):
-    """TotalsAnswer of the API."""
+    """Most points first. `total_points`: of the whole window. `from`, `to`: null = without an end."""
 
     project: str
     day: str | None
     total_points: str
     items: Sequence[UserPoints]
+    next_cursor: str | None
 
 
 class UnpaidAnswer(Struct, frozen=True, kw_only=True):
@@ -1136,10 +1603,16 @@ class UserChange(Struct, frozen=True, kw_only=True):
 
 
 class UserPoints(Struct, frozen=True, kw_only=True):
-    """`user`: whom the points belong to; a node without a user stands for itself."""
+    """`user`: whom the points belong to, as `kind` says: a user's id, the wallet of somebody without an
+    account, a node's id for a machine without an operator; empty for what nobody held.
+    `licence_points`: as much of it as was earned through licences; the rest by machines.
+    """
 
     user: str
+    kind: Literal["nobody", "node", "user", "wallet"]
+    wallet: str | None
     points: str
+    licence_points: str
 
 
 class UsersAnswer(Struct, frozen=True, kw_only=True):
@@ -1310,6 +1783,20 @@ class WorkloadPatch(Struct, frozen=True, kw_only=True):
     name: str | UnsetType = UNSET
     kind: str | UnsetType = UNSET
     licence_id: str | UnsetType | None = UNSET
+
+
+class WorkloadPoints(Struct, frozen=True, kw_only=True):
+    """WorkloadPoints of the API."""
+
+    workload_id: str
+    points: str
+
+
+class WorkloadPointsAnswer(Struct, frozen=True, kw_only=True):
+    """By id."""
+
+    items: Sequence[WorkloadPoints]
+    next_cursor: str | None
 
 
 class WorkloadToRegister(Struct, frozen=True, kw_only=True):
