@@ -23,7 +23,7 @@ STEPS: tuple[str, ...] = (
 
 
 def _armed(text: str) -> tuple[str, str] | None:
-    """(name, file). ValueError for a step that does not exist: a failpoint that never fires proves nothing."""
+    """(name, file). ValueError for a step that does not exist: what never fires proves nothing."""
     if not text:
         return None
     name, _, file = text.partition(":")

@@ -64,7 +64,7 @@ class AppriseSender:
                     text(delivery.notice),
                     confinement,
                     timeout_s,
-                    # One that sleeps (apprise waits for rate limits) is left behind: cut, it can send no more.
+                    # One that sleeps (it waits for rate limits) is left behind: cut, it can send no more.
                     abandon_on_cancel=True,
                     limiter=self._limiter,
                 )

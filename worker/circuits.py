@@ -1,9 +1,9 @@
 """Circuit breakers and bounds of the receivers: which may be sent to now, and how much at a time. Pure.
 
 An *endpoint* is where connections go (a webhook's origin): it may hold only so many of the slots, so that one
-that hangs delays no other. A *circuit* is one owner's endpoint: failures in a row open it, and then it is left
-alone, each time for longer, until a single probe comes through. Per owner, because many share an origin (a
-chat's incoming hooks): nobody can cut others off by failing there. Which deliveries wait meanwhile is the
+that hangs delays no other. A *circuit* is one owner's endpoint: failures in a row open it, and then it is
+left alone, each time for longer, until a single probe comes through. Per owner, because many share an origin
+(a chat's incoming hooks): nobody can cut others off by failing there. Which deliveries wait meanwhile is the
 outbox's.
 """
 

@@ -1,8 +1,8 @@
 """Confinement of a thread that runs other people's code on a stranger's URL (apprise): what it may reach.
 
 CPython tells an audit hook of every connection, file and process before it is made (PEP 578), and the hook
-can refuse. So whatever library connects, and to whatever a name resolves at that moment or a redirect leads to,
-the address itself is judged, as for webhooks (addresses.py). Threads that are not confined notice nothing.
+can refuse. So whatever library connects, and to whatever a name resolves at that moment or a redirect leads
+to, the address itself is judged, as for webhooks (addresses.py). Other threads notice nothing.
 """
 
 from __future__ import annotations
