@@ -23,14 +23,17 @@ from engine.core.fleet import Fleet
 from engine.core.idempotency import Idempotency
 from engine.core.inventory import Inventory
 from engine.core.keys import MasterSecrets
+from engine.core.leases import Leases
 from engine.core.ledger import Ledger
 from engine.core.maintenance import Windows
 from engine.core.notices import Notices
 from engine.core.orders import Orders
 from engine.core.ports import Directory, History, LiveView
+from engine.core.receipts import ReceiptKeys
 from engine.core.registration import Registration
 from engine.core.schedule import Schedule
 from engine.core.sealed import Seals
+from engine.core.sealing import Corrections
 from engine.core.uptime_source import UptimeSource
 from storage.metrics_http import Statistics
 from web.auth import Keys
@@ -54,6 +57,8 @@ class Stores(Protocol):
     def live(self) -> LiveView: ...
     @property
     def ledger(self) -> Ledger: ...
+    @property
+    def leases(self) -> Leases: ...
     @property
     def accounts(self) -> Accounts: ...
     @property
@@ -92,6 +97,10 @@ class Stores(Protocol):
     def schedule(self) -> Schedule: ...
     @property
     def seals(self) -> Seals: ...
+    @property
+    def corrections(self) -> Corrections: ...
+    @property
+    def receipt_keys(self) -> ReceiptKeys: ...
     @property
     def windows(self) -> Windows: ...
 

@@ -86,6 +86,11 @@ POLICIES: dict[str, Policy] = {
     "DELETE /v1/projects/{slug}/owners/{user_id}": _write(ADMIN),
     "GET /v1/projects/{slug}/summary": _read(RUNNING),
     "GET /v1/projects/{slug}/uptime": _read(RUNNING),
+    "GET /v1/projects/{slug}/seals": _read(PEOPLE),
+    "GET /v1/projects/{slug}/seals/{day}": _read(PEOPLE),
+    "POST /v1/projects/{slug}/seals/{day}/corrections": _write(RUNNING),
+    "GET /v1/projects/{slug}/seals/{day}/corrections": _read(RUNNING),
+    "GET /v1/projects/{slug}/seals/{day}/corrections/{correction_id}": _read(RUNNING),
     "GET /v1/projects/{slug}/points": _read(RUNNING),
     "POST /v1/projects/{slug}/points": Policy(RUNNING, "points"),
     "GET /v1/projects/{slug}/points/licences": _read(RUNNING),
@@ -130,6 +135,9 @@ POLICIES: dict[str, Policy] = {
     "GET /v1/workloads": _read(PEOPLE),
     "GET /v1/workloads/{workload_id}": _read(PEOPLE),
     "GET /v1/workloads/{workload_id}/uptime": _read(PEOPLE),
+    "GET /v1/workloads/{workload_id}/proof": _read(PEOPLE),
+    "GET /v1/nodes/{node_id}/receipt": _read(PEOPLE),
+    "GET /v1/receipt-keys": _read(PUBLIC),
     "GET /v1/workloads/{workload_id}/why": _read(PEOPLE),
     "PATCH /v1/workloads/{workload_id}": _write(PEOPLE),
     "POST /v1/workloads/{workload_id}/restart": _write(RUNNING),
@@ -150,6 +158,7 @@ POLICIES: dict[str, Policy] = {
     "GET /v1/licences": _read(PEOPLE),
     "GET /v1/licences/{licence_id}": _read(PEOPLE),
     "GET /v1/licences/{licence_id}/owners": _read(PEOPLE),
+    "GET /v1/licences/{licence_id}/leases": _read(PEOPLE),
 }
 
 

@@ -163,6 +163,7 @@ WALLET = "0x" + hashlib.sha256(b"olga").hexdigest()[:40]
 QUERY = {
     "GET /v1/audit": "?project=alpha",
     "GET /v1/projects/{slug}/uptime": "?day=2026-01-31",
+    "GET /v1/projects/{slug}/points/suggested": "?day=2026-01-31",
     "GET /v1/workloads/{workload_id}/why": "?day=2026-01-31",
 }
 _ROUTES = {f"{route.method} {route.path}": route for route in RESOURCES}
@@ -225,6 +226,7 @@ async def things(control: Control, name: str) -> dict[str, str]:
         "key_id": key_id,
         "collection_id": control.collection_id,
         "licence_id": control.licence_id,
+        "commit_id": control.commit_id,
         "dispute_id": await _dispute(control, node) if "dispute_id" in name else "",
         "window_id": window_id,
     }
@@ -289,6 +291,15 @@ async def prepare(control: Control) -> None:
         control.collection_id,
         control.alpha.project_id,
         WALLET,
+    )
+    control.commit_id = new_id()
+    await control.sql(
+        """
+        insert into points_commit (commit_id, project_id, day, idempotency_key, body_sha256, rows,
+          total_micro_points, committed_ms) values ($1, $2, '2020-01-01', 'k', '', 0, 0, 1)
+        """,
+        control.commit_id,
+        control.alpha.project_id,
     )
     await control.add_key(
         "reader", scope="project", project_id=control.alpha.project_id, permissions=("read",)

@@ -1261,6 +1261,22 @@ class Client(Calls):
             query={"after": after, "limit": limit},
         )
 
+    def list_licence_leases(
+        self, licence_id: str, *, after: str | None = None, limit: int | None = None
+    ) -> types.LicenceLeasesAnswer:
+        """Which run held a licence when, by cursor.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+
+        `after`: The last page's next_cursor. `limit`: Items in a page.
+        """
+        return self._call(
+            "GET",
+            f"/v1/licences/{part(licence_id)}/leases",
+            types.LicenceLeasesAnswer,
+            query={"after": after, "limit": limit},
+        )
+
     def list_projects(self, *, after: str | None = None, limit: int | None = None) -> types.ProjectsAnswer:
         """Projects, by cursor.
 

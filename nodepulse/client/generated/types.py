@@ -370,9 +370,7 @@ class DatagramRegistration(Struct, frozen=True, kw_only=True):
 
 
 class DeclaredGap(Struct, frozen=True, kw_only=True):
-    """A time within the day in which this shard did not listen, and nothing says so yet; an admin's to
-    give.
-    """
+    """A time within the day in which this shard did not listen, not on record yet; an admin's to give."""
 
     shard: int
     from_: str = field(name="from")
@@ -651,6 +649,19 @@ class KindsAnswer(Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
+class LeaseItem(Struct, frozen=True, kw_only=True):
+    """The workload `holder_id` held the licence in this time, half-open; other runs stood by.
+
+    `to` null: still does. `ended`: why it ended: stopped, lost, absent, retired, unbound or sold.
+    """
+
+    epoch: int
+    holder_id: str
+    from_: str = field(name="from")
+    to: str | None
+    ended: str | None
+
+
 class LetterAnswer(Struct, frozen=True, kw_only=True):
     """The same for every address: a letter is on its way if its owner may sign in. `expires_in_s`: how
     long what it carries works.
@@ -673,6 +684,15 @@ class LicenceAnswer(Struct, frozen=True, kw_only=True):
     workload_ids: Sequence[str]
     created_at: str
     retired_at: str | None
+
+
+class LicenceLeasesAnswer(Struct, frozen=True, kw_only=True):
+    """Leases by epoch. `decided_at`: every lease up to then is settled; null: none is yet."""
+
+    licence_id: str
+    items: Sequence[LeaseItem]
+    next_cursor: str | None
+    decided_at: str | None
 
 
 class LicenceOwnersAnswer(Struct, frozen=True, kw_only=True):
@@ -1382,9 +1402,7 @@ class ScheduleAnswer(Struct, frozen=True, kw_only=True):
 
 
 class SealAnswer(Struct, frozen=True, kw_only=True):
-    """A revision of a day. `root`: over its rows, hex. `reason`: why it was sealed once more; empty at
-    first.
-    """
+    """A revision of a day. `root`: over its rows, hex. `reason`: why it was sealed again; empty at first."""
 
     project: str
     day: str
