@@ -175,9 +175,15 @@ class SealWriting:
         await await_host(self._run, self._write, source)
 
     async def finish(
-        self, seal: Seal, *, block_roots: Mapping[int, Sequence[bytes]], node_blocks: Sequence[int]
+        self,
+        seal: Seal,
+        *,
+        kinds_ms: Sequence[int],
+        block_roots: Mapping[int, Sequence[bytes]],
+        node_blocks: Sequence[int],
     ) -> None:
-        await await_host(self._run, self._finish, seal, block_roots, node_blocks)
+        sums = b"".join(ms.to_bytes(8, "big") for ms in kinds_ms)
+        await await_host(self._run, self._finish, seal, sums, block_roots, node_blocks)
 
     async def _run(self, fn: Any, *args: object) -> None:
         try:
@@ -193,14 +199,14 @@ class SealWriting:
         )
 
     async def _finish(
-        self, seal: Seal, block_roots: Mapping[int, Sequence[bytes]], node_blocks: Sequence[int]
+        self, seal: Seal, sums: bytes, block_roots: Mapping[int, Sequence[bytes]], node_blocks: Sequence[int]
     ) -> None:
         connection = self._connection
         await connection.execute(
             """
             insert into seal (seal_no, project_id, day, revision, reason, actor, "rows", nodes, paid_ms, root,
-              hour_roots, node_blocks, sealed_ms)
-            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+              hour_roots, node_blocks, sealed_ms, kinds_ms)
+            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
             """,
             seal.seal_no,
             seal.project_id,
@@ -215,6 +221,7 @@ class SealWriting:
             b"".join(seal.hour_roots),
             b"".join(place.to_bytes(4, "big") for place in node_blocks),
             seal.sealed_ms,
+            sums,
         )
         await connection.executemany(
             "insert into seal_tree (seal_no, tree, block_roots) values ($1, $2, $3)",

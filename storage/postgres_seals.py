@@ -18,6 +18,7 @@ import numpy as np
 
 from engine.core.compose_hours import HOUR_MS
 from engine.core.merkle import BLOCK_LEAVES, HASH_BYTES, leaf_hash
+from engine.core.records import KINDS
 from engine.core.sealed import (
     DAY_DOMAIN,
     DAY_MS,
@@ -58,6 +59,10 @@ class PostgresSeals:
 
     async def seal(self, project_id: str, day: str, revision: int | None = None) -> Seal | None:
         return await self._db.run(newest_seal, project_id, day, revision) if is_id(project_id) else None
+
+    async def kinds_ms(self, seal: Seal) -> dict[str, int]:
+        sums = await self._db.run(_kinds_ms, seal.seal_no)
+        return dict(zip(KINDS, np.frombuffer(sums, ">i8").tolist(), strict=True))
 
     async def row(self, seal: Seal, workload_id: str) -> tuple[int, SealedRow] | None:
         if not is_id(workload_id):
@@ -174,6 +179,10 @@ async def newest_seal(
         revision,
     )
     return None if record is None else seal_of(record)
+
+
+async def _kinds_ms(connection: Connection, seal_no: int) -> bytes:
+    return bytes(await connection.fetchval("select kinds_ms from seal where seal_no = $1", seal_no))
 
 
 async def _rows(

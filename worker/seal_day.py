@@ -23,6 +23,7 @@ from engine.core.inventory import Inventory
 from engine.core.leases import Binding, Leases
 from engine.core.merkle import root_of
 from engine.core.ports import LiveView
+from engine.core.records import KINDS
 from engine.core.sealed import DAY_TREE, HOURS, Seal, SealedRow, row_text
 from engine.core.sealed_trees import DayTrees
 from engine.core.sealing import Due, NotYetError, Sealing, Writing
@@ -68,6 +69,7 @@ class DaySealer:
         self._trees = DayTrees(due.day_ms)
         self._day = datetime.fromtimestamp(due.day_ms / 1000, UTC).date()
         self._paid_ms = 0
+        self._kinds_ms = np.zeros(len(KINDS), np.int64)
 
     async def run(self) -> Seal | None:
         """None: another worker does it, or has done it. NotYetError; StoreUnavailableError."""
@@ -217,6 +219,7 @@ class DaySealer:
             [_bytes(row.workload_id) for row in rows],
             ms,
         )
+        self._kinds_ms += page.totals.ms.sum(axis=0)
         self._paid_ms += sum(row.paid_ms for row in rows)
         return rows, encode_hours(ms)
 
@@ -238,7 +241,12 @@ class DaySealer:
             hour_roots=tuple(root_of(block_roots[hour]) for hour in range(HOURS)),
             sealed_ms=self._now_ms(),
         )
-        await writing.finish(seal, block_roots=block_roots, node_blocks=self._trees.node_blocks)
+        await writing.finish(
+            seal,
+            kinds_ms=self._kinds_ms.tolist(),
+            block_roots=block_roots,
+            node_blocks=self._trees.node_blocks,
+        )
         return seal
 
 

@@ -134,6 +134,10 @@ class Seals(Protocol):
         """That revision of the day; None asks for the newest."""
         ...
 
+    async def kinds_ms(self, seal: Seal) -> dict[str, int]:
+        """The milliseconds of all rows by kind, all KINDS."""
+        ...
+
     async def row(self, seal: Seal, workload_id: str) -> tuple[int, SealedRow] | None:
         """The workload's place among the day's leaves, and its row."""
         ...

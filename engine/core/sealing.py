@@ -75,7 +75,7 @@ class Correction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CorrectionRefusedError(Exception):
-    """`code`: not_sealed | too_many | unknown_workload; the text says why."""
+    """`code`: not_sealed | too_many | unknown_reference; the text says why."""
 
     def __init__(self, code: str, text: str) -> None:
         super().__init__(text)
@@ -125,9 +125,14 @@ class Writing(Protocol):
         ...
 
     async def finish(
-        self, seal: Seal, *, block_roots: Mapping[int, Sequence[bytes]], node_blocks: Sequence[int]
+        self,
+        seal: Seal,
+        *,
+        kinds_ms: Sequence[int],
+        block_roots: Mapping[int, Sequence[bytes]],
+        node_blocks: Sequence[int],
     ) -> None:
-        """Header, roots, event, and what became of a correction."""
+        """Header, sums by kind, roots, event, and what became of a correction."""
         ...
 
 

@@ -19,6 +19,8 @@ create table seal (
   "rows" integer not null,
   nodes integer not null,
   paid_ms bigint not null,
+  -- sums by kind (records.KINDS), i64 big-endian
+  kinds_ms bytea not null default decode(repeat('00', 96), 'hex') check (length(kinds_ms) = 12 * 8),
   root bytea not null check (length(root) = 32),
   hour_roots bytea not null check (length(hour_roots) = 24 * 32),
   node_blocks bytea not null, -- u32 big-endian: the place of the first row of each block of 1024 nodes
