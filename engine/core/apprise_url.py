@@ -17,13 +17,13 @@ DEFAULT_SCHEMAS = (
     " revolt guilded flock ryver lark feishu dingtalk wecombot pagerduty opsgenie pagertree spike"
     " twilio vonage nexmo sns msgbird plivo clicksend sinch telnyx d7sms seven bulksms voipms"
 )
-# These act on the machine itself, or on its own network by means that are no connection: never, whatever is set.
+# These act on the machine itself, or on its network without a connection: never, whatever is set.
 _NEVER = """dbus glib kde qt gnome macosx windows syslog rsyslog blink1 deltachat growl aprs dapnet smpp
 file files config http https"""
 NEVER_SCHEMAS = frozenset(_NEVER.split())
 # What may be asked in the query. A template is a file of ours or a further URL; others take checks away.
-_PARAMETERS = """format overflow emojis footer footer_logo image avatar tts thread fields blocks timestamp mode
-channel to from name priority sound topic preview silent batch markdown mdv region account token secret key
+_PARAMETERS = """format overflow emojis footer footer_logo image avatar tts thread fields blocks
+timestamp mode channel to from name priority sound topic preview silent batch markdown mdv region account token secret key
 apikey sender source country unicode type tags user pass pw e2ee msgtype webhook version v"""
 PARAMETERS = frozenset(_PARAMETERS.split())
 _SCHEMA = re.compile(r"([a-z0-9]{2,20})://.", re.IGNORECASE)
