@@ -1,4 +1,4 @@
-"""URLs of chat and SMS services (apprise's form, ``discord://id/token``): which are taken, and how one is shown.
+"""URLs of chat and SMS services (apprise's form, ``discord://id/token``): which are taken, how one is shown.
 
 Pure. A service's URL is a secret as a whole, so it is shown by its schema alone. Whether the service can do
 anything with it is asked of apprise itself; what it may reach is bounded where it runs (worker/confined.py).
@@ -23,8 +23,8 @@ file files config http https"""
 NEVER_SCHEMAS = frozenset(_NEVER.split())
 # What may be asked in the query. A template is a file of ours or a further URL; others take checks away.
 _PARAMETERS = """format overflow emojis footer footer_logo image avatar tts thread fields blocks
-timestamp mode channel to from name priority sound topic preview silent batch markdown mdv region account token secret key
-apikey sender source country unicode type tags user pass pw e2ee msgtype webhook version v"""
+timestamp mode channel to from name priority sound topic preview silent batch markdown mdv region
+account token secret key apikey sender source country unicode type tags user pass pw e2ee msgtype webhook version v"""
 PARAMETERS = frozenset(_PARAMETERS.split())
 _SCHEMA = re.compile(r"([a-z0-9]{2,20})://.", re.IGNORECASE)
 
