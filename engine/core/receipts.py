@@ -54,6 +54,7 @@ class WorkloadOfReceipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     """One workload's day as its row has it."""
 
     workload: str
+    source: str
     from_ms: int
     to_ms: int
     ms: dict[str, int]
@@ -104,6 +105,7 @@ def receipt_text(seal: Seal, node_id: str, rows: Sequence[SealedRow], *, key_id:
             workloads=[
                 WorkloadOfReceipt(
                     row.workload_id,
+                    row.source,
                     row.from_ms,
                     row.to_ms,
                     dict(zip(KINDS, row.ms, strict=True)),
@@ -139,7 +141,8 @@ def check_receipt(
     need(statement.key == receipt.key_id, "the statement names another key than the receipt")
     start_ms = day_start_ms(statement.day)
     for each in statement.workloads:
-        check_window(Window(each.from_ms, each.to_ms, each.ms, each.paid_ms, each.held), start_ms)
+        window = Window(each.source, each.from_ms, each.to_ms, each.ms, each.paid_ms, each.held)
+        check_window(window, start_ms)
     total = sum(each.paid_ms for each in statement.workloads)
     need(total == statement.paid_ms, f"{statement.paid_ms} ms are paid, its workloads have {total} ms")
     return statement

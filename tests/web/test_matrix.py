@@ -229,21 +229,28 @@ async def things(control: Control, name: str) -> dict[str, str]:
         "commit_id": control.commit_id,
         "dispute_id": await _dispute(control, node) if "dispute_id" in name else "",
         "window_id": window_id,
+        "day": await _sealed_day(control) if "{day}" in name else "",
+        "correction_id": await _correction(control) if "{correction_id}" in name else "",
     }
+
+
+async def _correction(control: Control) -> str:
+    """Of the sealed day, not carried out yet."""
+    correction_id = new_id()
+    await control.sql(
+        """
+        insert into seal_correction (correction_id, project_id, day, reason, actor, granted, asked_ms)
+        values ($1, $2, '2026-01-31', 'late gap', 'test', '[]', 1)
+        """,
+        correction_id,
+        control.alpha.project_id,
+    )
+    return correction_id
 
 
 async def _dispute(control: Control, node: NodeRecord) -> str:
     """One that olga opened, of a day that was sealed."""
-    await control.sql(
-        """
-        insert into seal (seal_no, project_id, day, revision, "rows", nodes, paid_ms, root, hour_roots,
-          sealed_ms, node_blocks)
-        values (1, $1, '2026-01-31', 1, 0, 0, 0, $2, $3, 1, '') on conflict do nothing
-        """,
-        control.alpha.project_id,
-        bytes(32),
-        bytes(24 * 32),
-    )
+    await _sealed_day(control)
     dispute_id = new_id()
     await control.sql(
         """
@@ -257,6 +264,21 @@ async def _dispute(control: Control, node: NodeRecord) -> str:
         control.users["olga"],
     )
     return dispute_id
+
+
+async def _sealed_day(control: Control) -> str:
+    """A day of alpha that was sealed without any rows."""
+    await control.sql(
+        """
+        insert into seal (seal_no, project_id, day, revision, "rows", nodes, paid_ms, root, hour_roots,
+          sealed_ms, node_blocks)
+        values (1, $1, '2026-01-31', 1, 0, 0, 0, $2, $3, 1, '') on conflict do nothing
+        """,
+        control.alpha.project_id,
+        bytes(32),
+        bytes(24 * 32),
+    )
+    return "2026-01-31"
 
 
 async def prepare(control: Control) -> None:
