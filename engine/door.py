@@ -62,6 +62,10 @@ class Door(Protocol):
         """Take one beat without seq of a row this shard owns."""
         ...
 
+    def refuse_token(self, row: int, t_ms: int) -> None:
+        """Count a beat that came under a token of ours which is no longer good: the row is this shard's."""
+        ...
+
     def session_slots(self, row: int, generation: int) -> dict[str, int] | None:
         """Workload id -> slot of that generation's frozen map; None: not a live generation."""
         ...

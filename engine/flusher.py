@@ -18,7 +18,8 @@ import numpy as np
 import trio
 
 from engine.committer import Committer
-from engine.core.beats import FIRST_REPORT_DTYPE, SAY_DTYPE
+from engine.core.beats import FIRST_REPORT_DTYPE, REFUSED_DTYPE, SAY_DTYPE
+from engine.core.evidence import REASONS
 from engine.core.ports import History, LiveView, StoreUnavailableError
 from engine.core.records import (
     INTERVAL_DTYPE,
@@ -27,6 +28,7 @@ from engine.core.records import (
     FirstReport,
     FlushBatch,
     Gap,
+    Refused,
     Say,
     ShardHead,
 )
@@ -250,6 +252,7 @@ class Flusher:
         gaps: list[Gap] = []
         reports: list[FirstReport] = []
         says: list[Say] = []
+        refused: list[Refused] = []
         rows, position = 0, end
         for block in self._journal.outputs(start, end):
             if block.kind == Kind.INTERVALS:
@@ -262,10 +265,15 @@ class Flusher:
             elif block.kind == Kind.SAYS:
                 for high, low, at_ms, what, _ in np.frombuffer(block.payload, SAY_DTYPE).tolist():
                     says.append(Say(id_of(high, low), at_ms, SHARD_SAYS[what]))
+            elif block.kind == Kind.REFUSED:
+                refused += _refused(block.payload)
             else:
                 for report in np.frombuffer(block.payload, FIRST_REPORT_DTYPE).tolist():
                     reports.append(FirstReport(id_of(report[0], report[1]), report[2]))
-            if rows + len(events) + len(reports) + len(says) >= self._settings.history_rows_max:
+            if (
+                rows + len(events) + len(reports) + len(says) + len(refused)
+                >= self._settings.history_rows_max
+            ):
                 position = block.end
                 break
         return FlushBatch(
@@ -277,6 +285,7 @@ class Flusher:
             gaps=tuple(gaps),
             first_reports=tuple(reports),
             says=tuple(says),
+            refused=tuple(refused),
         )
 
     async def _announce(self, events: tuple[Event, ...]) -> None:
@@ -348,7 +357,15 @@ class Flusher:
 
 
 def _empty(batch: FlushBatch) -> bool:
-    return not (len(batch.intervals) or batch.events or batch.gaps or batch.first_reports or batch.says)
+    told = (batch.events, batch.gaps, batch.first_reports, batch.says, batch.refused)
+    return not len(batch.intervals) and not any(told)
+
+
+def _refused(payload: bytes) -> list[Refused]:
+    return [
+        Refused(id_of(high, low), str(np.datetime64(day, "D")), REASONS[reason], run_ms, count)
+        for high, low, run_ms, count, day, reason, _ in np.frombuffer(payload, REFUSED_DTYPE).tolist()
+    ]
 
 
 def _parts(pages: Pages) -> list[Pages]:

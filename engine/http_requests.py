@@ -128,12 +128,14 @@ class PlainRequests:
     def json_beat(self, bearer: Bearer, body: bytes, t_ms: int, answer: Answer) -> None:
         """A JSON beat under a token with a good MAC: 400 and 401 at once, the rest when the door says."""
         if bearer.expires_ms <= t_ms:
+            self._door.refuse_token(bearer.row, t_ms)
             answer(UNAUTHORIZED)
             return
         slots = bearer.slots
         if slots is None:
             slots = bearer.slots = self._door.session_slots(bearer.row, bearer.generation)
             if slots is None:
+                self._door.refuse_token(bearer.row, t_ms)
                 answer(UNAUTHORIZED)
                 return
         beat = read_json_beat(bearer, slots, body, t_ms)

@@ -22,6 +22,7 @@ from engine.core.verify import BatchVerifier, Verified
 from engine.door import GONE, PlainAnswer, PlainBeat
 from engine.pace import Pace
 from engine.plain_beats import PlainBeats
+from engine.refusals import BUSY, MAC, SESSION, TOKEN, Refusals
 from engine.rows import workload_id
 from engine.settings import IngestSettings
 from engine.table import Applied, Table
@@ -67,7 +68,8 @@ class Intake:
             shard=table.shard, shards=table.shards, batch_max=settings.batch_frames_max
         )
         self._hasher = Siphasher(settings.batch_frames_max)
-        self._plain = PlainBeats(table, pace)  # they came after all of `waiting`
+        self.refusals = Refusals(table, run_ms=now_ms(), rows_max=settings.refused_rows_max)
+        self._plain = PlainBeats(table, pace, self.refusals)  # they came after all of `waiting`
         self.waiting: list[Waiting] = []  # for a commit, in order of arrival
         self.waiting_beats = 0
         self._frames: list[tuple[bytes, int, Callable[[bytes], None]]] = []
@@ -101,6 +103,8 @@ class Intake:
         """Queue a JSON, ping or push beat; judged together with others when the loop comes round."""
         if self._full():
             gone = not self._alive(beat)
+            index = np.array([self.table.index_of(beat.row)])
+            self.refusals.add(index, TOKEN if gone else BUSY, beat.t_ms)
             code, retry_ms = (GONE, 0) if gone else (int(Code.BUSY), self._settings.busy_retry_ms)
             reply(PlainAnswer(code, retry_ms, 0, beat.t_ms))
             return
@@ -123,6 +127,12 @@ class Intake:
         if not self.owns(row) or index >= self.table.rows or generation == 0:
             return False
         return int(self.table.row.capability_generation[index]) == generation
+
+    def refuse_token(self, row: int, t_ms: int) -> None:
+        """Count a beat under a token of ours that is no longer good."""
+        index = self.table.index_of(row)
+        if self.owns(row) and index < self.table.rows:
+            self.refusals.add(np.array([index]), TOKEN, t_ms)
 
     def _session_live(self, row: int, generation: int, now_ms: int) -> bool:
         index = self.table.index_of(row)
@@ -243,6 +253,7 @@ class Intake:
         )
         self.rejected.update(verified.rejects)
         self.stray_bits += verified.stray_bits
+        self._count_refused(verified, t_ms)
         beats = verified.beats
         if len(beats):
             index = verified.entry // 2
@@ -250,6 +261,14 @@ class Intake:
                 table.row.interval_ms[index], table.generation.session_ttl_ms[verified.entry]
             )
         return verified
+
+    def _count_refused(self, verified: Verified, t_ms: Array | int) -> None:
+        now_ms = t_ms if isinstance(t_ms, int) else int(t_ms.max(initial=0))
+        self.refusals.add(verified.lapsed, SESSION, now_ms)
+        self.refusals.add(verified.forged, MAC, now_ms)
+        if len(verified.refused):
+            t = t_ms if isinstance(t_ms, int) else t_ms[verified.refused]
+            self.refusals.add_coded(verified.refused_entry // 2, verified.refused_codes, t)
 
     def _keys(self, entry: Array) -> Keys:
         return Keys(self.table.generation.key0[entry], self.table.generation.key1[entry])
@@ -301,6 +320,7 @@ class Intake:
     def refuse_busy(self, group: list[Waiting]) -> None:
         """Tell everyone of a group that could not be recorded to try again."""
         beats = joined([waiting.beats for waiting in group])
+        self.refusals.add((beats["row"] // self.table.shards).astype(np.int64), BUSY, beats["t_ms"])
         self._answer(group, beats, np.full(len(beats), Code.BUSY, np.uint8), beats["t_ms"])
 
     def _answer(self, group: list[Waiting], beats: Array, codes: Array, t_ms: Array) -> None:

@@ -41,10 +41,11 @@ class Kind(IntEnum):
     EVENTS = 17  # msgpack list[Event]
     FIRST_REPORTS = 18  # FIRST_REPORT_DTYPE
     SAYS = 19  # SAY_DTYPE
+    REFUSED = 20  # REFUSED_DTYPE
 
 
 INPUT_KINDS = frozenset({Kind.BEATS, Kind.VERDICTS, Kind.TICK, Kind.REGISTRY, Kind.BREAKER, Kind.GAP})
-OUTPUT_KINDS = frozenset({Kind.GAP, Kind.INTERVALS, Kind.EVENTS, Kind.FIRST_REPORTS, Kind.SAYS})
+OUTPUT_KINDS = frozenset({Kind.GAP, Kind.INTERVALS, Kind.EVENTS, Kind.FIRST_REPORTS, Kind.SAYS, Kind.REFUSED})
 
 
 class Opening(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ from engine.answers import Outcome, Waiting
 from engine.core.beats import BEAT_DTYPE, ORIGIN_PLAIN
 from engine.door import GONE, PlainAnswer, PlainBeat
 from engine.pace import Pace
+from engine.refusals import TOKEN, Refusals
 from engine.table import Table
 from np1.codec import FLAG_STOPPING, Code
 
@@ -42,8 +43,8 @@ assert _ASKED_DTYPE.names == PlainBeat._fields
 class PlainBeats:
     """Those that are not judged yet. `add` in order of arrival; `judge` makes them one submission."""
 
-    def __init__(self, table: Table, pace: Pace) -> None:
-        self._table, self._pace = table, pace
+    def __init__(self, table: Table, pace: Pace, refusals: Refusals) -> None:
+        self._table, self._pace, self._refusals = table, pace, refusals
         self._beats: list[PlainBeat] = []
         self._replies: list[Reply] = []
 
@@ -65,6 +66,9 @@ class PlainBeats:
         index = (asked["row"] // self._table.shards).astype(np.int64)
         live = self._live(asked, index)
         if not live.all():
+            known = ~live & (asked["row"] % self._table.shards == self._table.shard)
+            known &= index < self._table.rows
+            self._refusals.add(index[known], TOKEN, asked["t_ms"][known])
             for position in np.flatnonzero(~live):
                 replies[position](PlainAnswer(GONE, 0, 0, int(asked["t_ms"][position])))
             replies = [replies[position] for position in np.flatnonzero(live)]

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from engine.core.beats import FIRST_REPORT_DTYPE, SAY_DTYPE
+from engine.core.beats import FIRST_REPORT_DTYPE, REFUSED_DTYPE, SAY_DTYPE
 from engine.core.records import INTERVAL_DTYPE, Event
 from engine.journal_blocks import Kind
 from engine.reshard_rows import slots_of
@@ -28,6 +28,7 @@ _DTYPES = {
     Kind.INTERVALS: INTERVAL_DTYPE,
     Kind.FIRST_REPORTS: FIRST_REPORT_DTYPE,
     Kind.SAYS: SAY_DTYPE,
+    Kind.REFUSED: REFUSED_DTYPE,
 }
 
 
@@ -48,7 +49,8 @@ class Outputs:
         if kind == Kind.EVENTS:
             return self._events(payload)
         records = np.frombuffer(payload, _DTYPES[Kind(kind)])
-        mine = _among(self._workloads, _ids(records["hi"], records["lo"]))
+        whose = self._nodes if kind == Kind.REFUSED else self._workloads
+        mine = _among(whose, _ids(records["hi"], records["lo"]))
         return records[mine].tobytes()
 
     def _events(self, payload: bytes) -> bytes:

@@ -19,6 +19,7 @@ class IngestSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     next_ms_rate_max: float = 50_000.0  # beats/s a shard asks for; next_ms is scaled up to keep it
     next_ms_jitter: float = 0.1  # next_ms is drawn from [1 - jitter, 1] of the scaled interval
     busy_retry_ms: int = 1_000
+    refused_rows_max: int = 100_000  # rows of a shard whose refused beats are counted, per day and reason
     http_connections_max: int = 10_000
     http_body_bytes_max: int = 65_536
     http_idle_s_max: float = 75.0

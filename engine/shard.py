@@ -226,6 +226,8 @@ class Shard:
             rows = self.table.row.state[: self.table.rows]
             self.pace.follow(int(((rows == UP) | (rows == SUSPECT)).sum()))
             self._check_disk()
+            if not self.intake.busy:  # else it waits: the blocks could pile up before a full disk
+                self.intake.refusals.drain(self.journal, now_ms)
 
     def _journal_tick(self, *, last: bool) -> Tick:
         tick = msgspec.structs.replace(self.clock.tick(), last=last)
@@ -262,6 +264,7 @@ class Shard:
                 await trio.lowlevel.checkpoint()
             self._after_slice()
             self.committer.set_short_of_disk(False, self.clock.now_ms())  # what it could not take till now
+            self.intake.refusals.drain(self.journal, self.clock.now_ms(), last=True)
             tick = self._journal_tick(last=True)
             await self.committer.finish()
             if self.committer.failing_since_ms is None:  # else the next start takes this for a crash, rightly
@@ -288,6 +291,7 @@ class Shard:
         """Figures of every part, for `/metrics`: name of the part -> name -> number or labelled numbers."""
         parts: dict[str, Any] = {
             "intake": self.intake,
+            "refusals": self.intake.refusals,
             "journal": self.journal,
             "committer": self.committer,
             "actors": self.actors,

@@ -46,6 +46,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "ingest.receive_buffer_bytes": (4 * _KIB, 2 * _GIB - 1),
     "ingest.batch_frames_max": (1, 65_536),
     "ingest.pending_frames_max": (1, 16_777_216),
+    "ingest.refused_rows_max": (1, 16_777_216),
     "ingest.next_ms_rate_max": (1, 10_000_000),
     "ingest.next_ms_jitter": (0, 1),
     "ingest.busy_retry_ms": (1, 60_000),

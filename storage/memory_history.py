@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from itertools import islice
 
 from engine.core.records import (
@@ -49,6 +50,9 @@ class MemoryHistory:
             workload = world.workloads.get(report.workload_id)
             if workload and (workload.first_report_ms is None or report.at_ms < workload.first_report_ms):
                 world.update_workload(report.workload_id, first_report_ms=report.at_ms)
+        for one in batch.refused:
+            key = (one.node_id, one.day, one.reason, one.run_ms)
+            world.refused[key] = max(world.refused.get(key, 0), one.count)
         world.says.update(dict.fromkeys(batch.says))
         world.leases_ms[batch.shard] = max(world.leases_ms.get(batch.shard, 0), batch.leases_ms)
         for event in batch.events:
@@ -109,6 +113,15 @@ class MemoryHistory:
             windows=await self.windows(workload_id, *window),
             claims=await self.claims(workload_id, *around),
         )
+
+    async def refused_during(self, node_ids: Sequence[str], day: str) -> dict[str, dict[str, int]]:
+        await self._world.enter()
+        found: dict[str, dict[str, int]] = {}
+        for (node_id, of_day, reason, _run_ms), count in sorted(self._world.refused.items()):
+            if of_day == day and node_id in node_ids:
+                reasons = found.setdefault(node_id, {})
+                reasons[reason] = reasons.get(reason, 0) + count
+        return found
 
     async def events(self, *, project_id: str | None, after: int, limit: int) -> list[tuple[int, Event]]:
         await self._world.enter()

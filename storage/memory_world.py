@@ -95,6 +95,7 @@ class MemoryWorld:
     leases: dict[str, list[Lease]] = field(default_factory=dict)
     says: dict[Say, None] = field(default_factory=dict)  # in the order in which they came
     leases_ms: dict[int, int] = field(default_factory=dict)  # by shard
+    refused: dict[tuple[str, str, str, int], int] = field(default_factory=dict)  # node, day, reason, run
     claims: dict[str, list[Claim]] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)  # the cursor is the index + 1
     event_ids: set[str] = field(default_factory=set)

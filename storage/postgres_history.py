@@ -32,6 +32,7 @@ from storage.ids import is_id
 from storage.pool import Connection, Postgres
 from storage.postgres_events import write_events
 from storage.postgres_recorded import INTERVALS, intervals_of, recorded
+from storage.postgres_refused import refused_during, write_refused
 
 REPORTS_PER_STATEMENT = 20_000  # so that no statement comes near its timeout
 EVENT_FIELDS = """cursor, event_id, kind, shard, project_id::text, node_id::text, workload_id::text,
@@ -102,6 +103,9 @@ class PostgresHistory:
     ) -> Recorded:
         return await self._db.run(recorded, workload_id, row, shard, window, around)
 
+    async def refused_during(self, node_ids: Sequence[str], day: str) -> dict[str, dict[str, int]]:
+        return await self._db.run(refused_during, node_ids, day)
+
     async def events(self, *, project_id: str | None, after: int, limit: int) -> list[tuple[int, Event]]:
         if project_id is not None and not is_id(project_id):
             return []
@@ -142,6 +146,8 @@ async def _write(connection: Connection, batch: FlushBatch, intervals: bytes, *,
             await _write_first_reports(connection, reports)
         for first in range(0, len(batch.says), REPORTS_PER_STATEMENT):
             await _write_says(connection, batch.says[first : first + REPORTS_PER_STATEMENT])
+        for first in range(0, len(batch.refused), REPORTS_PER_STATEMENT):
+            await write_refused(connection, batch.refused[first : first + REPORTS_PER_STATEMENT])
         await connection.execute(
             """
             insert into shard_state (shard, position, watermark_ms, leases_ms) values ($1, $2, $3, $4)

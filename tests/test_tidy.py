@@ -292,6 +292,7 @@ def test_every_setting_is_read_by_somebody():
 POLICIES: dict[str, str] = {
     "ingest.batch_frames_max": "the rest waits in the kernel's buffer for the next reading",
     "ingest.pending_frames_max": "BUSY",
+    "ingest.refused_rows_max": "what is refused of further rows is not told apart by node",
     "ingest.next_ms_rate_max": "next_ms is stretched",
     "ingest.http_connections_max": "the connection is closed",
     "ingest.http_body_bytes_max": "413",

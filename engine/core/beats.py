@@ -62,3 +62,16 @@ FIRST_REPORT_DTYPE = np.dtype([("hi", ">u8"), ("lo", ">u8"), ("at_ms", "<i8")])
 
 # What a shard says of a licensed workload (LIVENESS.md 5). `what` is an index into records.SHARD_SAYS.
 SAY_DTYPE = np.dtype([("hi", ">u8"), ("lo", ">u8"), ("at_ms", "<i8"), ("what", "u1"), ("pad", "u1", (7,))])
+
+# Refused beats of a node (hi, lo), so far in a run of its shard. `day`: since 1970. `reason`: into REASONS.
+REFUSED_DTYPE = np.dtype(
+    [
+        ("hi", ">u8"),
+        ("lo", ">u8"),
+        ("run_ms", "<i8"),
+        ("count", "<i8"),
+        ("day", "<i4"),
+        ("reason", "u1"),
+        ("pad", "u1", (3,)),
+    ]
+)

@@ -1,6 +1,6 @@
 """What was not credited, and why: beats refused per node and UTC day, by reason.
 
-Here: the reasons with their sentences, the record that a shard brings to Postgres, and the port, which also
+Here: the reasons with their sentences, and the port, which also
 reads what else bears on a workload's day. Counting is engine/refusals.py's, causes are why.py's.
 """
 
@@ -19,8 +19,10 @@ from engine.core.why import Session
 EVENTS_MAX = 2_000  # read back from a day's end, of a node and one workload of it; older ones are not named
 SESSIONS_MAX = 2_000
 
-Reason = Literal["stale", "clock", "busy", "token", "mac"]
-REASONS: tuple[Reason, ...] = ("stale", "clock", "busy", "token", "mac")
+Reason = Literal["stale", "clock", "busy", "token", "session", "mac"]
+REASONS: tuple[Reason, ...] = ("stale", "clock", "busy", "token", "session", "mac")
+# Anybody can send such datagrams in anybody's name: a hint to the operator, and no evidence.
+UNTRUSTED: frozenset[Reason] = frozenset({"session", "mac"})
 
 # What each reason means to the operator of the node, and what to do about it.
 ADVICE: dict[Reason, str] = {
@@ -30,24 +32,13 @@ ADVICE: dict[Reason, str] = {
     "machine (NTP), or let the manager take the time that every reply tells.",
     "busy": "We could not record them, and said so: the fault is ours. What was sent again was credited, and "
     "what was lost lies in a gap of ours. There is nothing to do.",
-    "token": "They came over HTTP with a token of this node that had expired, or whose session was ended or "
-    "replaced. Open a new session, and use the newest token only.",
+    "token": "They came over HTTP with a token or a ping address of this node that was good once: it had "
+    "expired, or its session was ended or replaced. Open a new session, and use the newest token only.",
+    "session": "They named a session of this node that is not honoured: it has expired, or was replaced or "
+    "revoked. Open a new session. Anybody can send such datagrams, so this counts against nobody.",
     "mac": "They named this node and a session that is honoured, but their tag was wrong. Anybody can send "
     "such datagrams, so this counts against nobody; if your manager gets no replies, open a new session.",
 }
-
-
-class Refused(msgspec.Struct, frozen=True):
-    """Beats of one node refused on one day for one reason, as counted between two journal blocks.
-
-    `position`: where the journal block with this count ends. What history has up to there is in history.
-    """
-
-    node_id: str
-    day: str  # YYYY-MM-DD, UTC, of the receive time
-    reason: str
-    count: int
-    position: int = 0
 
 
 class Owned(msgspec.Struct, frozen=True):
@@ -90,8 +81,5 @@ class Evidence(Protocol):
         ...
 
     async def refused_during(self, node_ids: Sequence[str], day: str) -> dict[str, dict[str, int]]:
-        """Refused beats of that UTC day (YYYY-MM-DD) by node and reason; nodes without any are left out.
-
-        Whole once the shard's watermark in history has passed the day's end.
-        """
+        """See `History.refused_during`."""
         ...

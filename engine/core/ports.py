@@ -93,6 +93,14 @@ class History(Protocol):
         leases and windows of `window`, and the watermark of the shard."""
         ...
 
+    async def refused_during(self, node_ids: Sequence[str], day: str) -> dict[str, dict[str, int]]:
+        """Refused beats of that UTC day (YYYY-MM-DD) by node and reason; nodes without any are left out.
+
+        Whole a minute after the shard's watermark in history has passed the day's end. What a crash took
+        from the last second is not in it (of evidence.UNTRUSTED reasons: from the last minute).
+        """
+        ...
+
     async def watermark(self, shard: int) -> int:
         """Everything of this shard up to this unix millisecond is in history; 0 when nothing is."""
         ...

@@ -148,6 +148,19 @@ class Say(msgspec.Struct, frozen=True):
     what: str  # SHARD_SAYS
 
 
+class Refused(msgspec.Struct, frozen=True):
+    """Beats of one node refused on one day for one reason, so far, in one run of its shard.
+
+    Of one run the highest count holds, and the runs add up: so written twice, or late, it changes nothing.
+    """
+
+    node_id: str
+    day: str  # YYYY-MM-DD, UTC, of the receive time
+    reason: str
+    run_ms: int  # when that run of the shard began
+    count: int
+
+
 class SlotSpec(msgspec.Struct, frozen=True):
     """One workload's place in its node's row. A slot number is never used again in that row.
 
@@ -206,6 +219,7 @@ class FlushBatch(msgspec.Struct, frozen=True):
     gaps: tuple[Gap, ...] = ()
     first_reports: tuple[FirstReport, ...] = ()
     says: tuple[Say, ...] = ()
+    refused: tuple[Refused, ...] = ()
     leases_ms: int = 0  # everything said of licences up to here is contained; 0: nothing new is known
 
 

@@ -61,6 +61,8 @@ class Verified(NamedTuple):
     foreign: Array  # well-formed frames of rows of other shards
     rejects: dict[str, int]  # dropped in silence, by reason; only reasons that occurred
     stray_bits: int  # plane bits outside the slot map, which were cut off
+    lapsed: Array  # rows (indexes) of frames dropped for their generation
+    forged: Array  # and of frames dropped for their tag
 
 
 class BatchVerifier:
@@ -112,13 +114,16 @@ class BatchVerifier:
         entry = 2 * rows + (generation & 1)
         good = (generations.live[entry] == generation) & (times < generations.until_ms[entry])
         good &= rows_refused[rows] == 0
+        lapsed = _NO_INDEXES if good.all() else rows[~good]
         index, frames, rows, times, entry = _only(
             good, "generation", rejects, index, frames, rows, times, entry
         )
 
         good = self._tags_right(frames, entry, generations)
+        forged = _NO_INDEXES if good.all() else rows[~good]
         index, frames, rows, times, entry = _only(good, "tag", rejects, index, frames, rows, times, entry)
-        return _judge_seq(index, frames, times, entry, generations, foreign, rejects)
+        judged = _judge_seq(index, frames, times, entry, generations, foreign, rejects)
+        return judged._replace(lapsed=lapsed, forged=forged) if len(lapsed) or len(forged) else judged
 
     def _tags_right(self, frames: Array, entry: Array, generations: GenerationColumns) -> Array:
         good = np.empty(len(frames), bool)
@@ -199,7 +204,19 @@ def _judge_seq(
     else:
         refused = refused_entry = _NO_INDEXES
         codes = np.empty(0, np.uint8)
-    return Verified(accepted, beats, at, refused, codes, refused_entry, foreign, rejects, stray_bits)
+    return Verified(
+        accepted,
+        beats,
+        at,
+        refused,
+        codes,
+        refused_entry,
+        foreign,
+        rejects,
+        stray_bits,
+        lapsed=_NO_INDEXES,
+        forged=_NO_INDEXES,
+    )
 
 
 def _newer(seq: Array, entry: Array, in_time: Array, last_seq: Array) -> Array:

@@ -1,12 +1,13 @@
 -- migrate:up
 
--- Beats of a node that were refused on a UTC day, by reason. Counted once: see storage/postgres_evidence.py.
+-- Beats of a node that were refused on a UTC day, by reason, so far in one run of its shard. Runs add up.
 create table refused_beat (
   day date not null,
   node_id uuid not null,
   reason text not null,
+  run_ms bigint not null, -- when the run began
   count bigint not null check (count > 0),
-  primary key (day, node_id, reason)
+  primary key (day, node_id, reason, run_ms)
 );
 
 -- Who opened a session: evidence of two managers with one key.

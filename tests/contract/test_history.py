@@ -12,6 +12,7 @@ from engine.core.records import (
     FirstReport,
     Gap,
     Recorded,
+    Refused,
 )
 from storage.ids import new_id
 from tests.contract.given import NOW, batch, given_node, make_event
@@ -261,3 +262,31 @@ async def test_an_event_keeps_all_it_says(stores):
     await stores.history.flush(batch(events=(whole, bare)))
     found = await stores.history.events(project_id=None, after=0, limit=10)
     assert [event for _, event in found] == [whole, bare]
+
+
+def refused(
+    node_id: str, count: int, *, run_ms: int = 1, day: str = "2026-01-31", reason: str = "stale"
+) -> Refused:
+    return Refused(node_id, day, reason, run_ms, count)
+
+
+async def test_refused_beats_are_what_a_run_told_last_however_often_it_is_written(stores):
+    for counts in ((1,), (1,), (3, 2), (3,), (2,)):
+        await stores.history.flush(batch(refused=tuple(refused(W, count) for count in counts)))
+    assert await stores.history.refused_during([W], "2026-01-31") == {W: {"stale": 3}}
+
+
+async def test_refused_beats_of_several_runs_add_up_by_reason_and_day(stores):
+    told = (
+        refused(W, 3),
+        refused(W, 4, run_ms=2),
+        refused(W, 5, reason="clock"),
+        refused(W, 6, day="2026-02-01"),
+        refused(HIGH, 7),
+    )
+    await stores.history.flush(batch(refused=told))
+    assert await stores.history.refused_during([W, HIGH], "2026-01-31") == {
+        W: {"clock": 5, "stale": 7},
+        HIGH: {"stale": 7},
+    }
+    assert await stores.history.refused_during([HIGH], "2026-02-01") == {}

@@ -56,6 +56,7 @@ class FakeDoor:
         self.hold = False
         self.plain = []
         self.frames = []
+        self.refused_tokens = []
         self._waiting = []
         self._scheduled = False
 
@@ -70,6 +71,9 @@ class FakeDoor:
 
     def session_slots(self, row, generation):
         return self.slots
+
+    def refuse_token(self, row, t_ms):
+        self.refused_tokens.append((row, t_ms))
 
     def capability_live(self, row, generation):
         return self.capabilities.get(row, generation) == generation

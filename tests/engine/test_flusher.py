@@ -18,7 +18,7 @@ from engine.flusher import Flusher, HeadSource
 from engine.journal_blocks import Kind
 from engine.settings import FlushSettings
 from storage.memory import MemoryWorld, memory_stores_of
-from tests.engine.rows_world import T0, spec, workload
+from tests.engine.rows_world import T0, frame, spec, workload
 from tests.engine.shard_world import Bench, run_at_once
 
 TTL = 90_000
@@ -488,3 +488,18 @@ async def test_an_answer_nobody_expected_is_told_and_tried_again(bench: Bench, a
         with trio.move_on_after(10):
             await flush.flusher.run()
         assert flush.world.intervals
+
+
+async def test_refused_beats_arrive_and_a_flush_that_seemed_to_fail_counts_them_once(bench: Bench):
+    flushing = Flushing(bench, MemoryWorld())
+    bench.beats(range(3), T0)
+    node_id = spec(1).node_id
+    day = "2023-11-14"
+    for count in (1, 2):
+        bench.send(frame(1, T0), at_ms=T0 + count)
+        bench.commit()
+        bench.intake.refusals.drain(bench.journal, T0 + count)
+        bench.commit()
+        flushing.plan = {"fail_at": len(flushing.calls) + 2, "before": False}  # written, but nobody knows
+        await flushing.cycles(3)
+    assert await flushing.history.refused_during([node_id], day) == {node_id: {"stale": 2}}

@@ -260,8 +260,8 @@ async def test_refused_beats_come_with_what_to_do_about_them(day: Day) -> None:
     await day.live((0, 1450, BASE_UP))
     for which, reason, count in ((0, "stale", 3), (0, "mac", 1), (1, "clock", 9)):
         await day.control.sql(
-            "insert into refused_beat (day, node_id, reason, count)"
-            " values ($1::text::date + $2::int, $3, $4, $5)",
+            "insert into refused_beat (day, node_id, reason, run_ms, count)"
+            " values ($1::text::date + $2::int, $3, $4, 1, $5)",
             day.text,
             which,
             day.control.node.node_id,
