@@ -22,7 +22,7 @@ import asyncpg
 from bench.rig import fleet as rig
 from bench.rig.child import Child, python_child
 from bench.rig.fleet import DAY_MS, KEY, SLUG, Fleet
-from bench.rig.machine import cpu_s, family_cpu_s, rss_bytes
+from bench.rig.machine import cpu_s, family_cpu_s, rss_bytes, rss_max_bytes
 from bench.rig.report import Report, rounded
 from bench.rig.servers import Running, postgres, valkey
 from storage.bridge import run_on_uvloop
@@ -159,13 +159,5 @@ def _read_all(place: Place, web: Child, form: str) -> dict[str, float]:
         "web_cpu_s": cpu_s(web.pid) - web_s,
         "postgres_cpu_s": family_cpu_s(place.database.pid) - database_s,
         "rss_before_mb": quiet,
-        "rss_max_mb": _rss_max_bytes(web.pid) / MB,
+        "rss_max_mb": rss_max_bytes(web.pid) / MB,
     }
-
-
-def _rss_max_bytes(pid: int) -> int:
-    """The most memory that was ever resident (Linux)."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise LookupError("no VmHWM")

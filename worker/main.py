@@ -47,7 +47,6 @@ async def serve(
             outbox=stores.outbox,
             newsroom=stores.newsroom,
             sending=stores.sending,
-            history=stores.history,
             live=stores.live,
             directory=stores.directory,
             letters=stores.letters,
@@ -55,7 +54,7 @@ async def serve(
             inventory_sync=stores.inventory_sync,
             now_ms=now_ms,
             sealer=Sealer(
-                _seal_stores(stores),
+                seal_stores(stores),
                 shards=shards,
                 source=uptime_source,
                 now_ms=now_ms,
@@ -68,7 +67,8 @@ async def serve(
         await worker.run(listening=listening, stop=stop)
 
 
-def _seal_stores(stores: AllStores) -> SealStores:
+def seal_stores(stores: AllStores) -> SealStores:
+    """What seals are made from."""
     return SealStores(
         sealing=stores.sealing,
         bulk=stores.bulk,

@@ -133,6 +133,22 @@ async def write_day(connection: asyncpg.Connection, fleet: Fleet) -> int:
     return await _copy(connection, rows)
 
 
+async def days_sealed_before(connection: asyncpg.Connection, fleet: Fleet) -> None:
+    """As if all days before had been sealed: the day's turn is next."""
+    await connection.execute(
+        """
+        insert into seal (seal_no, project_id, day, revision, "rows", nodes, paid_ms, root, hour_roots,
+          node_blocks, sealed_ms)
+        values (1, $1, date '1970-01-01' + $2::integer, 1, 0, 0, 0, $3, $4, '', $5)
+        """,
+        _PROJECT,
+        fleet.day_ms // DAY_MS - 1,
+        bytes(32),
+        bytes(24 * 32),
+        fleet.day_ms,
+    )
+
+
 async def close_all(connection: asyncpg.Connection, fleet: Fleet) -> int:
     """As after a restart of the engine this morning: the row that held all day was closed since."""
     steady = np.flatnonzero(~fleet.flaky)

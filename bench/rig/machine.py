@@ -78,6 +78,14 @@ def rss_bytes(pid: int | str = "self") -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def rss_max_bytes(pid: int) -> int:
+    """The most memory of another process that was ever resident (Linux)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise LookupError("no VmHWM")
+
+
 def disk(path: Path) -> str:
     """The kind of filesystem that a folder lies on; a journal on `tmpfs` is synced to nowhere."""
     kind, longest = "unknown", -1

@@ -101,6 +101,12 @@ WANTED = {
         compiled=True,
         draws=False,
     ),
+    "seal": Wanted(
+        ("seal/s", "seal/rows_per_s", "seal/rss_max_mb"),
+        ("copy/s",),
+        ("s_to_copy", "s_to_promise"),
+        draws=False,
+    ),
     "recover": Wanted(
         (f"{_RECOVER}/readable_s", f"{_RECOVER}/replayed_beats", f"{_RECOVER}/missing"),
         (f"plain_read.{_RECOVER}/warm_s",),
