@@ -21,7 +21,7 @@ class Prune(Protocol):
 def pruning(prune: Prune) -> JobRun:
     """The job that prunes until nothing is left. It goes by the present, whatever it was due for."""
 
-    async def run(*, due_ms: int, now_ms: int) -> str:
+    async def run(*, due_ms: int, first_ms: int, now_ms: int) -> str:
         total = 0
         while gone := await prune(now_ms=now_ms, limit=PRUNE_ROWS_MAX):
             total += gone

@@ -38,9 +38,12 @@ class Later(msgspec.Struct, frozen=True):
 
 
 class JobRun(Protocol):
-    """Does what is to be done for one due time, from the beginning; what came of it, in a few words."""
+    """Does what is to be done for one due time, from the beginning; what came of it, in a few words.
 
-    async def __call__(self, *, due_ms: int, now_ms: int) -> str | Later: ...
+    `first_ms`: when that was begun for the first time.
+    """
+
+    async def __call__(self, *, due_ms: int, first_ms: int, now_ms: int) -> str | Later: ...
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -187,7 +190,9 @@ class Scheduler:
         began_ms = self._now_ms()
         try:
             with trio.fail_after(RUN_S_MAX):
-                came = await self._jobs[run.job].run(due_ms=run.due_ms, now_ms=began_ms)
+                came = await self._jobs[run.job].run(
+                    due_ms=run.due_ms, first_ms=run.first_ms, now_ms=began_ms
+                )
         except trio.Cancelled:
             with trio.move_on_after(GIVE_BACK_S_MAX, shield=True):
                 await self._put_back(run, Later(began_ms, "given back by a worker that stopped"))

@@ -93,12 +93,14 @@ def failed_wait_ms(failures: int) -> int:
 
 
 class Run(msgspec.Struct, frozen=True):
-    """A run in hand. `claims`: which claim of it this is; only the newest can settle it."""
+    """A run in hand. `claims`: which claim of it this is; only the newest can settle it. `first_ms`: when it
+    was begun for the first time."""
 
     job: str
     due_ms: int
     claims: int
     failures: int
+    first_ms: int
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ create table schedule_run (
   claims integer not null default 0, -- also tells one claim from a later one
   failures integer not null default 0,
   free_ms bigint not null, -- from then on it can be claimed
+  first_ms bigint, -- the first claim
   begun_ms bigint, -- the newest claim
   worker text not null default '', -- who claimed it; empty: nobody has it in hand
   ended_ms bigint,
@@ -26,6 +27,23 @@ create table schedule_run (
 );
 create index schedule_run_due on schedule_run (job, due_ms) where state = 'due';
 
+-- What reports say of a sealed day: summed up once per revision, for the project as a whole (scope_id is the
+-- project's id) and for each operator in it. Can be made again from the sealed rows.
+create table report_sum (
+  project_id uuid not null references project,
+  day date not null,
+  scope_id uuid not null,
+  revision integer not null,
+  workloads integer not null,
+  nodes integer not null,
+  window_ms bigint not null,
+  paid_ms bigint not null,
+  unobserved_ms bigint not null,
+  worst text not null, -- JSON list of engine/core/reports.py Worst
+  primary key (project_id, day, scope_id)
+);
+create index report_sum_scope on report_sum (scope_id, day);
+
 -- migrate:down
 
-drop table schedule_run, schedule_job;
+drop table report_sum, schedule_run, schedule_job;

@@ -38,7 +38,7 @@ def recording(db: Postgres, name: str, *, worker: str, takes_s: float = 0.0, hoo
     `hook(where, due_ms)` is called at both places: it may raise, or return what the job is to return.
     """
 
-    async def run(*, due_ms: int, now_ms: int) -> str | Later:
+    async def run(*, due_ms: int, first_ms: int, now_ms: int) -> str | Later:
         await db.run(_begin, name, due_ms, worker)
         if hook is not None and (came := hook("begun", due_ms)) is not None:
             return came

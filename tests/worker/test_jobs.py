@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.core.news import Notice
+from engine.core.sending import Settled
 from storage.open import AllStores
 from storage.pool import Postgres
 from storage.settings import DatabaseSettings
@@ -38,7 +39,7 @@ async def test_a_job_prunes_portion_by_portion_until_nothing_is_left():
         left[0] -= gone
         return gone
 
-    note = await pruning(prune)(due_ms=NOW - DAY, now_ms=NOW)
+    note = await pruning(prune)(due_ms=NOW - DAY, first_ms=NOW, now_ms=NOW)
     assert note == f"{2 * PRUNE_ROWS_MAX + 1} rows"
     assert asked == [(NOW, PRUNE_ROWS_MAX)] * 4
 
@@ -52,19 +53,19 @@ async def test_what_was_told_long_ago_goes_and_what_is_owed_stays(stores: AllSto
         told = Notice(notice_id=name, form="test", kind="test", at_ms=NOW, since_ms=NOW)
         await stores.outbox.put([(told, channel.channel_id)], now_ms=NOW)
     claimed = {each.notice.notice_id: each.delivery_id for each in await claim_all(stores)}
-    await stores.outbox.sent(claimed["old"], now_ms=NOW, note="")
-    await stores.outbox.failed(claimed["dead"], now_ms=NOW, note="", retry_at_ms=None)
-    await stores.outbox.sent(claimed["new"], now_ms=NOW + DAY, note="")
+    early = [Settled(claimed["old"], "sent", ""), Settled(claimed["dead"], "dead", "")]
+    await stores.sending.settle(early, now_ms=NOW)
+    await stores.sending.settle([Settled(claimed["new"], "sent", "")], now_ms=NOW + DAY)
     kept = RetentionSettings(deliveries_days=90)
     (job,) = [job for job in prunes(stores, kept) if job.name == "prune-deliveries"]
-    assert await job.run(due_ms=NOW, now_ms=NOW + 90 * DAY) == "0 rows"
-    assert await job.run(due_ms=NOW, now_ms=NOW + 90 * DAY + 1) == "4 rows"
+    assert await job.run(due_ms=NOW, first_ms=NOW, now_ms=NOW + 90 * DAY) == "0 rows"
+    assert await job.run(due_ms=NOW, first_ms=NOW, now_ms=NOW + 90 * DAY + 1) == "4 rows"
     notices = await db.run(_fetch, "select notice_id from notice order by notice_id")
     assert [record["notice_id"] for record in notices] == ["due", "new"]
 
 
 async def claim_all(stores: AllStores):
-    return await stores.outbox.claim(kind="mail", limit=10, now_ms=NOW, lease_ms=1_000)
+    return await stores.sending.claim(kind="mail", limit=10, now_ms=NOW, lease_ms=1_000)
 
 
 async def test_runs_that_are_done_are_forgotten_but_of_each_job_the_newest(stores: AllStores, db: Postgres):
@@ -79,7 +80,7 @@ async def test_runs_that_are_done_are_forgotten_but_of_each_job_the_newest(store
         """,
     )
     (job,) = [job for job in prunes(stores, RetentionSettings()) if job.name == "prune-schedule"]
-    assert await job.run(due_ms=0, now_ms=NOW) == "1 rows"
+    assert await job.run(due_ms=0, first_ms=0, now_ms=NOW) == "1 rows"
     left = await db.run(_fetch, "select job, due_ms from schedule_run order by job, due_ms")
     assert [tuple(record) for record in left] == [("j", 2), ("k", 1), ("k", 2)]
 
@@ -89,4 +90,4 @@ async def test_every_prune_runs_on_an_empty_database_and_has_a_cron_expression_t
     assert len({job.name for job in jobs}) == len(jobs) > 5
     for job in jobs:
         assert due_times(job.cron).after(NOW) > NOW
-        assert await job.run(due_ms=NOW, now_ms=NOW) == "0 rows"
+        assert await job.run(due_ms=NOW, first_ms=NOW, now_ms=NOW) == "0 rows"
