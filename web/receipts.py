@@ -1,19 +1,17 @@
 """Receipts of nodes' sealed days, signed with a key of the installation, and the public keys of all of them.
 
-What is signed stands in engine/core/receipts.py, byte by byte in docs/proofs.md. The private key is derived
-from the newest master secret when a receipt is asked for and is kept nowhere.
+What is signed stands in engine/core/receipts.py, byte by byte in docs/proofs.md; with which key, in
+storage/receipt_signing.py.
 """
 
 from __future__ import annotations
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from quart import Response
 
-from engine.core.keys import MasterSecrets
 from engine.core.people import Principal
 from engine.core.receipts import RECEIPT_DOMAIN, RECEIPT_VERSION, ReceiptDocument, ReceiptKey, receipt_text
-from engine.core.sealed import Seal
+from storage.receipt_signing import registered_key, signing_key
 from web import sight
 from web.backend import Backend
 from web.problems import RefusedError
@@ -45,7 +43,8 @@ async def get_receipt(backend: Backend, caller: Principal, *, node_id: str) -> R
     rows = [row for _, row in await backend.stores.seals.rows_of_node(seal, node.node_id)]
     if not rows:
         raise RefusedError(404, "not_in_seal", f"no workload of the node lived on {seal.day}")
-    key, private = await _signing_key(backend, seal)
+    keys, secrets, now_ms = backend.stores.receipt_keys, backend.secrets, backend.clock()
+    key, private = await signing_key(keys, secrets, seal.seal_no, now_ms=now_ms)
     text = receipt_text(seal, node.node_id, rows, key_id=key.key_id)
     return reply_polled(
         ReceiptDocument(
@@ -59,8 +58,9 @@ async def get_receipt(backend: Backend, caller: Principal, *, node_id: str) -> R
 
 
 async def list_receipt_keys(backend: Backend, caller: Principal) -> Response:
-    await _newest(backend)
-    found = await backend.stores.receipt_keys.keys()
+    keys = backend.stores.receipt_keys
+    await registered_key(keys, backend.secrets, now_ms=backend.clock())
+    found = await keys.keys()
     return reply_polled(ReceiptKeysAnswer(items=[_answer(key) for key in found], next_cursor=None))
 
 
@@ -71,35 +71,6 @@ def _answer(key: ReceiptKey) -> ReceiptKeyAnswer:
         from_=format_rfc3339(key.from_ms),
         until=None if key.until_ms is None else format_rfc3339(key.until_ms),
     )
-
-
-async def _signing_key(backend: Backend, seal: Seal) -> tuple[ReceiptKey, Ed25519PrivateKey]:
-    """The key that the seal's receipts were always signed with; the newest, once its secret is gone."""
-    newest = await _newest(backend)
-    keys = backend.stores.receipt_keys
-    settled = await keys.key_of_seal(seal.seal_no, newest.key_id)
-    for key in (settled, newest):
-        private = _private_key(backend.secrets, key.public_key)
-        if private is not None:
-            return key, private
-    raise AssertionError("the newest key is ours")
-
-
-async def _newest(backend: Backend) -> ReceiptKey:
-    """The key that signs now; entered where it is not known yet."""
-    newest = backend.secrets.newest
-    public = _derived(backend.secrets, newest).public_key().public_bytes_raw()
-    return await backend.stores.receipt_keys.register(newest, public, now_ms=backend.clock())
-
-
-def _private_key(secrets: MasterSecrets, public_key: bytes) -> Ed25519PrivateKey | None:
-    found = [_derived(secrets, secret_id) for secret_id in secrets.secrets]
-    matching = [key for key in found if key.public_key().public_bytes_raw() == public_key]
-    return matching[0] if matching else None
-
-
-def _derived(secrets: MasterSecrets, secret_id: int) -> Ed25519PrivateKey:
-    return Ed25519PrivateKey.from_private_bytes(secrets.receipt_seed(secret_id))
 
 
 ROUTES = (

@@ -1,7 +1,7 @@
 """Receipts: what an installation signs of a node's sealed day. Pure: texts, their check, the port of keys.
 
 The private keys are derived from the master secrets (keys.py) and never stored; the public ones are, for
-ever. Signing itself is web/receipts.py's. Told to others byte by byte in docs/proofs.md.
+ever. Signing itself is storage/receipt_signing.py's. Told to others byte by byte in docs/proofs.md.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ NOUNS: dict[str, tuple[str, str]] = {
     "datagram": ("datagram", "Datagram as a source of uptime: whether it answers, and who is known there."),
     "dispute": ("disputes", "What operators hold against sealed days, and what was said to it."),
     "schedule": ("schedule", "The worker's jobs: when each is due, and what came of the last run."),
+    "receipt": ("receipts", "The public keys that receipts are signed with."),
     "audit": ("audit", "Who changed what; and whether the log is as it was written."),
     "provision": ("provisioning", "Make nodes with their keys and workloads, and an API key of the project."),
 }
