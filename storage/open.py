@@ -37,6 +37,8 @@ from engine.core.schedule import Schedule
 from engine.core.sealed import Seals
 from engine.core.sealing import Corrections, Sealing
 from engine.core.sending import Sending
+from engine.core.announcements import Announcements
+from engine.core.told import Told
 from storage.pool import Postgres
 from storage.postgres_accounts import PostgresAccounts
 from storage.postgres_audit import PostgresAuditLog
@@ -73,6 +75,8 @@ from storage.postgres_sending import PostgresSending
 from storage.postgres_settle import PostgresLeaseSettling
 from storage.postgres_sign_in import PostgresSignIn
 from storage.postgres_windows import PostgresWindows
+from storage.postgres_announcements import PostgresAnnouncements
+from storage.postgres_told import PostgresTold
 from storage.redis_asks import RedisAsks
 from storage.redis_live import RedisLiveView
 from storage.settings import DatabaseSettings, RedisSettings
@@ -98,6 +102,8 @@ class AllStores(Stores, frozen=True, kw_only=True):
     ledger: Ledger
     sign_in: SignIn
     notices: Notices
+    told: Told
+    announcements: Announcements
     letters: Letters
     asks: RedisAsks
     audit: AuditLog
@@ -153,6 +159,8 @@ async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> Async
             accounts=PostgresAccounts(db),
             sign_in=PostgresSignIn(db),
             notices=PostgresNotices(db),
+            told=PostgresTold(db),
+            announcements=PostgresAnnouncements(db),
             letters=PostgresLetters(db),
             asks=asks,
             audit=PostgresAuditLog(db),

@@ -9,16 +9,19 @@ from collections.abc import Callable
 
 from quart_trio import QuartTrio
 
+from engine.core.apprise_url import DEFAULT_SCHEMAS
 from engine.core.keys import MasterSecrets
 from engine.core.uptime_source import UptimeSource
 from engine.core.version import VERSION
 from web import (
+    announcements,
     audit,
     backfill,
     bulk,
     channels,
     collections,
     datagram,
+    deliveries,
     disputes,
     events,
     health,
@@ -52,6 +55,7 @@ from web import (
     sessions,
     sign_in,
     summary,
+    unsubscribe,
     users,
     versions,
     why,
@@ -73,6 +77,9 @@ RESOURCES = (
     *keys.ROUTES,
     *audit.ROUTES,
     *channels.ROUTES,
+    *deliveries.ROUTES,
+    *unsubscribe.ROUTES,
+    *announcements.ROUTES,
     *sessions.ROUTES,
     *backfill.ROUTES,
     *seals.ROUTES,
@@ -127,6 +134,7 @@ def create_app(
     ingest: BeatDoor,
     shards: int,
     uptime_source: UptimeSource | None = None,
+    services: str = DEFAULT_SCHEMAS,
 ) -> WebApp:
     """The web API over these stores. `clock`: the system's time in unix ms.
 
@@ -141,6 +149,7 @@ def create_app(
         shards=shards,
         clock=clock,
         uptime_source=uptime_source,
+        services=services,
     )
     app.requests = metrics.Requests(app.backend.statistics())
     served = (*RESOURCES, *metrics.routes(app.requests))

@@ -12,6 +12,7 @@ from typing import Protocol
 import trio
 
 from engine.core.accounts import Accounts, SignIn
+from engine.core.apprise_url import DEFAULT_SCHEMAS, schemas_of
 from engine.core.asks import RowAsks
 from engine.core.audit import AuditLog
 from engine.core.backfill import Backfill
@@ -35,6 +36,8 @@ from engine.core.schedule import Schedule
 from engine.core.sealed import Seals
 from engine.core.sealing import Corrections
 from engine.core.uptime_source import UptimeSource
+from engine.core.announcements import Announcements
+from engine.core.told import Told
 from storage.metrics_http import Statistics
 from web.auth import Keys
 from web.counted import Counted
@@ -65,6 +68,10 @@ class Stores(Protocol):
     def sign_in(self) -> SignIn: ...
     @property
     def notices(self) -> Notices: ...
+    @property
+    def told(self) -> Told: ...
+    @property
+    def announcements(self) -> Announcements: ...
     @property
     def asks(self) -> RowAsks | None: ...
     @property
@@ -131,10 +138,13 @@ class Backend:
         shards: int,
         clock: Callable[[], int],
         uptime_source: UptimeSource | None = None,
+        services: str = DEFAULT_SCHEMAS,
     ) -> None:
-        """`uptime_source`: for projects whose policy says so; None: there is none."""
+        """`uptime_source`: for projects whose policy says so; None: there is none. `services`: schemas of
+        chat and SMS services that channels may name."""
         self.stores = stores
         self.uptime_source = uptime_source
+        self.services = schemas_of(services)
         self.policies = Policies(lambda: stores.projects)
         self.asks = stores.asks
         self.clock = clock  # the system's time, unix ms; what is judged by a shard's time asks `heads`

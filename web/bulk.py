@@ -42,7 +42,7 @@ class BulkPage(msgspec.Struct, frozen=True):
 
 async def get_bulk_uptime(backend: Backend, caller: Principal, *, slug: str) -> Response:
     from_ms, to_ms = _window()
-    form = _format()
+    form = format_of_query()
     limit = integer_parameter("limit", default=LIMIT_DEFAULT, least=1, most=LIMIT_MAX)
     after = request.args.get("after", "")
     if after and canonical_uuid(after) is None:
@@ -134,7 +134,7 @@ def _time(name: str) -> int:
         raise bad_parameter(name, str(error)) from error
 
 
-def _format() -> Format:
+def format_of_query() -> Format:
     """By `format`, else by what the client accepts; JSON where it does not care."""
     given = request.args.get("format")
     if given is not None:

@@ -23,6 +23,7 @@ from web.metrics import Requests
 from web.problems import CONTENT_TYPE, REQUEST_ID, CutOffError, RefusedError, document, unavailable
 from web.proxies import Proxies
 from web.routing import CALLER, RATE, ROUTE
+from web.spool import SPOOL, Spool, Spools
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -60,6 +61,7 @@ class Guard:
         limit_of: Callable[[str, str], int],
         body_s_max: float,
         bodies_bytes_max: int,
+        spools: Spools,
         requests: Requests,
         cors: Cors,
         proxies: Proxies,
@@ -72,6 +74,7 @@ class Guard:
         self._limit_of = limit_of
         self._body_s_max = body_s_max
         self._bodies_bytes_max = bodies_bytes_max
+        self._spools = spools
         self._requests = requests
         self._held_bytes = 0
 
@@ -90,10 +93,14 @@ class Guard:
         structlog.contextvars.bind_contextvars(request_id=scope[REQUEST_ID], **_trace(scope))
         answer = _Answer(scope, send, self._cors)
         body = bytearray()
+        spool: Spool | None = None
         began = trio.current_time()
         try:
             try:
-                await self._read(scope, receive, body)
+                if (spool := self._spools.open(scope["method"], scope["path"])) is None:
+                    await self._read(scope, receive, body)
+                else:
+                    await self._spool(scope, receive, body, spool)
                 if self._cors.asks_before(scope):
                     await _preflight(answer)
                     return
@@ -105,12 +112,16 @@ class Guard:
             await self._pass_on(scope, _replay(body, receive), answer)
         finally:
             self._held_bytes -= len(body)
+            bytes_in = len(body)
+            if spool is not None:
+                bytes_in += spool.bytes
+                self._spools.close(spool)
             seconds = trio.current_time() - began
             self._requests.count(
                 method=scope["method"], route=scope.get(ROUTE, ""), status=answer.status, seconds=seconds
             )
             if self._access_log and scope.get(ROUTE) not in UNLOGGED:
-                _log.info("request", **_access(scope, answer, len(body), seconds))
+                _log.info("request", **_access(scope, answer, bytes_in, seconds))
 
     async def _pass_on(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         """To the app. An answer that is not ended is cut off by the server: it must not look whole."""
@@ -119,33 +130,74 @@ class Guard:
         except* CutOffError:
             _log.warning("answer_cut_off", route=scope.get(ROUTE, ""), bytes_out=answer.body_bytes)
 
-    async def _read(self, scope: Scope, receive: Receive, body: bytearray) -> None:
-        """Fill `body`. RefusedError 400, 413, 408 or 503; _GoneError."""
+    async def _read(
+        self, scope: Scope, receive: Receive, body: bytearray, *, refusal: RefusedError | None = None
+    ) -> None:
+        """Fill `body`. RefusedError 400, 413, 408 or 503; _GoneError.
+
+        `refusal`: what is said instead of 413 to whoever will be refused anyway.
+        """
         limit = self._limit_of(scope["method"], scope["path"])
+
+        async def take(chunk: bytes) -> None:
+            if self._held_bytes + len(chunk) > self._bodies_bytes_max:
+                raise unavailable("too many large requests at once")
+            body.extend(chunk)
+            self._held_bytes += len(chunk)
+
+        await self._receive(scope, receive, take, limit=limit, s_max=self._body_s_max, refusal=refusal)
+
+    async def _spool(self, scope: Scope, receive: Receive, body: bytearray, spool: Spool) -> None:
+        """Fill the spool, if the caller may do what the route does; else read a short body as always, so that
+        the app refuses it."""
+        try:
+            await self._spools.admit(scope)
+        except RefusedError as refusal:
+            await self._read(scope, receive, body, refusal=refusal)
+            return
+
+        async def take(chunk: bytes) -> None:
+            await self._spools.write(spool, chunk)
+
+        limit, s_max = self._spools.bytes_max, self._spools.s_max
+        await self._receive(scope, receive, take, limit=limit, s_max=s_max)
+        await spool.end()
+        scope[SPOOL] = spool
+
+    async def _receive(
+        self,
+        scope: Scope,
+        receive: Receive,
+        take: Callable[[bytes], Awaitable[None]],
+        *,
+        limit: int,
+        s_max: float,
+        refusal: RefusedError | None = None,
+    ) -> None:
+        """Hand the body on, chunk by chunk."""
         if not _is_path(scope["path"]):
             raise RefusedError(400, "malformed", "the target of the request is no path")
-        with trio.move_on_after(self._body_s_max) as timely:
+        taken = 0
+        with trio.move_on_after(s_max) as timely:
             more = _announced_bytes(scope) <= limit
             while more:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise _GoneError
                 chunk = message.get("body", b"")
-                if len(body) + len(chunk) > limit:
+                taken += len(chunk)
+                if taken > limit:
                     break
-                if self._held_bytes + len(chunk) > self._bodies_bytes_max:
-                    raise unavailable("too many large requests at once")
-                body += chunk
-                self._held_bytes += len(chunk)
+                await take(chunk)
                 if not message.get("more_body", False):
                     return
         if timely.cancelled_caught:
-            raise RefusedError(408, "body_timeout", f"the body was not whole after {self._body_s_max:g} s")
+            raise RefusedError(408, "body_timeout", f"the body was not whole after {s_max:g} s")
         await _discard(receive)
-        raise RefusedError(413, "body_too_large", f"a body may have {limit} bytes here")
+        raise refusal or RefusedError(413, "body_too_large", f"a body may have {limit} bytes here")
 
     def statistics(self) -> dict[str, float]:
-        return {"bodies_bytes": self._held_bytes}
+        return {"bodies_bytes": self._held_bytes, **self._spools.statistics()}
 
 
 class _Answer:

@@ -116,12 +116,9 @@ def _operation(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
             "content": {CONTENT_TYPE: {"schema": schemas[ProblemDocument]}},
         }
     if route.body is not None:
-        operation["requestBody"] = {
-            "required": True,
-            "content": {
-                "application/json": {"schema": schemas[route.body], "example": example_of(route.body)}
-            },
-        }
+        content = {"application/json": {"schema": schemas[route.body], "example": example_of(route.body)}}
+        content |= {kind: {"schema": {"type": "string"}} for kind in route.body_content_types}
+        operation["requestBody"] = {"required": True, "content": content}
     operation["security"] = [] if Role.PUBLIC in policy.roles else [{"key": []}]
     return operation
 

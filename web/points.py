@@ -1,34 +1,56 @@
-"""Points: a project's owner commits a day's points, all or nothing, and reads what was committed.
+"""Committing a day's points: against a seal, all or nothing, once; a correction is a new revision.
 
-Amounts are decimal strings outside and integer micro-points inside; no float ever touches them. The ledger
-(storage) holds what was committed and recognises a repeated key; here a commit is checked and refused with a
-pointer to every row that is wrong.
+How a body is read is points_body.py's, the ledger itself storage's; a project's own rule stands in
+points_suggested.py, what was committed is read in points_reads.py. Here a commit is put together and refused.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
+from contextlib import ExitStack
+from functools import partial
 
 import msgspec
 import trio
 from quart import Response, request
 
-from engine.core.ledger import AlreadyCommittedError, Commit, KeyReusedError, PointsRow
+from engine.core.amounts import micro_of_total, points_of_micro
+from engine.core.ledger import (
+    AlreadyCommittedError,
+    Commit,
+    KeyReusedError,
+    NewCommit,
+    NothingToCorrectError,
+    RowFault,
+    RowsRefusedError,
+    SealMovedError,
+    SealRef,
+    StillRunningError,
+)
 from engine.core.people import Principal
 from engine.core.ports import Project
 from web import sight
+from web.acts import act_of
 from web.backend import Backend
-from web.ids import canonical_uuid
-from web.problems import Fault, RefusedError, bad_parameter
-from web.routing import Answer, Parameter, Route, read_body, reply
-from web.times import DAY_MS, format_rfc3339, parse_day
+from web.idempotency import HEADER, key_of_request
+from web.points_answers import CommitAnswer, commit_answer
+from web.points_body import Form, Given, PointsHeader, read_given
+from web.problems import Fault, RefusedError
+from web.routing import Answer, Parameter, Route, reply
+from web.spool import spooled_body
+from web.times import DAY_MS, parse_day
 
-MICRO = 1_000_000
-_POINTS = re.compile(
-    r"(0|[1-9][0-9]{0,11})(?:\.([0-9]{1,6}))?", re.ASCII
-)  # below 10^12: fits 64 bits as micro
-_KEY = re.compile(r"[!-~]{1,255}", re.ASCII)
+BODY_TYPES = ("application/x-ndjson", "text/csv")
+_FORMS: dict[str, Form] = {
+    "application/x-ndjson": "ndjson",
+    "application/ndjson": "ndjson",
+    "text/csv": "csv",
+}
+_SAID = {
+    "unknown": "no such workload in this project",
+    "not_sealed": "is not in the seal of that day",
+    "twice": "is in the list twice",
+}
 
 
 class PointsEntry(msgspec.Struct, frozen=True):
@@ -36,175 +58,169 @@ class PointsEntry(msgspec.Struct, frozen=True):
     points: str
 
 
-class PointsRequest(msgspec.Struct, frozen=True):
-    day: str
+class PointsRequest(PointsHeader, frozen=True, kw_only=True):
+    """A day's points. `revision`, `root` (hex): of the seal that they were reckoned from; either will do, and
+    a day that was sealed once needs neither. `total`: of all rows, checked exactly. `reason`: makes it a
+    correction, which replaces the whole day."""
+
     rows: list[PointsEntry]
-
-
-class CommitAnswer(msgspec.Struct, frozen=True):
-    commit_id: str
-    project: str
-    day: str
-    rows: int
-    total_points: str
-    committed_at: str
-
-
-class UserPoints(msgspec.Struct, frozen=True):
-    """`user`: whom the points belong to; a node without a user stands for itself."""
-
-    user: str
-    points: str
-
-
-class TotalsAnswer(msgspec.Struct, frozen=True):
-    project: str
-    day: str | None
-    total_points: str
-    items: list[UserPoints]
-
-
-def micro_of_points(text: str) -> int:
-    """Micro-points of a decimal string with at most 6 places, not negative. ValueError."""
-    match = _POINTS.fullmatch(text)
-    if match is None:
-        raise ValueError("must be a decimal string with at most 6 places, from 0 to below 10^12")
-    return int(match[1]) * MICRO + int((match[2] or "").ljust(6, "0"))
-
-
-def points_of_micro(micro: int) -> str:
-    """The shortest decimal string of an amount."""
-    whole, rest = divmod(micro, MICRO)
-    return f"{whole}.{rest:06d}".rstrip("0").rstrip(".")
 
 
 async def commit_points(backend: Backend, caller: Principal, *, slug: str) -> Response:
     project = await sight.project(backend, caller, slug)
-    key = request.headers.get("idempotency-key", "")
-    if not _KEY.fullmatch(key):
-        raise bad_parameter("Idempotency-Key", "is required: 1 to 255 visible ASCII characters")
-    asked, raw = await read_body(PointsRequest)
-    rows = await _checked_rows(backend, project, asked)
+    key, spool = key_of_request(), spooled_body()
+    form = _FORMS.get(request.mimetype, "json")
+    digest = digest_of(form, spool.sha256)
+    if (stored := await stored_answer(backend, project, key, digest)) is not None:
+        return stored
+    # A million rows take seconds: in a thread, so that everybody else is still served.
+    given = await trio.to_thread.run_sync(partial(read_given, spool.file, form, request.args.to_dict()))
+    with ExitStack() as closing:
+        closing.callback(given.packed.close)
+        seal = await seal_for(backend, project, given.header)
+        return await commit_given(backend, caller, project, given, seal, key=key, digest=digest)
+
+
+def digest_of(form: str, body_sha256: bytes) -> bytes:
+    """What tells a repetition: method, path, query, form and body."""
+    return hashlib.sha256(f"{request.method} {request.full_path}\n{form}\n".encode() + body_sha256).digest()
+
+
+async def stored_answer(backend: Backend, project: Project, key: str, digest: bytes) -> Response | None:
+    """The answer of the commit that was made with this key. RefusedError 422."""
     try:
-        commit, _made_now = await backend.ledger.commit(
-            project.project_id,
-            asked.day,
-            rows,
-            idempotency_key=key,
-            body_sha256=hashlib.sha256(raw).digest(),
-            now_ms=backend.heads.recorded_now_ms(),
-        )
+        commit = await backend.stores.ledger.stored(project.project_id, key, digest)
     except KeyReusedError as error:
-        raise RefusedError(422, "idempotency_key_reused", "this key was used with another body") from error
-    except AlreadyCommittedError as error:
-        raise RefusedError(409, "already_committed", f"the points of {asked.day} are committed") from error
-    return reply(_commit_answer(project, commit), 201)
+        raise _reused() from error
+    return None if commit is None else await _told(backend, project, commit, made_now=False)
 
 
-async def _checked_rows(backend: Backend, project: Project, asked: PointsRequest) -> list[PointsRow]:
-    """The rows as the ledger takes them. RefusedError 400, 409 or 422 with everything that is wrong."""
+async def seal_for(
+    backend: Backend, project: Project, header: PointsHeader, *, may_be_left_out: bool = False
+) -> SealRef:
+    """The seal that is meant: the newest of its day, as the header names it. RefusedError 400, 409.
+
+    `may_be_left_out`: also where the day was sealed more than once.
+    """
     try:
-        day_ms = parse_day(asked.day)
+        day_ms = parse_day(header.day)
     except ValueError as error:
         raise RefusedError(400, "malformed", str(error), errors=[Fault(str(error), "/day")]) from error
-    if backend.heads.recorded_now_ms() < day_ms + DAY_MS:
-        raise RefusedError(409, "day_not_over", f"{asked.day} is not over (UTC)")
-    # A million rows take seconds: in a thread, so that everybody else is still served.
-    rows, faults = await trio.to_thread.run_sync(_read_rows, asked.rows)
-    known = await backend.directory.workloads_of_project(
-        project.project_id, [row.workload_id for row in rows.values()]
+    seal = await backend.stores.ledger.newest_seal(project.project_id, header.day)
+    if seal is None:
+        if backend.heads.recorded_now_ms() < day_ms + DAY_MS:
+            raise RefusedError(409, "day_not_over", f"{header.day} is not over (UTC)")
+        raise RefusedError(409, "not_sealed", f"{header.day} is not sealed yet: ask again in some minutes")
+    newest = f"the newest seal of {header.day} is revision {seal.revision} with root {seal.root.hex()}"
+    named = header.revision is not None or header.root is not None
+    if not named and not may_be_left_out and seal.revision > 1:
+        raise RefusedError(409, "seal_ambiguous", f"say from which seal these were reckoned: {newest}")
+    if header.revision not in (None, seal.revision) or header.root not in (None, seal.root.hex()):
+        raise RefusedError(409, "seal_outdated", f"reckon anew: {newest}")
+    return seal
+
+
+async def commit_given(
+    backend: Backend,
+    caller: Principal,
+    project: Project,
+    given: Given,
+    seal: SealRef,
+    *,
+    key: str,
+    digest: bytes,
+) -> Response:
+    """Commit rows that were read, or refuse them. RefusedError 409, 422."""
+    packed, header = given.packed, given.header
+    new = NewCommit(
+        project_id=project.project_id,
+        day=header.day,
+        seal=seal,
+        reason=header.reason,
+        rows=packed.rows,
+        total_micro_points=packed.total_micro_points,
+        idempotency_key=key,
+        body_sha256=digest,
     )
-    faults += [
-        Fault("no such workload in this project", f"/rows/{index}/workload_id")
-        for index, row in rows.items()
-        if row.workload_id not in known
-    ]
-    if faults:
-        raise RefusedError(422, "rows_refused", "nothing was committed", errors=faults)
-    return list(rows.values())
+    ledger = backend.stores.ledger
+    try:
+        if packed.fault_count:
+            await ledger.check(new, packed.file)
+            raise _refused(given, (), 0)
+        _check_total(header, packed.total_micro_points)
+        commit, made_now = await ledger.commit(act_of(backend, caller), new, packed.file)
+    except RowsRefusedError as error:
+        raise _refused(given, error.faults, error.count) from error
+    except KeyReusedError as error:
+        raise _reused() from error
+    except StillRunningError as error:
+        raise RefusedError(409, "still_running", str(error), headers={"retry-after": "1"}) from error
+    except AlreadyCommittedError as error:
+        raise RefusedError(409, "already_committed", str(error)) from error
+    except NothingToCorrectError as error:
+        raise RefusedError(409, "nothing_to_correct", str(error)) from error
+    except SealMovedError as error:
+        raise RefusedError(409, "seal_outdated", str(error)) from error
+    return await _told(backend, project, commit, made_now=made_now)
 
 
-def _read_rows(entries: list[PointsEntry]) -> tuple[dict[int, PointsRow], list[Fault]]:
-    """Rows by their place in the request, and what is wrong with the others."""
-    if not entries:
-        return {}, [Fault("must not be empty: it would close the day", "/rows")]
-    rows: dict[int, PointsRow] = {}
-    faults: list[Fault] = []
-    seen: set[str] = set()
-    for index, entry in enumerate(entries):
-        workload_id = canonical_uuid(entry.workload_id)
-        if workload_id is None:
-            faults.append(Fault("not an id", f"/rows/{index}/workload_id"))
-            continue
-        if workload_id in seen:
-            faults.append(Fault("is in the list twice", f"/rows/{index}/workload_id"))
-        seen.add(workload_id)
-        try:
-            rows[index] = PointsRow(workload_id=workload_id, micro_points=micro_of_points(entry.points))
-        except ValueError as error:
-            faults.append(Fault(str(error), f"/rows/{index}/points"))
-    return rows, faults
+def _check_total(header: PointsHeader, found: int) -> None:
+    if header.total is None:
+        return
+    try:
+        told = micro_of_total(header.total)
+    except ValueError as error:
+        raise RefusedError(400, "malformed", str(error), errors=[Fault(str(error), "/total")]) from error
+    if told != found:
+        detail = f"the rows sum to {points_of_micro(found)}, not to {header.total}"
+        raise RefusedError(422, "total_mismatch", detail, errors=[Fault(detail, "/total")])
 
 
-async def read_points(backend: Backend, caller: Principal, *, slug: str) -> Response:
-    project = await sight.project(backend, caller, slug)
-    day = request.args.get("day")
-    if day is not None:
-        try:
-            parse_day(day)
-        except ValueError as error:
-            raise bad_parameter("day", str(error)) from error
-    totals = await backend.ledger.totals(project.project_id, day=day)
-    return reply(
-        TotalsAnswer(
-            project=project.slug,
-            day=day,
-            total_points=points_of_micro(sum(micro for _, micro in totals)),
-            items=[UserPoints(user=user, points=points_of_micro(micro)) for user, micro in totals],
-        )
-    )
+def _refused(given: Given, more: tuple[RowFault, ...], count: int) -> RefusedError:
+    """422 with everything that is wrong, as far as it is told."""
+    faults = [*given.packed.faults]
+    faults += [Fault(_SAID[each.kind], given.pointer(each.place, "workload_id")) for each in more]
+    count += given.packed.fault_count
+    detail = "nothing was committed"
+    if count > len(faults):
+        detail += f" (the first {len(faults)} of {count} errors)"
+    return RefusedError(422, "rows_refused", detail, errors=faults)
 
 
-def _commit_answer(project: Project, commit: Commit) -> CommitAnswer:
-    return CommitAnswer(
-        commit_id=commit.commit_id,
-        project=project.slug,
-        day=commit.day,
-        rows=commit.rows,
-        total_points=points_of_micro(commit.total_micro_points),
-        committed_at=format_rfc3339(commit.committed_ms),
-    )
+def _reused() -> RefusedError:
+    return RefusedError(422, "idempotency_key_reused", "this key was used with another request")
 
 
-_PATH = "/v1/projects/{slug}/points"
+async def _told(backend: Backend, project: Project, commit: Commit, *, made_now: bool) -> Response:
+    answer = await commit_answer(backend, project.slug, commit)
+    return reply(answer, 201, {} if made_now else {"idempotent-replayed": "true"})
+
+
+KEY_PARAMETER = Parameter(
+    name=HEADER,
+    description="The same key and body again get the stored answer; another body 422",
+    where="header",
+    required=True,
+    schema={"type": "string", "pattern": "^[!-~]{1,255}$", "example": "points-2026-01-31"},
+)
 ROUTES = (
     Route(
         method="POST",
-        path=_PATH,
+        path="/v1/projects/{slug}/points",
         handler=commit_points,
-        summary="Commit the points of a day that is over, all or nothing",
+        summary="Commit the points of a sealed day, all or nothing; with a reason, correct them",
         tag="points",
         body=PointsRequest,
-        body_bytes_max=0,  # as long as web.body_bytes_max lets it be
+        body_content_types=BODY_TYPES,
+        spooled=True,
         parameters=(
-            Parameter(
-                name="Idempotency-Key",
-                description="The same key and body again get the stored answer; another body 422",
-                where="header",
-                required=True,
+            KEY_PARAMETER,
+            *(
+                Parameter(name=name, description=f"For CSV only: the header's {name}")
+                for name in PointsHeader.__struct_fields__
             ),
         ),
         answers={201: Answer(description="The commit", type=CommitAnswer)},
         refusals=(400, 401, 404, 409, 413, 422, 503),
-    ),
-    Route(
-        method="GET",
-        path=_PATH,
-        handler=read_points,
-        summary="Committed points, summed per user",
-        tag="points",
-        parameters=(Parameter(name="day", description="YYYY-MM-DD; without it all days"),),
-        answers={200: Answer(description="Totals, most first", type=TotalsAnswer)},
-        refusals=(400, 401, 404, 503),
     ),
 )

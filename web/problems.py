@@ -21,7 +21,7 @@ from engine.core.ports import StoreUnavailableError
 
 CONTENT_TYPE = "application/problem+json"
 REQUEST_ID = "nodepulse.request_id"  # where the guard leaves the request's id in the ASGI scope
-ERRORS_MAX = 100  # entries of `errors` in one answer; the rest is counted in the detail
+ERRORS_MAX = 1_000  # entries of `errors` in one answer; the rest is counted in the detail
 _KEPT = frozenset({"allow", "retry-after"})  # headers of routing's own refusals that are told on
 _log = structlog.get_logger("web")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -70,6 +70,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     limited: bool = True  # counts for the caller's rate
     body: Any = None
     body_bytes_max: int = BODY_BYTES_MAX  # a longer body is refused before the handler is called
+    spooled: bool = False  # its body may be far longer, and is read as a file (spool.py)
+    body_content_types: tuple[str, ...] = ()  # beside JSON, which `body` describes
     parameters: tuple[Parameter, ...] = ()
 
     @property
@@ -107,6 +109,31 @@ def body_limits(routes: tuple[Route, ...], *, longest: int) -> Callable[[str, st
         return min(BODY_BYTES_MAX, longest)
 
     return limit_of
+
+
+def spooled_routes(routes: tuple[Route, ...]) -> list[tuple[str, re.Pattern[str]]]:
+    """(method, pattern of the path) of the routes whose bodies go to disk."""
+    return [(each.method, re.compile(_PARAMETER.sub("[^/]+", each.path))) for each in routes if each.spooled]
+
+
+def admission(
+    backend: Backend, routes: tuple[Route, ...]
+) -> Callable[[MutableMapping[str, Any]], Awaitable[None]]:
+    """``admit(scope)``: whether this caller's body is worth reading. RefusedError 401, 403, 429."""
+    policies = [
+        (re.compile(_PARAMETER.sub("[^/]+", each.path)), policy_of(each.method, each.path))
+        for each in routes
+        if each.spooled
+    ]
+
+    async def admit(scope: MutableMapping[str, Any]) -> None:
+        given = [value for name, value in scope["headers"] if name.lower() == b"authorization"]
+        caller = await backend.keys.caller(given[0].decode("latin-1") if given else None)
+        for pattern, policy in policies:
+            if pattern.fullmatch(scope["path"]):
+                must_be_allowed(caller, policy)
+
+    return admit
 
 
 def _view(backend: Backend, route: Route) -> Handler:

@@ -53,7 +53,7 @@ async def every_postgres_call_says_so(stores) -> None:
         lambda: stores.history.flush(batch(events=(make_event(),))),
         lambda: stores.history.events(project_id=None, after=0, limit=1),
         lambda: stores.directory.create_project("alpha", now_ms=NOW),
-        lambda: stores.ledger.totals("01900000-0000-7000-8000-000000000000", day=None),
+        lambda: stores.ledger.window_total("01900000-0000-7000-8000-000000000000", None, None),
         lambda: stores.sending.claim(kind="mail", limit=1, now_ms=NOW, lease_ms=1),
         stores.outbox.take_notifier_lock,
     )

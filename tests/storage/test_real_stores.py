@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import trio
 
-from engine.core.ledger import PointsRow
 from engine.core.news import notice_of
 from engine.core.ports import NewNode, NonceSeenError, StoreUnavailableError
 from engine.core.records import INTERVAL_DTYPE, FirstReport, FlushBatch
@@ -154,39 +153,6 @@ async def test_rows_stay_dense_when_many_create_at_once_and_some_fail(stores):
             nursery.start_soon(create, number)
     nodes = await stores.directory.list_nodes(project, after=None, limit=100)
     assert sorted(node.row for node in nodes) == list(range(24))
-
-
-async def test_two_commits_of_one_day_at_once_make_one(stores):
-    project = await given_project(stores)
-    (workload_id,) = (await given_node(stores, project)).workload_ids
-    made: list[bool] = []
-
-    async def commit() -> None:
-        _, fresh = await stores.ledger.commit(
-            project,
-            "2026-10-31",
-            [PointsRow(workload_id, 1)],
-            idempotency_key="k",
-            body_sha256=b"b" * 32,
-            now_ms=NOW,
-        )
-        made.append(fresh)
-
-    async with trio.open_nursery() as nursery:
-        for _ in range(6):
-            nursery.start_soon(commit)
-    assert sorted(made) == [False] * 5 + [True]
-
-
-async def test_the_ledger_refuses_every_change(stores, sql):
-    project = await given_project(stores)
-    (workload_id,) = (await given_node(stores, project)).workload_ids
-    await stores.ledger.commit(
-        project, "2026-10-31", [PointsRow(workload_id, 1)], idempotency_key="k", body_sha256=b"", now_ms=NOW
-    )
-    for statement in ("update points set micro_points = 2", "delete from points_commit", "truncate points"):
-        with pytest.raises(asyncpg.RaiseError, match="append-only"):
-            await sql("execute", statement)
 
 
 async def test_the_notifiers_lock_has_one_holder_and_goes_with_its_connection(

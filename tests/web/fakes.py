@@ -18,7 +18,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from engine.core.fleet import EventFilter, NodeFilter, Place, Sight
 from engine.core.keys import MasterSecrets
-from engine.core.ledger import AlreadyCommittedError, Commit, KeyReusedError
 from engine.core.people import Principal
 from engine.core.ports import (
     NodeRecord,
@@ -294,41 +293,6 @@ class FakeHistory:
         return wanted[:limit]
 
 
-class FakeLedger:
-    def __init__(self) -> None:
-        self.commits: dict[tuple[str, str], tuple[Commit, bytes, str, list[Any]]] = {}
-
-    async def commit(
-        self, project_id: str, day: str, rows: Any, *, idempotency_key: str, body_sha256: bytes, now_ms: int
-    ) -> tuple[Commit, bool]:
-        for commit, sha256, key, _rows in self.commits.values():
-            if key == idempotency_key and commit.project_id == project_id:
-                if sha256 != body_sha256:
-                    raise KeyReusedError
-                return commit, False
-        if (project_id, day) in self.commits:
-            raise AlreadyCommittedError
-        commit = Commit(
-            commit_id=str(uuid.uuid4()),
-            project_id=project_id,
-            day=day,
-            rows=len(rows),
-            total_micro_points=sum(row.micro_points for row in rows),
-            committed_ms=now_ms,
-        )
-        self.commits[project_id, day] = (commit, body_sha256, idempotency_key, list(rows))
-        return commit, True
-
-    async def totals(self, project_id: str, *, day: str | None) -> list[tuple[str, int]]:
-        rows = [
-            row
-            for (of, on), (*_, kept) in self.commits.items()
-            if of == project_id and day in (None, on)
-            for row in kept
-        ]
-        return [("node-1", sum(row.micro_points for row in rows))] if rows else []
-
-
 class FakeFleet:
     """The fakes' directory and history, as lists ask them."""
 
@@ -379,7 +343,6 @@ class World:
         self.directory = FakeDirectory()
         self.live = FakeLive(self.now_ms, self.directory, shards=shards)
         self.history = FakeHistory(self.now_ms)
-        self.ledger = FakeLedger()
         self.projects = FakeProjects()
         self.fleet = FakeFleet(self.directory, self.history)
         self.asks = None

@@ -1,0 +1,32 @@
+"""A project's own rule: what a workload's paid time of a day is worth. Pure, in integers.
+
+The rule is catalog.RewardRule; what of a day was paid stands in its seal. The amount of one workload:
+
+    0                                                              if paid_ms < floor_paid_ms or paid_ms = 0
+    min(floor(paid_ms * micro_points_per_paid_s * weight_ppm / 1000 / 1000000), daily_cap)         otherwise
+
+The division is one, at the end, and rounds down to a whole micro-point: what is lost is below a millionth of
+a point for each workload and day. The cap is on the amount after the weight.
+"""
+
+from __future__ import annotations
+
+from engine.core.amounts import MICRO_POINTS_MAX
+from engine.core.catalog import RewardRule
+
+PPM = 1_000_000
+_DIVISOR = 1_000 * PPM  # paid milliseconds are told, seconds are paid; weights are in millionths
+
+
+def reward_of(rule: RewardRule, *, kind: str | None, paid_ms: int) -> int:
+    """Micro-points of one workload and day. `kind`: its slug; one without, or that is not named, weighs 1.
+
+    Never more than a row of a commit may have (amounts.MICRO_POINTS_MAX).
+    """
+    if paid_ms < max(rule.floor_paid_ms, 1):
+        return 0
+    weight = PPM if kind is None else rule.kind_weights_ppm.get(kind, PPM)
+    amount = paid_ms * rule.micro_points_per_paid_s * weight // _DIVISOR
+    if rule.daily_cap_micro_points is not None:
+        amount = min(amount, rule.daily_cap_micro_points)
+    return min(amount, MICRO_POINTS_MAX)
