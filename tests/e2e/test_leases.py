@@ -137,9 +137,9 @@ def beat_until_told(first: Node, second: Node) -> int:
 
 def test_the_second_run_of_a_licence_stands_by_and_takes_over_when_the_first_stops(rivals: Rivals):
     first, second = rivals.nodes
-    t_first = first.beat().t_ms
+    t_first = first.beat().server_ms
     time.sleep(0.05)
-    t_second = second.beat().t_ms
+    t_second = second.beat().server_ms
     assert beat_until_told(first, second) < TOLD_MS + BUSY_MS
     assert rivals.holders() == first.workloads
     spans, _ = rivals.standby(second)
@@ -152,21 +152,20 @@ def test_the_second_run_of_a_licence_stands_by_and_takes_over_when_the_first_sto
     rivals.eventually_held_by(first, second)
     one, two = rivals.leases()
     assert (one["epoch"], one["ended"], unix_ms(one["from"])) == (1, "stopped", t_first)
-    assert unix_ms(one["to"]) == stopped.t_ms
-    assert (two["epoch"], unix_ms(two["from"]), two["to"]) == (2, handed.t_ms, None)
-    spans, answer = rivals.standby(second)
-    assert spans == [(t_second, stopped.t_ms)]
-    assert (stopped.t_ms, answer.to_ms) != spans[0]
+    assert unix_ms(one["to"]) == stopped.server_ms
+    assert (two["epoch"], unix_ms(two["from"]), two["to"]) == (2, handed.server_ms, None)
+    spans, _ = rivals.standby(second)
+    assert spans == [(t_second, stopped.server_ms)]
     eventually(lambda: second.beat().code in (Code.OK, Code.EARLY), within_s=4, every_s=0.3)
     spans, _ = rivals.standby(first)
-    assert [start for start, _ in spans] == [handed.t_ms]
+    assert [start for start, _ in spans] == [handed.server_ms]
 
 
 def test_the_conflict_is_told_once_and_names_licence_and_holder(rivals: Rivals):
     first, second = rivals.nodes
     first.beat()
     time.sleep(0.05)
-    t_second = second.beat().t_ms
+    t_second = second.beat().server_ms
     beat_until_told(first, second)
     for _ in range(3):
         beat_both(first, second)
@@ -214,15 +213,16 @@ def test_a_run_that_reports_nothing_claims_nothing(rivals: Rivals):
     assert rivals.holders() == second.workloads
 
 
+@pytest.mark.slow
 def test_a_silent_holder_is_lost_after_ten_intervals_and_the_next_beat_takes_over(rivals: Rivals):
     first, second = rivals.nodes
     last = first.beat()
     time.sleep(0.05)
     second.beat()
-    lost_ms = last.t_ms + 10 * 1_000
+    lost_ms = last.server_ms + 10 * 1_000
     taken = []
     while now_ms() < lost_ms + 1_500:
-        taken.append(second.beat().t_ms)
+        taken.append(second.beat().server_ms)
         time.sleep(0.4)
     rivals.eventually_held_by(first, second)
     one, two = rivals.leases()
@@ -230,16 +230,17 @@ def test_a_silent_holder_is_lost_after_ten_intervals_and_the_next_beat_takes_ove
     assert unix_ms(two["from"]) == min(t_ms for t_ms in taken if t_ms >= lost_ms)
 
 
+@pytest.mark.slow
 def test_a_workload_absent_for_ten_intervals_lets_its_licence_go(rivals: Rivals):
     first, second = rivals.nodes
     first.beat()
     time.sleep(0.05)
     second.beat()
     absent = first.beat({0: State.ABSENT})
-    gone_ms, taken = absent.t_ms + 10 * 1_000, []
+    gone_ms, taken = absent.server_ms + 10 * 1_000, []
     while now_ms() < gone_ms + 1_500:
         first.beat({0: State.ABSENT})
-        taken.append(second.beat().t_ms)
+        taken.append(second.beat().server_ms)
         time.sleep(0.4)
     rivals.eventually_held_by(first, second)
     one, two = rivals.leases()
@@ -282,6 +283,7 @@ def test_leases_go_by_cursor_and_strangers_see_none(rivals: Rivals, system: Syst
     assert rivals.api.request("GET", f"{path}?after=x").status == 400
 
 
+@pytest.mark.slow
 def test_a_killed_engine_keeps_the_lease_and_freezes_what_is_claimed_meanwhile(rivals: Rivals):
     """Last: for a minute after it no lease begins or ends."""
     first, second = rivals.nodes
@@ -301,5 +303,5 @@ def test_a_killed_engine_keeps_the_lease_and_freezes_what_is_claimed_meanwhile(r
     stopped = first.beat(flags=FLAG_STOPPING)
     time.sleep(3.0)
     assert rivals.leases()[0]["to"] is None, "a lease ended in the grace after a gap"
-    assert rfc3339(stopped.t_ms) > rivals.leases()[0]["from"]
+    assert rfc3339(stopped.server_ms) > rivals.leases()[0]["from"]
     rivals.standby(second)
