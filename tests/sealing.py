@@ -17,7 +17,7 @@ from engine.core.records import BASE_UNHEALTHY, BASE_UP, INTERVAL_DTYPE, FirstRe
 from engine.core.sealed import DAY_MS, Seal
 from engine.core.uptime_source import UptimeSource
 from storage.open import AllStores
-from worker.seal_day import SealStores
+from worker.main import seal_stores
 from worker.sealer import Sealer
 
 TTL_MS = 90_000
@@ -132,16 +132,7 @@ def new_sealer(
     after_ms: int = 0,
 ) -> Sealer:
     """A worker's sealer over these stores."""
-    made = SealStores(
-        sealing=stores.sealing,
-        bulk=stores.bulk,
-        live=stores.live,
-        projects=stores.projects,
-        inventory=stores.inventory,
-        leases=getattr(stores, "leases", None),
-        evidence=stores.evidence,
-    )
-    return Sealer(made, shards=shards, source=source, now_ms=now_ms, after_ms=after_ms)
+    return Sealer(seal_stores(stores), shards=shards, source=source, now_ms=now_ms, after_ms=after_ms)
 
 
 async def seal_days(stores: AllStores, *, source: UptimeSource | None = None) -> list[Seal]:

@@ -75,5 +75,6 @@ def seal_stores(stores: AllStores) -> SealStores:
         live=stores.live,
         projects=stores.projects,
         inventory=stores.inventory,
+        leases=stores.leases,
         evidence=stores.evidence,
     )

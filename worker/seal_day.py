@@ -6,7 +6,7 @@ sealed is sealer.py's; how a page becomes rows seal_rows.py's.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from engine.core.catalog import PolicyRecord, Projects
 from engine.core.compose_many import Totals
 from engine.core.evidence import Evidence
 from engine.core.inventory import Inventory
-from engine.core.leases import Binding, Leases
+from engine.core.leases import Leases
 from engine.core.merkle import root_of
 from engine.core.ports import LiveView
 from engine.core.records import KINDS
@@ -48,7 +48,7 @@ class SealStores(msgspec.Struct, frozen=True, kw_only=True):
     live: LiveView
     projects: Projects
     inventory: Inventory
-    leases: Leases | None = None  # None: who ran under which licence is taken from the registry of now
+    leases: Leases
     evidence: Evidence
 
 
@@ -154,17 +154,9 @@ class DaySealer:
     async def _held(self, items: Sequence[BulkItem], totals: Totals) -> list[list[tuple[str, str, int, int]]]:
         """Of each workload which licence it ran under and whose that was."""
         due, stores = self._due, self._stores
-        bindings: Mapping[str, Sequence[Binding]]
-        if stores.leases is None:
-            bindings = {
-                item.workload_id: [Binding(item.workload_id, item.licence_id, 0, None)]
-                for item in items
-                if item.licence_id is not None
-            }
-        else:
-            bindings = await stores.leases.bindings_during(
-                [item.workload_id for item in items], due.day_ms, due.end_ms
-            )
+        bindings = await stores.leases.bindings_during(
+            [item.workload_id for item in items], due.day_ms, due.end_ms
+        )
         licences = sorted({one.licence_id for each in bindings.values() for one in each})
         owners = await stores.inventory.owners_during(licences, due.day_ms, due.end_ms) if licences else {}
         windows = zip(totals.from_ms.tolist(), totals.to_ms.tolist(), strict=True)

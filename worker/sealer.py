@@ -78,7 +78,7 @@ class Sealer:
         waiting: dict[str, str] = {}
         while due := [each for each in await self._due() if _name(each) not in waiting]:
             watermarks = await self._stores.sealing.watermarks()
-            leases_ms = await self._leases_ms(watermarks)
+            leases_ms = await self._stores.leases.decided_ms(shards=self._shards)
             heads = await self._stores.live.heads()
             for each in due:
                 reason = kept_back_by(
@@ -95,11 +95,6 @@ class Sealer:
                     waiting[_name(each)] = reason
         self._tell(waiting)
         return sealed
-
-    async def _leases_ms(self, watermarks: dict[int, int]) -> int:
-        if self._stores.leases is None:
-            return min(watermarks.get(shard, 0) for shard in range(self._shards))
-        return await self._stores.leases.decided_ms(shards=self._shards)
 
     async def _due(self) -> list[Due]:
         """Days that are over by our clock; whether they are over for every shard is looked at for each."""

@@ -75,7 +75,7 @@ async def register(connection: asyncpg.Connection, fleet: Fleet) -> None:
             first,
             first + many - 1,
         )
-    await connection.execute("insert into shard_state values (0, 1, $1)", fleet.now_ms)
+    await connection.execute("insert into shard_state values (0, 1, $1, $1)", fleet.now_ms)
     await connection.execute("vacuum analyze")
 
 
