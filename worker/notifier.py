@@ -1,67 +1,61 @@
-"""The notifier actor: one across all shards. Reads events by cursor, decides who is told, fills the outbox.
+"""The notifier actor: one across all shards. Reads events by cursor and what is due, and fills the outbox.
 
-`decide` is pure and is the only place that says which event becomes which notice; `Notifier` reads, asks it
-and commits deliveries and cursor together. Sending is deliveries.py.
+What is decided stands in deciding/, as pure functions; the newsroom asks them within the transaction that
+reads, and writes state, notices and cursor. Here is only the loop. Sending is deliveries.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable
 
 import msgspec
 import structlog
 import trio
 
-from engine.core.news import notice_of
-from engine.core.outbox import Channel, Outbox
-from engine.core.ports import History, LiveView, StoreUnavailableError
-from engine.core.records import Event
+from engine.core.newsroom import Decided, Newsroom, Policy, Waiting
+from engine.core.outbox import Outbox
+from engine.core.ports import LiveView, StoreUnavailableError
+from worker.deciding.step import step
 from worker.outage import OUTAGE_POLL_S, Outage
 
-# A node that was stopped in order alarms nobody (LIVENESS.md 4).
-TOLD_KINDS: frozenset[str] = frozenset(
-    {"node.down", "node.up", "workload.down", "workload.up", "workload.below_minimum"}
-)
 STANDBY_POLL_S = 1.0  # how often a process that is not the notifier asks whether it may be
+WAITING_S = 30.0  # how often what waits is counted, for the statistics
 
 log = structlog.get_logger()
 
 
-def decide(event: Event, channels: Sequence[Channel]) -> list[tuple[Event, Channel]]:
-    """The notices that follow from an event: one per channel of its project that takes its kind, or none.
-
-    A silent node is one event that names its workloads, so it is one notice.
-    """
-    if event.kind not in TOLD_KINDS or event.project_id is None:
-        return []
-    return [
-        (event, channel)
-        for channel in channels
-        if channel.project_id == event.project_id
-        and (not channel.event_kinds or event.kind in channel.event_kinds)
-    ]
-
-
 class NotifierStatistics(msgspec.Struct, frozen=True):
-    """`active` is 1 in the one process that holds the lock; `store_away` 1 while Postgres is."""
+    """`active` is 1 in the one process that holds the lock; `store_away` 1 while Postgres is.
+
+    `lag_ms`: the age of the newest event decided on while others wait behind it. `held`: things that wait to
+    be told; `dropped_total`: what was not told after all, by reason.
+    """
 
     active: int
     store_away: int
     cursor: int
+    lag_ms: int
+    held: int
+    flapping: int
     events_total: int
     notices_total: int
+    digests_total: int
+    reminders_total: int
+    dropped_total: dict[str, int]
     outages_total: int
 
 
 class Notifier:
-    """The actor. `batch_max` events are read and decided in one transaction."""
+    """The actor. At most `batch_max` events and due items are read and decided in one transaction."""
 
     def __init__(
         self,
         *,
         outbox: Outbox,
-        history: History,
+        newsroom: Newsroom,
         live: LiveView,
+        policy: Policy,
         now_ms: Callable[[], int],
         batch_max: int,
         poll_s: float,
@@ -69,8 +63,9 @@ class Notifier:
     ) -> None:
         """`decided` is called after each commit that wrote notices: a hint for those who send."""
         self._outbox = outbox
-        self._history = history
+        self._newsroom = newsroom
         self._live = live
+        self._policy = policy
         self._now_ms = now_ms
         self._batch_max = batch_max
         self._poll_s = poll_s
@@ -78,71 +73,79 @@ class Notifier:
         self._active = False
         self._outage = Outage("notifier")
         self._cursor = 0
-        self._events = 0
-        self._notices = 0
+        self._lag_ms = 0
+        self._waiting = Waiting(0, 0)
+        self._waiting_at = -WAITING_S
+        self._counts: Counter[str] = Counter()
+        self._dropped: Counter[str] = Counter()
 
     async def run(self) -> None:
         """Until cancelled. Postgres or Redis being away is waited for; anything else escapes."""
         while True:
             try:
-                active = await self._outbox.take_notifier_lock()
-                self._note_active(active)
-                taken = await self.run_once() if active else 0
+                self._note_active(await self._outbox.take_notifier_lock())
+                if self._active:
+                    decided = await self.run_once()
+                    await self._count_waiting()
                 self._outage.over()
             except StoreUnavailableError as error:
                 self._outage.began(error)
                 await trio.sleep(OUTAGE_POLL_S)
                 continue
-            if not active:
+            if not self._active:
                 await trio.sleep(STANDBY_POLL_S)
-            elif taken < self._batch_max:
-                await self._wait_for_events()
+            elif not decided.more:
+                await self._wait_for_events(decided.next_due_ms)
 
-    async def run_once(self) -> int:
-        """Decide one batch; how many events it had. Needs the notifier lock. StoreUnavailableError.
+    async def run_once(self) -> Decided:
+        """One step. Needs the notifier lock only for economy. StoreUnavailableError.
 
-        The cursor is read from the store each time: another process may have been the notifier meanwhile,
-        and after an outage nobody knows whether the last commit took place.
+        The cursor and all state are read from the store each time: another process may have been the notifier
+        meanwhile, and after an outage nobody knows whether the last commit took place.
         """
-        cursor = await self._outbox.notifier_cursor()
-        self._cursor = cursor
-        page = await self._history.events(project_id=None, after=cursor, limit=self._batch_max)
-        if not page:
-            return 0
-        channels: dict[str, list[Channel]] = {}
-        notices: list[tuple[Event, Channel]] = []
-        for _, event in page:
-            if event.project_id is None:
-                continue
-            if event.project_id not in channels:
-                channels[event.project_id] = await self._outbox.channels(event.project_id)
-            notices += decide(event, channels[event.project_id])
-        told = [(notice_of(event), channel) for event, channel in notices]
-        await self._outbox.decide(cursor=page[-1][0], notices=told, now_ms=self._now_ms())
-        self._cursor = page[-1][0]
-        self._events += len(page)
-        self._notices += len(notices)
-        if notices:
+        decided = await self._newsroom.decide(
+            step, policy=self._policy, now_ms=self._now_ms(), limit=self._batch_max
+        )
+        self._cursor, self._lag_ms = decided.cursor, decided.lag_ms
+        for name in ("events", "notices", "digests", "reminders"):
+            self._counts[name] += getattr(decided, name)
+        self._dropped.update(decided.dropped)
+        if decided.notices:
             self._decided()
-        return len(page)
+        return decided
 
     def statistics(self) -> NotifierStatistics:
         return NotifierStatistics(
             active=int(self._active),
             store_away=int(self._outage.away),
             cursor=self._cursor,
-            events_total=self._events,
-            notices_total=self._notices,
+            lag_ms=self._lag_ms,
+            held=self._waiting.held,
+            flapping=self._waiting.flapping,
+            events_total=self._counts["events"],
+            notices_total=self._counts["notices"],
+            digests_total=self._counts["digests"],
+            reminders_total=self._counts["reminders"],
+            dropped_total=dict(self._dropped),
             outages_total=self._outage.count,
         )
 
-    async def _wait_for_events(self) -> None:
+    async def _count_waiting(self) -> None:
+        if trio.current_time() >= self._waiting_at + WAITING_S:
+            self._waiting_at = trio.current_time()
+            self._waiting = await self._newsroom.waiting()
+
+    async def _wait_for_events(self, next_due_ms: int | None) -> None:
+        """Until something is announced or due, at most for the poll."""
+        wait_s = self._poll_s
+        if next_due_ms is not None:
+            wait_s = min(wait_s, max(0, next_due_ms - self._now_ms()) / 1000)
         try:
-            await self._live.wait_events(self._poll_s)
+            await self._live.wait_events(wait_s)
         except StoreUnavailableError:
             # The hint is only a hint (the live view's own statistics tell of Redis being away); events are
             # found by polling.
-            await trio.sleep(self._poll_s)
+            await trio.sleep(wait_s)
 
     def _note_active(self, active: bool) -> None:
         if active != self._active:

@@ -18,10 +18,10 @@ import trio
 
 from engine.core.inventory import InventorySync
 from engine.core.letters import Letter, Letters
-from engine.core.newsroom import Policy
+from engine.core.newsroom import Newsroom, Policy
 from engine.core.orders import Rollouts
 from engine.core.outbox import Outbox
-from engine.core.ports import Directory, History, LiveView
+from engine.core.ports import Directory, LiveView
 from engine.core.schedule import Schedule
 from engine.core.sending import Sending
 from storage.metrics_http import Checks, Statistics, new_registry, serve_metrics
@@ -61,7 +61,6 @@ class Worker:
         outbox: Outbox,
         sending: Sending,
         newsroom: Newsroom,
-        history: History,
         live: LiveView,
         directory: Directory,
         letters: Letters | None = None,

@@ -160,17 +160,7 @@ class Waiting(msgspec.Struct, frozen=True):
 
 
 class Newsroom(Protocol):
-    """The notifier's state, its cursor and its lock."""
-
-    async def take_lock(self) -> bool:
-        """True when this process is now (or still) the one notifier."""
-        ...
-
-    async def cursor(self) -> int: ...
-
-    async def pass_over(self, cursor: int) -> None:
-        """Events up to this cursor are told to nobody. Never moves it back."""
-        ...
+    """The notifier's state, and its steps. Its lock is the outbox's."""
 
     async def decide(self, step: Step, *, policy: Policy, now_ms: int, limit: int) -> Decided:
         """Read at most `limit` events and due items, ask `step`, write what it decides: one transaction.

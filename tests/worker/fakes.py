@@ -17,6 +17,7 @@ from engine.core.records import INTERVAL_DTYPE, Event, FlushBatch, event_id
 from storage.memory_directory import MemoryDirectory
 from storage.memory_history import MemoryHistory
 from storage.memory_live import MemoryLiveView
+from storage.memory_newsroom import MemoryNewsroom
 from storage.memory_outbox import MemoryOutbox
 from storage.memory_sending import MemorySending
 from storage.memory_world import MemoryDelivery, MemoryWorld
@@ -78,6 +79,7 @@ class Memory:
         self.world = MemoryWorld()
         self.world.channels.update({channel.channel_id: channel for channel in channels})
         self.outbox = MemoryOutbox(self.world)
+        self.newsroom = MemoryNewsroom(self.world)
         self.sending = MemorySending(self.world)
         self.history = MemoryHistory(self.world)
         self.live = MemoryLiveView(self.world)

@@ -11,6 +11,7 @@ from engine.core.ports import StoreUnavailableError
 from engine.core.records import INTERVAL_DTYPE, FlushBatch
 from storage.bridge import run_on_uvloop
 from storage.embedded import PostgresServer, ValkeyServer
+from storage.ids import new_id
 from storage.migrate import migrate
 from storage.open import open_stores
 from storage.settings import DatabaseSettings, RedisSettings
@@ -19,7 +20,7 @@ from tests.worker.receivers import OK, HttpReceiver, serving
 from worker.main import serve
 from worker.settings import WorkerSettings
 
-SETTINGS = WorkerSettings(webhook_allow_private=True, poll_ms=50)
+SETTINGS = WorkerSettings(webhook_allow_private=True, poll_ms=50, notifier_project_delay_s=0.0)
 
 
 class Installation:
@@ -63,7 +64,8 @@ class Installation:
         self.events += count
         at_ms = time.time_ns() // 1_000_000
         events = [
-            make_event(self.events * 1000 + number, project_id=self.project_id) for number in range(count)
+            make_event(self.events * 1000 + number, project_id=self.project_id, node_id=new_id())
+            for number in range(count)
         ]
         await self.stores.history.flush(
             FlushBatch(
@@ -93,14 +95,16 @@ class Installation:
 
     async def heard(self, count: int) -> None:
         with trio.fail_after(15):
-            while len(self.receiver.requests) < count:  # noqa: ASYNC110 - a receiver of strangers
+            while len(self.ids()) < count:  # noqa: ASYNC110 - a receiver of strangers
                 await trio.sleep(0.01)
 
     def ids(self) -> list[str]:
-        """The events told, their signatures verified."""
+        """The events told, alone or in digests, of messages whose signatures are verified."""
+        found = []
         for _, headers, body in self.receiver.requests:
-            Webhook(SECRET).verify(body, headers)
-        return [headers["webhook-id"] for _, headers, _ in self.receiver.requests]
+            data = Webhook(SECRET).verify(body, headers)["data"]
+            found += [event["event_id"] for event in data.get("events", (data,))]
+        return found
 
 
 def run(tmp_path, scenario) -> None:
@@ -129,7 +133,7 @@ def test_each_event_is_told_once_by_two_workers_while_stores_go_away_and_come_ba
 
             await here.postgres.stop()
             await trio.sleep(2.5)
-            assert len(here.receiver.requests) == 25
+            assert len(here.ids()) == 25
             await here.postgres.start()
             await here.happen(5)
             await here.heard(30)

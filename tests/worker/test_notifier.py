@@ -1,49 +1,50 @@
-"""The notifier: who is told of what, and exactly once whatever dies in between."""
+"""The notifier's loop: whatever dies in between, each event is told exactly once.
 
-from typing import get_args
+Who is told of what is in test_decisions.py.
+"""
 
-import msgspec
+from collections import Counter
+
 import pytest
 import trio
 
 from engine.core.news import notice_of
-from engine.core.notices import EventKind
+from engine.core.newsroom import Policy, Waiting
 from engine.core.ports import StoreUnavailableError
+from storage.ids import new_id
 from storage.memory_outbox import MemoryOutbox
-from tests.worker.fakes import PROJECT, T0, Failing, Killed, Memory, make_channel, make_event
-from worker.notifier import TOLD_KINDS, Notifier, decide
+from tests.worker.fakes import Failing, Killed, Memory, make_channel, make_event, wall_ms
+from worker.notifier import Notifier
 
-OTHER = "01900000-0000-7000-8000-00000000bbbb"
 HOOK, MAIL = make_channel(1), make_channel(2, kind="mail")
-STRANGE = make_channel(3, project_id=OTHER)
 
 
-@pytest.mark.parametrize(
-    ("kind", "project_id", "told"),
-    [
-        ("node.down", PROJECT, [HOOK, MAIL]),
-        ("node.up", PROJECT, [HOOK, MAIL]),
-        ("workload.down", PROJECT, [HOOK, MAIL]),
-        ("workload.up", PROJECT, [HOOK, MAIL]),
-        ("node.stopped", PROJECT, []),  # stopped in order: no alert
-        ("clock.stepped", None, []),  # of the installation, not of a project
-        ("node.down", None, []),
-        ("node.down", OTHER, [STRANGE]),
-    ],
-)
-def test_an_event_is_told_once_to_each_channel_of_its_project(kind, project_id, told):
-    event = make_event(kind=kind, project_id=project_id)
-    assert decide(event, [HOOK, MAIL, STRANGE]) == [(event, channel) for channel in told]
+def falls(count: int):
+    """Of as many nodes."""
+    return [make_event(number, node_id=new_id()) for number in range(count)]
 
 
-def test_a_silent_node_is_one_notice_however_many_workloads_it_has():
-    event = make_event(workloads=tuple(f"w{number}" for number in range(64)))
-    assert len(decide(event, [HOOK])) == 1
+def told(memory):
+    """Of how many falls each channel was told, alone or in digests, in sum and one by one."""
+    counts = Counter()
+    for row in memory.rows:
+        counts[row.channel_id] += row.notice.count
+    believed = [(channel, item.told.event_id) for (_, channel), item in beliefs(memory) if item.told]
+    return counts, sorted(believed)
+
+
+def beliefs(memory):
+    return memory.world.newsroom.items.items()
+
+
+def each_once(events, *channels):
+    believed = sorted((channel.channel_id, event.event_id) for event in events for channel in channels)
+    return {channel.channel_id: len(events) for channel in channels}, believed
 
 
 def make_notifier(memory, **more):
-    options = {"outbox": memory.outbox, "history": memory.history, "live": memory.live}
-    options |= {"now_ms": lambda: 1, "batch_max": 2, "poll_s": 5.0}
+    options = {"outbox": memory.outbox, "newsroom": memory.newsroom, "live": memory.live}
+    options |= {"now_ms": wall_ms, "batch_max": 2, "poll_s": 5.0, "policy": Policy(project_delay_ms=0)}
     return Notifier(**options | more)
 
 
@@ -54,7 +55,7 @@ async def test_a_hint_wakes_it_before_the_poll(autojump_clock):
         await trio.sleep(1)
         await memory.happen(event)
         await memory.live.announce_events([event])
-        with trio.fail_after(0.1):
+        with trio.fail_after(0.3):
             await decided.wait()
         nursery.cancel_scope.cancel()
     assert [row.notice for row in memory.rows] == [notice_of(event)]
@@ -74,10 +75,11 @@ async def test_with_redis_away_events_are_found_by_polling(autojump_clock):
     async with trio.open_nursery() as nursery:
         nursery.start_soon(notifier.run)
         await trio.sleep(7)
-        await memory.happen(*[make_event(number) for number in range(5)])
+        events = falls(5)
+        await memory.happen(*events)
         await trio.sleep(6)
         nursery.cancel_scope.cancel()
-    assert len(memory.rows) == 5
+    assert told(memory) == each_once(events, HOOK)
     assert notifier.statistics().events_total == 5
 
 
@@ -104,7 +106,7 @@ async def test_of_two_processes_one_decides_and_the_other_follows_when_it_ends(a
     outboxes = [MemoryOutbox(memory.world) for _ in range(2)]
     first, second = (make_notifier(memory, outbox=outbox) for outbox in outboxes)
     async with trio.open_nursery() as nursery:
-        await memory.happen(make_event(1))
+        await memory.happen(*falls(1))
         ended = await nursery.start(run_until_ended, first, outboxes[0])
         await trio.sleep(10)
         nursery.start_soon(second.run)
@@ -112,7 +114,7 @@ async def test_of_two_processes_one_decides_and_the_other_follows_when_it_ends(a
         assert (first.statistics().active, second.statistics().active) == (1, 0)
         assert (first.statistics().events_total, second.statistics().events_total) == (1, 0)
         ended.cancel()
-        await memory.happen(make_event(2))
+        await memory.happen(*falls(1))
         await trio.sleep(10)
         assert (second.statistics().active, second.statistics().events_total) == (1, 1)
         nursery.cancel_scope.cancel()
@@ -131,7 +133,7 @@ async def run_until_caught_up(notifier, memory, count):
     with trio.move_on_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(notifier.run)
-            while memory.world.notifier_cursor < count:  # noqa: ASYNC110 - a store announces nothing
+            while sum(told(memory)[0].values()) < count or memory.world.newsroom.telling:  # noqa: ASYNC110 - a store announces nothing
                 await trio.sleep(0.5)
             nursery.cancel_scope.cancel()
 
@@ -143,24 +145,21 @@ async def test_killed_or_cut_off_at_any_step_each_notice_is_written_exactly_once
     autojump_clock, at, error, after
 ):
     memory, count = Memory(HOOK, MAIL), [0]
-    events = [make_event(number) for number in range(5)]
+    events = falls(5)
     await memory.happen(*events)
-    outbox, history = (
+    outbox, newsroom = (
         Failing(store, at=at, after=after, error=error, count=count)
-        for store in (memory.outbox, memory.history)
+        for store in (memory.outbox, memory.newsroom)
     )
     try:
-        await run_until_caught_up(make_notifier(memory, outbox=outbox, history=history), memory, 5)
+        await run_until_caught_up(make_notifier(memory, outbox=outbox, newsroom=newsroom), memory, 10)
     except BaseExceptionGroup as group:
         assert group.subgroup(Killed) is not None  # noqa: PT017 - nothing else may come out
         await memory.outbox.close()  # the dead process's connection, and with it its lock
         memory.outbox = MemoryOutbox(memory.world)
-        await run_until_caught_up(make_notifier(memory), memory, 5)
+        await run_until_caught_up(make_notifier(memory), memory, 10)
     assert count[0] >= at, "the failpoint was never reached"
-    written = sorted((row.notice.since_ms, row.channel_id) for row in memory.rows)
-    assert written == sorted(
-        (event.since_ms, channel.channel_id) for event in events for channel in (HOOK, MAIL)
-    )
+    assert told(memory) == each_once(events, HOOK, MAIL)
     assert memory.world.notifier_cursor == 5
 
 
@@ -170,43 +169,54 @@ async def test_a_notifier_that_lost_its_lock_unawares_neither_doubles_nor_loses_
 ):
     """Stopped before its n-th call while another takes over, it then goes on as if nothing had been."""
     memory, count = Memory(HOOK), [0]
-    await memory.happen(*[make_event(number) for number in range(5)])
+    events = falls(5)
+    await memory.happen(*events)
     slow = MemoryOutbox(memory.world)
 
     async def freeze():
         await slow.close()
         await trio.sleep(30)
 
-    outbox, history = (
-        Failing(store, at=moment, after=False, pause=freeze, count=count) for store in (slow, memory.history)
+    outbox, newsroom = (
+        Failing(store, at=moment, after=False, pause=freeze, count=count) for store in (slow, memory.newsroom)
     )
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(make_notifier(memory, outbox=outbox, history=history).run)
+        nursery.start_soon(make_notifier(memory, outbox=outbox, newsroom=newsroom).run)
         await trio.sleep(1)
         nursery.start_soon(make_notifier(memory).run)
         await trio.sleep(60)
         nursery.cancel_scope.cancel()
-    assert sorted(row.notice.since_ms for row in memory.rows) == [T0 + number for number in range(5)]
+    assert told(memory) == each_once(events, HOOK)
     assert memory.world.notifier_cursor == 5
 
 
-def test_a_channel_that_names_kinds_is_told_those_only():
-    some = msgspec.structs.replace(HOOK, event_kinds=("node.up", "workload.up"))
-    told = [decide(make_event(kind=kind), [some, MAIL]) for kind in ("node.up", "node.down")]
-    assert [[channel for _, channel in notices] for notices in told] == [[some, MAIL], [MAIL]]
+async def test_what_is_held_is_told_when_it_is_due_though_nothing_happens(autojump_clock):
+    memory, policy = Memory(HOOK), Policy(project_delay_ms=300_000)
+    notifier = make_notifier(memory, policy=policy, poll_s=3_600.0)
+    event = make_event(150_000)  # noticed 40 s after the clock's beginning
+    await memory.happen(event)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(notifier.run)
+        await trio.sleep(300)
+        assert not memory.rows
+        assert await memory.newsroom.waiting() == Waiting(held=1, flapping=0)
+        await trio.sleep(50)
+        nursery.cancel_scope.cancel()
+    assert told(memory) == each_once([event], HOOK)
 
 
-def test_a_persons_channel_is_not_told_by_project():
-    mine = msgspec.structs.replace(HOOK, project_id=None)
-    assert decide(make_event(), [mine]) == []
-
-
-def test_a_channel_may_name_each_kind_that_is_told_and_no_other():
-    assert set(get_args(EventKind)) == TOLD_KINDS
+async def test_a_digest_larger_than_a_batch_is_one_message(autojump_clock):
+    memory, events = Memory(HOOK), falls(25)
+    await memory.happen(*events)
+    await run_until_caught_up(make_notifier(memory), memory, 25)
+    (row,) = memory.rows
+    assert (row.notice.form, row.notice.count) == ("digest", 25)
+    assert memory.world.newsroom.telling == {}
+    assert told(memory) == each_once(events, HOOK)
 
 
 async def test_a_bug_escapes_to_whoever_keeps_the_task(autojump_clock):
     memory = Memory()
-    broken = Failing(memory.history, at=1, after=False, error=RuntimeError("bug"), count=[0])
+    broken = Failing(memory.newsroom, at=1, after=False, error=RuntimeError("bug"), count=[0])
     with pytest.raises(RuntimeError, match="bug"):
-        await make_notifier(memory, history=broken).run()
+        await make_notifier(memory, newsroom=broken).run()

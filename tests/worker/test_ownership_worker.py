@@ -32,7 +32,7 @@ async def test_the_worker_follows_collections_and_its_metrics_tell_how(stores: A
             settings=WorkerSettings(poll_ms=50, ownership=OwnershipSettings(url=server.url())),
             outbox=stores.outbox,
             sending=stores.sending,
-            history=stores.history,
+            newsroom=stores.newsroom,
             live=stores.live,
             directory=stores.directory,
             inventory_sync=stores.inventory_sync,

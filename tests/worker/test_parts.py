@@ -17,17 +17,19 @@ from worker.settings import MailSettings, WorkerSettings
 class World:
     """Stores, a worker over them, and what it told."""
 
-    def __init__(self, *channels, history=None, **settings) -> None:
+    def __init__(self, *channels, newsroom=None, **settings) -> None:
         self.memory = Memory(*channels)
-        if history is not None:
-            self.memory.history = history(self.memory.history)
+        if newsroom is not None:
+            self.memory.newsroom = newsroom(self.memory.newsroom)
         self.stop, self.listens = trio.Event(), trio.Event()
         self.port = 0
         self.worker = Worker(
-            settings=WorkerSettings(**{"webhook_allow_private": True, "poll_ms": 20} | settings),
+            settings=WorkerSettings(
+                **{"webhook_allow_private": True, "poll_ms": 20, "notifier_project_delay_s": 0.0} | settings
+            ),
             outbox=self.memory.outbox,
             sending=self.memory.sending,
-            history=self.memory.history,
+            newsroom=self.memory.newsroom,
             live=self.memory.live,
             directory=self.memory.directory,
         )
@@ -113,7 +115,7 @@ async def test_without_a_mail_server_mail_waits_and_everything_else_goes_on():
 
 async def test_a_crashed_notifier_is_started_again_and_counted(autojump_clock, capsys):
     error = RuntimeError("bug")
-    world = World(history=lambda store: Failing(store, at=1, after=False, error=error, count=[0]))
+    world = World(newsroom=lambda store: Failing(store, at=1, after=False, error=error, count=[0]))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.run)
         await trio.sleep(0.3)

@@ -4,7 +4,7 @@ import pytest
 
 from engine.core.news import notice_of
 from tests.worker.fakes import NODE, make_event
-from worker.notifier import TOLD_KINDS
+from worker.deciding.kinds import KINDS
 from worker.wording import rfc3339, subject, text
 
 
@@ -20,7 +20,7 @@ def test_times_are_rfc_3339_in_utc_with_milliseconds(unix_ms, written):
     assert rfc3339(unix_ms) == written
 
 
-@pytest.mark.parametrize("kind", sorted(TOLD_KINDS))
+@pytest.mark.parametrize("kind", sorted(KINDS))
 def test_every_kind_that_is_told_has_words_of_its_own(kind):
     words = text(notice_of(make_event(kind=kind)))
     assert "to be done." in words or "What to do:" in words

@@ -14,6 +14,7 @@ from engine.core.records import Event
 from worker.deciding.kinds import kind_of
 
 DOUBT_MS = 30_000  # how often it is asked whether a shard is still DEGRADED
+WINDOW_MS = 60_000  # how often it is asked whether a window is still open: it may be ended early
 ZONES_MAX = 1_024
 
 
@@ -24,7 +25,7 @@ def opens_at(event: Event, recipient: Recipient, facts: Facts, degraded: dict[in
         at_ms += DOUBT_MS
     for subject in (event.node_id, event.workload_id):
         if subject is not None:
-            at_ms = max(at_ms, facts.windows.get(subject, at_ms))
+            at_ms = max(at_ms, min(facts.windows.get(subject, at_ms), at_ms + WINDOW_MS))
     if not kind_of(event).urgent and (end_ms := quiet_until(at_ms, recipient)) is not None:
         at_ms = end_ms
     return at_ms
