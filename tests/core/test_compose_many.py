@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.core.compose import OPEN_END, Composition
+from engine.core.compose_hours import HOUR_MS
 from engine.core.compose_many import (
     MAINTENANCE,
     MAINTENANCE_OWN,
@@ -29,7 +30,7 @@ from tests.core.compose_worlds import LATE, random_gap, random_world
 often = settings(max_examples=200, deadline=None, derandomize=True)
 
 
-def together(worlds: list[World], asked: tuple[int, int], gaps: tuple[Gap, ...]) -> Totals:
+def together(worlds: list[World], asked: tuple[int, int], gaps: tuple[Gap, ...], *, hours: int = 0) -> Totals:
     """All worlds in one call, asked for the same window; the gaps are everybody's."""
     base, records = [], []
     for of, one in enumerate(worlds):
@@ -54,6 +55,7 @@ def together(worlds: list[World], asked: tuple[int, int], gaps: tuple[Gap, ...])
         claimed=np.array([bool(one.claims) for one in worlds], bool),
         from_ms=asked[0],
         to_ms=asked[1],
+        hours=hours,
     )
 
 
@@ -175,3 +177,53 @@ def test_leases_and_windows_have_their_ranks() -> None:
 
 def test_nobody_is_nobody() -> None:
     assert together([], (0, 10), (gap(0, 5),)).ms.shape == (0, len(KINDS))
+
+
+def _by_the_hour(answer: Composition, first_ms: int, hours: int) -> list[list[int]]:
+    """Counted from the intervals, an hour and a kind at a time."""
+    return [
+        [
+            sum(
+                max(0, min(ended, low + HOUR_MS) - max(started, low))
+                for each, started, ended in answer.intervals
+                if each == kind
+            )
+            for kind in KINDS
+        ]
+        for low in range(first_ms, first_ms + hours * HOUR_MS, HOUR_MS)
+    ]
+
+
+@often
+@given(st.randoms(use_true_random=False))
+def test_hours_are_what_the_intervals_say_and_sum_to_the_whole(rng: Random) -> None:
+    """Asked from within an hour on, so that hours are cut; those composed alone are put in."""
+    worlds = [random_world(rng) for _ in range(rng.randint(1, 5))]
+    gaps, first_ms = worlds[0].gaps, rng.randrange(1, 400_000) - HOUR_MS
+    asked = (first_ms, first_ms + 2 * HOUR_MS)
+    totals = together(worlds, asked, gaps, hours=2)
+    assert totals.hours is not None
+    for at, one in enumerate(worlds):
+        answer = one.composed(gaps=gaps, from_ms=asked[0], to_ms=asked[1])
+        if totals.unsure[at]:
+            totals.put(at, answer, claims_paid_ms=answer.ms["claimed_up"])
+        assert totals.hours.ms[at].tolist() == _by_the_hour(answer, first_ms, 2)
+        assert (totals.hours.ms[at].sum(axis=0) == totals.ms[at]).all()
+        cut = sorted(rng.randrange(*asked) for _ in range(2))
+        within = one.composed(gaps=gaps, from_ms=cut[0], to_ms=cut[1]).ms
+        assert totals.hours.within(at, *cut) == {kind: ms for kind, ms in within.items() if ms}
+
+
+@often
+@given(st.randoms(use_true_random=False))
+def test_answers_of_some_are_taken_over_as_they_are(rng: Random) -> None:
+    worlds = [replace(random_world(rng), claims=()) for _ in range(4)]
+    asked, places = worlds[0].asked, sorted(rng.sample(range(4), 2))
+    totals = together([random_world(rng) for _ in range(4)], asked, (), hours=1)
+    totals.take(places, together([worlds[place] for place in places], asked, (), hours=1))
+    assert totals.hours is not None
+    for place in places:
+        answer = worlds[place].composed(gaps=(), from_ms=asked[0], to_ms=asked[1])
+        agree(totals, place, answer)
+        assert totals.hours.spans_of(place) or not sum(answer.ms.values())
+        assert totals.hours.within(place, *asked) == {kind: ms for kind, ms in answer.ms.items() if ms}
