@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from engine.core.apprise_url import schemas_of
+from worker.cron import due_times
 
 if TYPE_CHECKING:
     from nodepulse.config import Config
@@ -91,6 +92,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "web.address_requests_per_min_max": (1, 1_000_000_000),
     "web.ownership_stale_s": (60, 365 * _DAY_S),
     "web.sign_ins_per_min_max": (1, 1_000_000),
+    "web.announcements_per_day_max": (0, 10_000),
     "web.login_life_s": (60, 365 * _DAY_S),
     "web.wallet_chain_id": (0, 2**53),
     "web.dispute_days": (1, 3_650),
@@ -118,6 +120,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "worker.ownership.timeout_s": (0.1, 600),
     "worker.ownership.tokens_max": (1, 100_000_000),
     "worker.ownership.concurrency_max": (1, 100),
+    "worker.reports.seal_wait_s": (0, 7 * _DAY_S),
     "worker.retention.deliveries_days": (1, 36_500),
     "worker.retention.letters_days": (1, 36_500),
     "worker.retention.idempotency_days": (1, 365),  # clients may count on 24 hours
@@ -277,7 +280,17 @@ def _services(text: str) -> str | None:
     return None
 
 
+def _cron(text: str) -> str | None:
+    try:
+        due_times(text)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 _FORMS: dict[str, Callable[[str], str | None]] = {
+    "worker.reports.daily_cron": _cron,
+    "worker.reports.weekly_cron": _cron,
     "ingest.public_udp": _host_port,
     "ingest.public_http": _url_of("http", "https"),
     "canary.url": _url_of("http", "https"),

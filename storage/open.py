@@ -12,6 +12,7 @@ import msgspec
 import trio
 
 from engine.core.accounts import Accounts, SignIn
+from engine.core.announcements import Announcements
 from engine.core.audit import AuditLog
 from engine.core.backfill import Backfill
 from engine.core.bulk import Bulk
@@ -30,17 +31,19 @@ from engine.core.notices import Notices
 from engine.core.orders import Orders, Rollouts
 from engine.core.outbox import Outbox
 from engine.core.ports import Directory, History, LiveView, RegistryFeed
+from engine.core.publication import Publications
 from engine.core.receipts import ReceiptKeys
 from engine.core.registration import Registration
+from engine.core.reports import Reports
 from engine.core.retention import Retention
 from engine.core.schedule import Schedule
 from engine.core.sealed import Seals
 from engine.core.sealing import Corrections, Sealing
 from engine.core.sending import Sending
-from engine.core.announcements import Announcements
 from engine.core.told import Told
 from storage.pool import Postgres
 from storage.postgres_accounts import PostgresAccounts
+from storage.postgres_announcements import PostgresAnnouncements
 from storage.postgres_audit import PostgresAuditLog
 from storage.postgres_backfill import PostgresBackfill
 from storage.postgres_bulk import PostgresBulk
@@ -62,10 +65,12 @@ from storage.postgres_newsroom import PostgresNewsroom
 from storage.postgres_notices import PostgresNotices
 from storage.postgres_outbox import PostgresOutbox
 from storage.postgres_projects import PostgresProjects
+from storage.postgres_publications import PostgresPublications
 from storage.postgres_receipts import PostgresReceiptKeys
 from storage.postgres_registration import PostgresRegistration
 from storage.postgres_registry import PostgresRegistryFeed
 from storage.postgres_releases import PostgresReleases
+from storage.postgres_reports import PostgresReports
 from storage.postgres_retention import PostgresRetention
 from storage.postgres_rollouts import PostgresRollouts
 from storage.postgres_schedule import PostgresSchedule
@@ -74,9 +79,8 @@ from storage.postgres_seals import PostgresSeals
 from storage.postgres_sending import PostgresSending
 from storage.postgres_settle import PostgresLeaseSettling
 from storage.postgres_sign_in import PostgresSignIn
-from storage.postgres_windows import PostgresWindows
-from storage.postgres_announcements import PostgresAnnouncements
 from storage.postgres_told import PostgresTold
+from storage.postgres_windows import PostgresWindows
 from storage.redis_asks import RedisAsks
 from storage.redis_live import RedisLiveView
 from storage.settings import DatabaseSettings, RedisSettings
@@ -124,11 +128,13 @@ class AllStores(Stores, frozen=True, kw_only=True):
     lease_settling: LeaseSettling
     seals: Seals
     receipt_keys: ReceiptKeys
+    publications: Publications
     sealing: Sealing
     corrections: Corrections
     windows: Windows
     schedule: Schedule
     retention: Retention
+    reports: Reports
     disputes: Disputes
 
 
@@ -181,11 +187,13 @@ async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> Async
             lease_settling=PostgresLeaseSettling(db),
             seals=PostgresSeals(db),
             receipt_keys=PostgresReceiptKeys(db),
+            publications=PostgresPublications(db),
             sealing=PostgresSealing(db),
             corrections=PostgresCorrections(db),
             windows=PostgresWindows(db),
             schedule=PostgresSchedule(db),
             retention=PostgresRetention(db),
+            reports=PostgresReports(db),
             disputes=PostgresDisputes(db),
             statistics=lambda: {**db.statistics(), **live.statistics(), **asks.statistics()},
         )

@@ -9,7 +9,7 @@ import trio
 from storage.datagram import open_uptime_source
 from storage.open import AllStores, open_stores
 from storage.settings import DatabaseSettings, DatagramSettings, RedisSettings
-from worker.jobs import prunes
+from worker.jobs import prunes, reports
 from worker.parts import Worker, wall_ms
 from worker.seal_day import SealStores
 from worker.sealer import Sealer
@@ -62,7 +62,7 @@ async def serve(
             ),
             public_url=public_url,
             schedule=stores.schedule,
-            jobs=prunes(stores, settings.retention),
+            jobs=(*prunes(stores, settings.retention), *reports(stores, settings.reports)),
         )
         await worker.run(listening=listening, stop=stop)
 

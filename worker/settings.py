@@ -61,6 +61,14 @@ class OwnershipSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
         return found
 
 
+class ReportSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """When reports are written, as cron expressions in UTC; empty: never."""
+
+    daily_cron: str = "0 6 * * *"  # of the day before
+    weekly_cron: str = "30 6 * * 1"  # of the seven days before
+    seal_wait_s: float = 6 * 3_600.0  # how long one waits for a day to be sealed
+
+
 class RetentionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How long what was told, and what was asked, is kept. History and money are kept for ever."""
 
@@ -91,3 +99,4 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     mail: MailSettings = msgspec.field(default_factory=MailSettings)
     ownership: OwnershipSettings = msgspec.field(default_factory=OwnershipSettings)
     retention: RetentionSettings = msgspec.field(default_factory=RetentionSettings)
+    reports: ReportSettings = msgspec.field(default_factory=ReportSettings)

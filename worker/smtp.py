@@ -21,6 +21,7 @@ from email.utils import format_datetime, parseaddr
 import trio
 
 from engine.core.mail_address import parse_mail_address
+from worker.inline_images import add_html
 from worker.outcome import Outcome, Result
 from worker.settings import MailSettings
 
@@ -46,7 +47,7 @@ def compose(
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(text)
     if html:
-        message.add_alternative(html, subtype="html")
+        add_html(message, html, content_id=f"{message_id}@{_domain(sender)}")
     return message
 
 
