@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from engine.core.apprise_url import shown
 from engine.core.notices import CHANNELS_MAX, ChannelRecord, NotificationSetting, TooManyChannelsError
 from engine.core.people import Act
 from storage.ids import is_id
@@ -16,13 +17,16 @@ from storage.pool import Connection, Postgres
 from storage.postgres_audit import write_audit
 from storage.postgres_sending import end_channel
 
-_CHANNELS = """
+CHANNELS = """
 select channel_id::text, project_id::text, user_id::text, kind, target, secret, name, event_kinds, created_ms,
-  disabled_ms from channel
+  disabled_ms, disabled_note, no_announcements_ms from channel
 """
 # Of an owner the other id is null, and null equals nothing: `is not distinct from` compares both at once.
-_OWNED = "project_id is not distinct from $1 and user_id is not distinct from $2"
-_LEFT_OUT_IN_AUDIT = ("secret", "disabled_ms", "channel_id", "created_ms")
+OWNED = "project_id is not distinct from $1 and user_id is not distinct from $2"
+_LEFT_OUT_IN_AUDIT = (
+    *("secret", "channel_id", "created_ms"),
+    *("disabled_ms", "disabled_note", "no_announcements_ms"),
+)
 
 
 class PostgresNotices:
@@ -67,7 +71,8 @@ class PostgresNotices:
         await self._db.run(_change_setting, user_id, setting, act)
 
 
-def _record(record: Any) -> ChannelRecord:
+def channel_of(record: Any) -> ChannelRecord:
+    """Of a record of CHANNELS."""
     return ChannelRecord(**{**record, "event_kinds": tuple(record["event_kinds"])})
 
 
@@ -75,9 +80,9 @@ async def _channels(
     connection: Connection, project_id: str | None, user_id: str | None
 ) -> list[ChannelRecord]:
     records = await connection.fetch(
-        f"{_CHANNELS} where {_OWNED} and removed_ms is null order by channel_id", project_id, user_id
+        f"{CHANNELS} where {OWNED} and removed_ms is null order by channel_id", project_id, user_id
     )
-    return [_record(record) for record in records]
+    return [channel_of(record) for record in records]
 
 
 async def _create_channel(connection: Connection, made: ChannelRecord, act: Act) -> ChannelRecord:
@@ -87,7 +92,7 @@ async def _create_channel(connection: Connection, made: ChannelRecord, act: Act)
             insert into channel
               (project_id, user_id, channel_id, kind, target, secret, name, event_kinds, created_ms)
             select $1::uuid, $2::uuid, $3, $4, $5, $6, $7, $8, $9
-            where (select count(*) from channel where {_OWNED} and removed_ms is null) < $10
+            where (select count(*) from channel where {OWNED} and removed_ms is null) < $10
             on conflict (channel_id) do nothing returning true
             """,
             made.project_id,
@@ -101,11 +106,13 @@ async def _create_channel(connection: Connection, made: ChannelRecord, act: Act)
             made.created_ms,
             CHANNELS_MAX,
         )
-        found = await connection.fetchrow(f"{_CHANNELS} where channel_id = $1", made.channel_id)
+        found = await connection.fetchrow(f"{CHANNELS} where channel_id = $1", made.channel_id)
         if found is None:
             raise TooManyChannelsError(f"{CHANNELS_MAX} channels are there already: remove one")
         if first:
-            fields = msgspec.structs.asdict(made).items()
+            # A service's URL is a secret as a whole.
+            target = shown(made.target) if made.kind == "apprise" else made.target
+            fields = (msgspec.structs.asdict(made) | {"target": target}).items()
             await write_audit(
                 connection,
                 act,
@@ -114,7 +121,7 @@ async def _create_channel(connection: Connection, made: ChannelRecord, act: Act)
                 project_id=made.project_id,
                 detail={name: value for name, value in fields if name not in _LEFT_OUT_IN_AUDIT},
             )
-    return _record(found)
+    return channel_of(found)
 
 
 async def _remove_channel(
@@ -124,7 +131,7 @@ async def _remove_channel(
         removed = await connection.fetchval(
             f"""
             update channel set removed_ms = $4
-            where {_OWNED} and channel_id = $3 and removed_ms is null returning true
+            where {OWNED} and channel_id = $3 and removed_ms is null returning true
             """,
             project_id,
             user_id,

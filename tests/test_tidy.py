@@ -315,6 +315,7 @@ POLICIES: dict[str, str] = {
     "web.key_requests_per_min_max": "429",
     "web.address_requests_per_min_max": "429",
     "web.sign_ins_per_min_max": "429",
+    "web.announcements_per_day_max": "429",
     "worker.notifier_batch_max": "the rest is read in the next transaction",
     "worker.delivery_concurrency_max": "due deliveries wait in the outbox",
     "worker.delivery_endpoint_max": "its due deliveries wait in the outbox",

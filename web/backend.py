@@ -12,6 +12,7 @@ from typing import Protocol
 import trio
 
 from engine.core.accounts import Accounts, SignIn
+from engine.core.announcements import Announcements
 from engine.core.apprise_url import DEFAULT_SCHEMAS, schemas_of
 from engine.core.asks import RowAsks
 from engine.core.audit import AuditLog
@@ -30,14 +31,14 @@ from engine.core.maintenance import Windows
 from engine.core.notices import Notices
 from engine.core.orders import Orders
 from engine.core.ports import Directory, History, LiveView
+from engine.core.publication import Publications
 from engine.core.receipts import ReceiptKeys
 from engine.core.registration import Registration
 from engine.core.schedule import Schedule
 from engine.core.sealed import Seals
 from engine.core.sealing import Corrections
-from engine.core.uptime_source import UptimeSource
-from engine.core.announcements import Announcements
 from engine.core.told import Told
+from engine.core.uptime_source import UptimeSource
 from storage.metrics_http import Statistics
 from web.auth import Keys
 from web.counted import Counted
@@ -108,6 +109,8 @@ class Stores(Protocol):
     def corrections(self) -> Corrections: ...
     @property
     def receipt_keys(self) -> ReceiptKeys: ...
+    @property
+    def publications(self) -> Publications: ...
     @property
     def windows(self) -> Windows: ...
 

@@ -10,11 +10,14 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
+import trio
 from quart import Response
 
+from engine.core.apprise_url import fault_of_service, schema_of, shown
 from engine.core.mail_address import parse_mail_address
-from engine.core.notices import CHANNELS_MAX, ChannelRecord, EventKind, TooManyChannelsError
+from engine.core.notices import CHANNELS_MAX, ChannelRecord, TakenKind, TooManyChannelsError
 from engine.core.people import Principal
+from storage.apprise_library import service_of
 from storage.tokens import new_webhook_secret
 from web import sight
 from web.acts import act_of
@@ -29,8 +32,9 @@ TARGET_CHARS_MAX = 2_048
 
 
 class ChannelAnswer(msgspec.Struct, frozen=True):
-    """A channel, without its secret. No `event_kinds`: all that are told at all. `disabled_at`: its receiver
-    said then that it wants no more (410)."""
+    """A channel, without its secret; of a service's URL only the service is told. No `event_kinds`: all that
+    are told at all. `disabled_at`: nothing goes there since then, and `disabled_because` says why (its
+    receiver answered 410, its recipient unsubscribed); `announcements` false: none of those either."""
 
     channel_id: str
     kind: str
@@ -39,6 +43,8 @@ class ChannelAnswer(msgspec.Struct, frozen=True):
     event_kinds: list[str]
     created_at: str
     disabled_at: str | None
+    disabled_because: str
+    announcements: bool
 
 
 class ChannelsAnswer(msgspec.Struct, frozen=True):
@@ -49,31 +55,34 @@ class ChannelsAnswer(msgspec.Struct, frozen=True):
 
 
 class NewChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`target`: an http or https URL for a webhook, an address for mail."""
+    """`target`: an http or https URL for a webhook, an address for mail, the URL of a chat or SMS service as
+    apprise writes it (``discord://webhook_id/token``)."""
 
-    kind: Literal["webhook", "mail"]
+    kind: Literal["webhook", "mail", "apprise"]
     target: Annotated[str, msgspec.Meta(min_length=1, max_length=TARGET_CHARS_MAX)]
     name: Annotated[str, msgspec.Meta(max_length=200)] = ""
-    event_kinds: Annotated[list[EventKind], msgspec.Meta(max_length=32)] = []
+    event_kinds: Annotated[list[TakenKind], msgspec.Meta(max_length=64)] = []
 
 
 class MadeChannel(msgspec.Struct, frozen=True):
     """The new channel. `secret`: what its webhooks are signed with (Standard Webhooks), told here only; null
-    for mail."""
+    for others."""
 
     channel: ChannelAnswer
     secret: str | None
 
 
-def _answer(channel: ChannelRecord) -> ChannelAnswer:
+def channel_answer(channel: ChannelRecord) -> ChannelAnswer:
     return ChannelAnswer(
         channel_id=channel.channel_id,
         kind=channel.kind,
-        target=channel.target,
+        target=shown(channel.target) if channel.kind == "apprise" else channel.target,
         name=channel.name,
         event_kinds=list(channel.event_kinds),
         created_at=format_rfc3339(channel.created_ms),
         disabled_at=None if channel.disabled_ms is None else format_rfc3339(channel.disabled_ms),
+        disabled_because=channel.disabled_note,
+        announcements=channel.no_announcements_ms is None,
     )
 
 
@@ -107,12 +116,12 @@ async def remove_my_channel(backend: Backend, caller: Principal, *, channel_id: 
 
 async def _list(backend: Backend, **owner: str) -> Response:
     found = await backend.stores.notices.channels(**owner)
-    return reply(ChannelsAnswer(items=[_answer(channel) for channel in found], next_cursor=None))
+    return reply(ChannelsAnswer(items=[channel_answer(channel) for channel in found], next_cursor=None))
 
 
 async def _create(backend: Backend, caller: Principal, **owner: Any) -> Response:
     asked, _ = await read_body(NewChannel)
-    _check_target(asked)
+    await _check_target(backend, asked)
     try:
         made = await backend.stores.notices.create_channel(
             **owner,
@@ -125,11 +134,17 @@ async def _create(backend: Backend, caller: Principal, **owner: Any) -> Response
         )
     except TooManyChannelsError as error:
         raise RefusedError(409, "too_many", str(error)) from error
-    return reply(MadeChannel(channel=_answer(made), secret=made.secret or None), 201)
+    return reply(MadeChannel(channel=channel_answer(made), secret=made.secret or None), 201)
 
 
-def _check_target(asked: NewChannel) -> None:
-    fault = _fault_of_url(asked.target) if asked.kind == "webhook" else _fault_of_address(asked.target)
+async def _check_target(backend: Backend, asked: NewChannel) -> None:
+    match asked.kind:
+        case "webhook":
+            fault = _fault_of_url(asked.target)
+        case "mail":
+            fault = _fault_of_address(asked.target)
+        case "apprise":
+            fault = await _fault_of_service(backend, asked.target)
     if fault is not None:
         raise RefusedError(422, "invalid", fault, errors=[Fault(fault, "/target")])
 
@@ -143,6 +158,15 @@ def _fault_of_url(target: str) -> str | None:
     if not well or any(ord(character) <= 32 for character in target):
         return "a webhook needs an http or https URL"
     return "a webhook's URL may not have a user name in it" if "@" in parts.netloc else None
+
+
+async def _fault_of_service(backend: Backend, target: str) -> str | None:
+    fault = fault_of_service(target, backend.services)
+    if fault is not None:
+        return fault
+    if await trio.to_thread.run_sync(service_of, target) is None:
+        return f"{schema_of(target)}:// needs more or other parts than this URL has: see apprise's own list"
+    return None
 
 
 def _fault_of_address(target: str) -> str | None:
@@ -178,7 +202,7 @@ def _routes(path: str, *, what: str, of: tuple[Any, Any, Any], tag: str, missing
             method="POST",
             path=path,
             handler=creating,
-            summary=f"Have notices of {what} sent to a URL or an address; at most {CHANNELS_MAX}",
+            summary=f"Have notices of {what} sent to a URL, an address or a service; at most {CHANNELS_MAX}",
             tag=tag,
             body=NewChannel,
             creates=True,

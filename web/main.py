@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 import trio
 
+from engine.core.apprise_url import DEFAULT_SCHEMAS
 from engine.core.keys import load_secrets
 from storage.datagram import open_uptime_source
 from storage.open import open_stores
@@ -41,12 +42,14 @@ async def serve(
     listening: Callable[[str], None],
     stop: trio.Event,
     clock_ahead_ms: int = 0,
+    services: str = DEFAULT_SCHEMAS,
 ) -> None:
     """Serve the web API until `stop` is set, then end within drain_s + graceful_s and a moment.
 
     `listening` is called once with ``http://host:port`` when connections are accepted. `ingest` is the
-    engine's ingest settings. OSError when the address cannot be had or the secrets file not be read,
-    ValueError when its content is none; StoreUnavailableError is no reason to end.
+    engine's ingest settings, `services` the worker's apprise_schemas. OSError when the address cannot be had
+    or the secrets file not be read, ValueError when its content is none; StoreUnavailableError is no reason
+    to end.
     """
     secrets = load_secrets(secrets_file)
 
@@ -65,6 +68,7 @@ async def serve(
             ingest=ingest,
             shards=shards,
             uptime_source=uptime_source,
+            services=services,
         )
         if uptime_source is not None:
             app.backend.watch("datagram", uptime_source.statistics)

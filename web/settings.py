@@ -38,4 +38,5 @@ class WebSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     ownership_stale_s: float = 900.0  # answers of the inventory older than this are said to be stale
     trusted_proxies: str = ""  # networks whose x-forwarded-for and -proto are believed, separated by spaces
     dispute_days: int = 30  # after its newest seal a day can be disputed for so long
+    announcements_per_day_max: int = 10  # of one project, and of the installation; above it 429
     public_url: str = ""  # where people reach this API, for links in mails and wallets; empty: localhost only

@@ -6,18 +6,17 @@ was checked, no files and no ways out but public addresses (confined.py), and it
 
 from __future__ import annotations
 
-import importlib
 import logging
 import re
 import threading
 import time
-import warnings
 from typing import Any
 
 import trio
 
 from engine.core.apprise_url import fault_of_service
 from engine.core.outbox import Delivery
+from storage.apprise_library import LOG, library, service_of
 from worker.confined import Confinement
 from worker.outcome import Outcome, Result
 from worker.wording import subject, text
@@ -27,7 +26,7 @@ CUT_GRACE_S = 2.0  # for a call to notice that it was cut
 _SAID_MAX = 16  # lines of apprise's log that are kept of one call
 _SECRET_CHARS_MIN = 4  # a shorter piece of a URL is no secret and may be a word
 _said = threading.local()
-_preparing = threading.Lock()
+_listening = threading.Lock()
 
 
 class _Listener(logging.Handler):
@@ -84,10 +83,10 @@ async def _cut_at(confinement: Confinement, until: float) -> None:
 
 
 def _notify(target: str, title: str, body: str, confinement: Confinement, timeout_s: float) -> Outcome:
-    apprise = _prepared()
+    apprise = _listened_to()  # loaded before the thread is confined: loading opens files and tries sockets
     _said.lines = []
     with confinement.here():
-        service = apprise.Apprise.instantiate(target, asset=_asset(apprise))
+        service = service_of(target)
         if service is None:
             return Outcome(Result.REFUSED, "the channel's target: not a URL that this service understands")
         service.redirects = False
@@ -102,24 +101,12 @@ def _notify(target: str, title: str, body: str, confinement: Confinement, timeou
     return Outcome(Result.FAILED, why or "the service did not take it", endpoint_failed=True)
 
 
-def _prepared() -> Any:
-    """The library, with its log in our hands: it may hold URLs."""
-    with _preparing:
-        apprise: Any = importlib.import_module("apprise")
-        log = logging.getLogger("apprise")
-        if log.propagate:
-            # All that it will ever load, before a thread is confined: loading opens files and tries sockets.
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)
-                apprise.manager_plugins.NotificationManager().load_modules()
-            log.propagate = False
-            log.setLevel(logging.WARNING)
-            log.addHandler(_Listener())
+def _listened_to() -> Any:
+    apprise = library()
+    with _listening:
+        if not any(isinstance(handler, _Listener) for handler in LOG.handlers):
+            LOG.addHandler(_Listener())
     return apprise
-
-
-def _asset(apprise: Any) -> Any:
-    return apprise.AppriseAsset(app_id="NodePulse", app_desc="NodePulse", storage_mode="memory")
 
 
 def without_secrets(said: str, target: str) -> str:

@@ -24,7 +24,8 @@ NEVER_SCHEMAS = frozenset(_NEVER.split())
 # What may be asked in the query. A template is a file of ours or a further URL; others take checks away.
 _PARAMETERS = """format overflow emojis footer footer_logo image avatar tts thread fields blocks
 timestamp mode channel to from name priority sound topic preview silent batch markdown mdv region
-account token secret key apikey sender source country unicode type tags user pass pw e2ee msgtype webhook version v"""
+account token secret key apikey sender source country unicode type tags user pass pw e2ee msgtype
+webhook version v"""
 PARAMETERS = frozenset(_PARAMETERS.split())
 _SCHEMA = re.compile(r"([a-z0-9]{2,20})://.", re.IGNORECASE)
 

@@ -41,21 +41,25 @@ EventKind = Literal[
     "clock.stepped",
     "actor.quarantined",
 ]
+TakenKind = Literal[EventKind, "announcement"]  # what a channel may be asked to take
 
 
 class ChannelRecord(msgspec.Struct, frozen=True):
-    """A channel as its owner sees it. `disabled_ms`: its receiver said that it wants no more."""
+    """A channel as its owner sees it. `disabled_ms`: its receiver said that it wants no more, in the words of
+    `disabled_note`; `no_announcements_ms`: no announcements."""
 
     channel_id: str
     project_id: str | None
     user_id: str | None
-    kind: str  # webhook | mail
+    kind: str  # webhook | mail | apprise
     target: str
     secret: str
     name: str
     event_kinds: tuple[str, ...]  # none: all
     created_ms: int
     disabled_ms: int | None
+    disabled_note: str = ""
+    no_announcements_ms: int | None = None
 
 
 class NotificationSetting(msgspec.Struct, frozen=True, kw_only=True):

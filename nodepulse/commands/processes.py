@@ -135,6 +135,7 @@ def web(**how: Any) -> None:
             listening=ready,
             stop=stop,
             clock_ahead_ms=config.clock_ahead_s * 1_000,
+            services=config.worker.apprise_schemas,
         )
 
     _run(live, how)

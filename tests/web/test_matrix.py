@@ -57,6 +57,11 @@ EXPECTED: dict[str, str] = {
     "GET /v1/me/channels": PERSON,
     "POST /v1/me/channels": PERSON,
     "DELETE /v1/me/channels/{channel_id}": "-34.34331",
+    "GET /v1/me/channels/{channel_id}/deliveries": "-34.34331",
+    "POST /v1/me/channels/{channel_id}/test": "-34.34331",
+    "POST /v1/me/channels/{channel_id}/replay": "-34.34331",
+    "POST /v1/me/channels/{channel_id}/deliveries/{delivery_id}/replay": "-34.34331",
+    "POST /v1/me/channels/{channel_id}/enable": "-34.34331",
     "GET /v1/users": ADMIN,
     "POST /v1/users": ADMIN,
     "GET /v1/users/{user_id}": OLGA,
@@ -99,6 +104,14 @@ EXPECTED: dict[str, str] = {
     "GET /v1/projects/{slug}/channels": RUN,
     "POST /v1/projects/{slug}/channels": RUN_WRITE,
     "DELETE /v1/projects/{slug}/channels/{channel_id}": RUN_WRITE,
+    "GET /v1/projects/{slug}/channels/{channel_id}/deliveries": RUN,
+    "POST /v1/projects/{slug}/channels/{channel_id}/test": RUN_WRITE,
+    "POST /v1/projects/{slug}/channels/{channel_id}/replay": RUN_WRITE,
+    "POST /v1/projects/{slug}/channels/{channel_id}/deliveries/{delivery_id}/replay": RUN_WRITE,
+    "POST /v1/projects/{slug}/channels/{channel_id}/enable": RUN_WRITE,
+    "GET /v1/notifications": "...3.33.1",
+    "POST /v1/notifications": RUN_WRITE,
+    "POST /v1/notifications/preview": "...3433.1",
     "GET /v1/projects/{slug}/kinds": ANY,
     "POST /v1/projects/{slug}/kinds": RUN_WRITE,
     "GET /v1/projects/{slug}/kinds/{kind}": ANY,
@@ -158,6 +171,8 @@ ELSEWHERE = {
     "GET /readyz",
     "GET /metrics",
     "GET /openapi.json",
+    "GET /v1/unsubscribe/{token}",
+    "POST /v1/unsubscribe/{token}",
 }
 WALLET = "0x" + hashlib.sha256(b"olga").hexdigest()[:40]
 QUERY = {
@@ -197,6 +212,21 @@ async def things(control: Control, name: str) -> dict[str, str]:
         "a@example.org",
     )
     await control.sql(
+        "insert into notice (notice_id, form, kind, body, created_ms) values ($1, 'test', 'test', $2, 1)",
+        delivery_id,
+        msgspec.json.encode(
+            {"notice_id": delivery_id, "form": "test", "kind": "test", "at_ms": 1, "since_ms": 1}
+        ),
+    )
+    await control.sql(
+        """
+        insert into delivery (delivery_id, channel_id, notice_id, state, due_ms, created_ms)
+        values ($1::text::uuid, $2, $1, 'dead', 1, 1)
+        """,
+        delivery_id,
+        channel_id,
+    )
+    await control.sql(
         """
         insert into api_key (key_id, key_sha256, scope, project_id, name, created_ms)
         values ($1, $2, 'project', $3, '', 1)
@@ -223,6 +253,7 @@ async def things(control: Control, name: str) -> dict[str, str]:
         "kind": "gpu",
         "version": "1.0.0",
         "channel_id": channel_id,
+        "delivery_id": delivery_id,
         "key_id": key_id,
         "collection_id": control.collection_id,
         "licence_id": control.licence_id,

@@ -184,7 +184,7 @@ class Client(Calls):
     def create_channel(
         self, slug: str, body: types.NewChannel, *, idempotency_key: str | None = None
     ) -> types.MadeChannel:
-        """Have notices of a project sent to a URL or an address; at most 100.
+        """Have notices of a project sent to a URL, an address or a service; at most 100.
 
         For: owner, admin. A key needs the permission `write`.
         """
@@ -213,7 +213,7 @@ class Client(Calls):
     def create_my_channel(
         self, body: types.NewChannel, *, idempotency_key: str | None = None
     ) -> types.MadeChannel:
-        """Have notices of one's own sent to a URL or an address; at most 100.
+        """Have notices of one's own sent to a URL, an address or a service; at most 100.
 
         For: operator, admin. A key needs the permission `write`.
         """
@@ -231,6 +231,186 @@ class Client(Calls):
         For: operator, admin. A key needs the permission `write`.
         """
         self._send("DELETE", f"/v1/me/channels/{part(channel_id)}")
+
+    def list_deliveries(
+        self,
+        slug: str,
+        channel_id: str,
+        *,
+        state: Literal["due", "sent", "dead"] | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> types.DeliveriesAnswer:
+        """What was told there, and what came of it; ?state=dead: dead letters.
+
+        For: owner, admin. A key needs the permission `read`.
+
+        `state`: Those in this state. `after`: The last page's next_cursor. `limit`: Items in a page.
+        """
+        return self._call(
+            "GET",
+            f"/v1/projects/{part(slug)}/channels/{part(channel_id)}/deliveries",
+            types.DeliveriesAnswer,
+            query={"state": state, "after": after, "limit": limit},
+        )
+
+    def test_channel(
+        self, slug: str, channel_id: str, *, idempotency_key: str | None = None
+    ) -> types.TestAnswer:
+        """Send a test there, on the way that all notices go.
+
+        For: owner, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST",
+            f"/v1/projects/{part(slug)}/channels/{part(channel_id)}/test",
+            types.TestAnswer,
+            headers={"Idempotency-Key": idempotency_key or new_key()},
+        )
+
+    def replay_deliveries(self, slug: str, channel_id: str) -> types.ReplayAnswer:
+        """Send all dead letters of the channel again.
+
+        For: owner, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST", f"/v1/projects/{part(slug)}/channels/{part(channel_id)}/replay", types.ReplayAnswer
+        )
+
+    def replay_delivery(self, slug: str, channel_id: str, delivery_id: str) -> types.ReplayAnswer:
+        """Send a dead letter again.
+
+        For: owner, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST",
+            f"/v1/projects/{part(slug)}/channels/{part(channel_id)}/deliveries/{part(delivery_id)}/replay",
+            types.ReplayAnswer,
+        )
+
+    def enable_channel(self, slug: str, channel_id: str) -> types.ChannelAnswer:
+        """Have notices sent there again after its receiver wanted no more.
+
+        For: owner, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST", f"/v1/projects/{part(slug)}/channels/{part(channel_id)}/enable", types.ChannelAnswer
+        )
+
+    def list_my_deliveries(
+        self,
+        channel_id: str,
+        *,
+        state: Literal["due", "sent", "dead"] | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> types.DeliveriesAnswer:
+        """What was told there, and what came of it; ?state=dead: dead letters.
+
+        For: operator, admin. A key needs the permission `read`.
+
+        `state`: Those in this state. `after`: The last page's next_cursor. `limit`: Items in a page.
+        """
+        return self._call(
+            "GET",
+            f"/v1/me/channels/{part(channel_id)}/deliveries",
+            types.DeliveriesAnswer,
+            query={"state": state, "after": after, "limit": limit},
+        )
+
+    def test_my_channel(self, channel_id: str, *, idempotency_key: str | None = None) -> types.TestAnswer:
+        """Send a test there, on the way that all notices go.
+
+        For: operator, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST",
+            f"/v1/me/channels/{part(channel_id)}/test",
+            types.TestAnswer,
+            headers={"Idempotency-Key": idempotency_key or new_key()},
+        )
+
+    def replay_my_deliveries(self, channel_id: str) -> types.ReplayAnswer:
+        """Send all dead letters of the channel again.
+
+        For: operator, admin. A key needs the permission `write`.
+        """
+        return self._call("POST", f"/v1/me/channels/{part(channel_id)}/replay", types.ReplayAnswer)
+
+    def replay_my_delivery(self, channel_id: str, delivery_id: str) -> types.ReplayAnswer:
+        """Send a dead letter again.
+
+        For: operator, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST",
+            f"/v1/me/channels/{part(channel_id)}/deliveries/{part(delivery_id)}/replay",
+            types.ReplayAnswer,
+        )
+
+    def enable_my_channel(self, channel_id: str) -> types.ChannelAnswer:
+        """Have notices sent there again after its receiver wanted no more.
+
+        For: operator, admin. A key needs the permission `write`.
+        """
+        return self._call("POST", f"/v1/me/channels/{part(channel_id)}/enable", types.ChannelAnswer)
+
+    def show_unsubscribe(self, token: str, *, only: Literal["announcements"] | None = None) -> str:
+        """The page behind the link in a mail; it changes nothing.
+
+        Anybody may call this.
+
+        `only`: announcements: those alone are ended.
+        """
+        return self._text("GET", f"/v1/unsubscribe/{part(token)}", query={"only": only})
+
+    def unsubscribe(self, token: str, *, only: Literal["announcements"] | None = None) -> str:
+        """Have no more mail sent to whoever got this link (RFC 8058); the body does not matter.
+
+        Anybody may call this.
+
+        `only`: announcements: those alone are ended.
+        """
+        return self._text("POST", f"/v1/unsubscribe/{part(token)}", query={"only": only})
+
+    def announce(
+        self, body: types.NewAnnouncement, *, idempotency_key: str | None = None
+    ) -> types.AnnouncementAnswer:
+        """Tell the operators of a project's nodes something, by their own channels.
+
+        For: owner, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST",
+            "/v1/notifications",
+            types.AnnouncementAnswer,
+            headers={"Idempotency-Key": idempotency_key or new_key()},
+            body=body,
+        )
+
+    def list_announcements(
+        self, *, project: str | None = None, after: str | None = None, limit: int | None = None
+    ) -> types.AnnouncementsAnswer:
+        """What was announced, and how many were reached.
+
+        For: owner, admin. A key needs the permission `read`.
+
+        `project`: Slug of the project; without it everything that you may see. `after`: The last page's
+        next_cursor. `limit`: Items in a page.
+        """
+        return self._call(
+            "GET",
+            "/v1/notifications",
+            types.AnnouncementsAnswer,
+            query={"project": project, "after": after, "limit": limit},
+        )
+
+    def preview_announcement(self, body: types.NewAnnouncement) -> types.ReachAnswer:
+        """How many such an announcement would reach; nothing is sent.
+
+        For: owner, admin. A key needs the permission `read`.
+        """
+        return self._call("POST", "/v1/notifications/preview", types.ReachAnswer, body=body)
 
     def open_session(self, body: types.SessionRequest) -> types.SessionsAnswer:
         """Open a session with a node's key.
@@ -556,6 +736,51 @@ class Client(Calls):
         Anybody may call this.
         """
         return self._call("GET", "/v1/receipt-keys", types.ReceiptKeysAnswer)
+
+    def list_publications(
+        self, slug: str, day: str, *, revision: int | None = None
+    ) -> types.PublicationsAnswer:
+        """Where the day's root has been published, and what came of it.
+
+        For: owner, admin. A key needs the permission `read`.
+
+        `revision`: Without it the newest.
+        """
+        return self._call(
+            "GET",
+            f"/v1/projects/{part(slug)}/seals/{part(day)}/publications",
+            types.PublicationsAnswer,
+            query={"revision": revision},
+        )
+
+    def get_transaction(
+        self,
+        slug: str,
+        day: str,
+        *,
+        revision: int | None = None,
+        nonce: int | None = None,
+        max_fee_per_gas: int | None = None,
+        max_priority_fee_per_gas: int | None = None,
+    ) -> types.TransactionAnswer:
+        """A transaction with the day's root, to be signed and sent by somebody else (EIP-1559).
+
+        For: owner, admin. A key needs the permission `read`.
+
+        `revision`: Without it the newest. `nonce`: Of the signer's account; with both fees, for the bytes
+        to be signed. `max_fee_per_gas`: Wei. `max_priority_fee_per_gas`: Wei.
+        """
+        return self._call(
+            "GET",
+            f"/v1/projects/{part(slug)}/seals/{part(day)}/transaction",
+            types.TransactionAnswer,
+            query={
+                "revision": revision,
+                "nonce": nonce,
+                "max_fee_per_gas": max_fee_per_gas,
+                "max_priority_fee_per_gas": max_priority_fee_per_gas,
+            },
+        )
 
     def open_dispute(
         self, workload_id: str, body: types.OpenedDispute, *, idempotency_key: str | None = None

@@ -11,6 +11,45 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType, field
 
 
+class AnnouncementAnswer(Struct, frozen=True, kw_only=True):
+    """An announcement: how many nodes, people and channels it was for, and of its messages how many were
+    sent and how many given up. `project` null: of the installation.
+    """
+
+    announcement_id: str
+    project: str | None
+    title: str
+    text: str
+    filter: AnnouncementFilter
+    actor: str
+    created_at: str
+    nodes: int
+    people: int
+    channels: int
+    sent: int
+    dead: int
+
+
+class AnnouncementFilter(Struct, frozen=True, kw_only=True):
+    """Which of the project's nodes; what is left out does not narrow. `kind` and `version`: a workload on
+    the node is of this kind and reported this version. `states`: the node's now.
+    """
+
+    kind: str | UnsetType | None = UNSET
+    version: str | UnsetType | None = UNSET
+    region: str | UnsetType | None = UNSET
+    states: (
+        Sequence[Literal["down", "lost", "maintenance", "new", "stopped", "suspect", "up"]] | UnsetType
+    ) = UNSET
+
+
+class AnnouncementsAnswer(Struct, frozen=True, kw_only=True):
+    """A page, the newest first."""
+
+    items: Sequence[AnnouncementAnswer]
+    next_cursor: str | None
+
+
 class AuditAnswer(Struct, frozen=True, kw_only=True):
     """A page of entries, newest first."""
 
@@ -232,8 +271,10 @@ class ChangesAnswer(Struct, frozen=True, kw_only=True):
 
 
 class ChannelAnswer(Struct, frozen=True, kw_only=True):
-    """A channel, without its secret. No `event_kinds`: all that are told at all. `disabled_at`: its
-    receiver said then that it wants no more (410).
+    """A channel, without its secret; of a service's URL only the service is told. No `event_kinds`: all
+    that are told at all. `disabled_at`: nothing goes there since then, and `disabled_because` says why
+    (its receiver answered 410, its recipient unsubscribed); `announcements` false: none of those
+    either.
     """
 
     channel_id: str
@@ -243,6 +284,8 @@ class ChannelAnswer(Struct, frozen=True, kw_only=True):
     event_kinds: Sequence[str]
     created_at: str
     disabled_at: str | None
+    disabled_because: str
+    announcements: bool
 
 
 class ChannelsAnswer(Struct, frozen=True, kw_only=True):
@@ -377,6 +420,35 @@ class DeclaredGap(Struct, frozen=True, kw_only=True):
     to: str
 
 
+class DeliveriesAnswer(Struct, frozen=True, kw_only=True):
+    """A page, the newest first."""
+
+    items: Sequence[DeliveryItem]
+    next_cursor: str | None
+
+
+class DeliveryItem(Struct, frozen=True, kw_only=True):
+    """One message to this channel. `state`: due (waiting, being sent, or to be tried again at `due_at`),
+    sent, or dead (given up; it can be replayed). `note`: what came of the newest attempt. `notice_id`
+    is what the receiver gets as well (webhook-id); `events`: how many are told in it.
+    """
+
+    delivery_id: str
+    state: Literal["dead", "due", "sent"]
+    attempts: int
+    replays: int
+    note: str
+    created_at: str
+    due_at: str | None
+    attempted_at: str | None
+    settled_at: str | None
+    notice_id: str
+    form: Literal["announcement", "digest", "event", "reminder", "report", "test"]
+    kind: str
+    title: str
+    events: int
+
+
 class DesiredAnswer(Struct, frozen=True, kw_only=True):
     """What a node should run. The ETag changes exactly when something else is asked for."""
 
@@ -494,6 +566,19 @@ class EventsAnswer(Struct, frozen=True, kw_only=True):
 
     items: Sequence[EventAnswer]
     next_cursor: str | None
+
+
+class EvmTransaction(Struct, frozen=True, kw_only=True):
+    """As wallets and nodes take it (JSON-RPC, quantities as 0x and hex); without nonce and fees, which are
+    its signer's.
+    """
+
+    type: str
+    chainid: str = field(name="chainId")
+    to: str
+    value: str
+    data: str
+    gas: str
 
 
 class Fault(Struct, frozen=True, kw_only=True):
@@ -728,7 +813,7 @@ class LicencesAnswer(Struct, frozen=True, kw_only=True):
 
 class MadeChannel(Struct, frozen=True, kw_only=True):
     """The new channel. `secret`: what its webhooks are signed with (Standard Webhooks), told here only;
-    null for mail.
+    null for others.
     """
 
     channel: ChannelAnswer
@@ -797,16 +882,28 @@ class MyPointsAnswer(Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
-class NewChannel(Struct, frozen=True, kw_only=True):
-    """`target`: an http or https URL for a webhook, an address for mail."""
+class NewAnnouncement(Struct, frozen=True, kw_only=True):
+    """`project`: whose nodes' operators are told; only an admin may leave it out, for all."""
 
-    kind: Literal["mail", "webhook"]
+    title: str
+    text: str
+    project: str | UnsetType | None = UNSET
+    filter: AnnouncementFilter | UnsetType = UNSET
+
+
+class NewChannel(Struct, frozen=True, kw_only=True):
+    """`target`: an http or https URL for a webhook, an address for mail, the URL of a chat or SMS service
+    as apprise writes it (``discord://webhook_id/token``).
+    """
+
+    kind: Literal["apprise", "mail", "webhook"]
     target: str
     name: str | UnsetType = UNSET
     event_kinds: (
         Sequence[
             Literal[
                 "actor.quarantined",
+                "announcement",
                 "clock.stepped",
                 "dispute.answered",
                 "dispute.opened",
@@ -1232,6 +1329,37 @@ class ProofDocument(Struct, frozen=True, kw_only=True):
     hour: HourProof | None
 
 
+class PublicationAnswer(Struct, frozen=True, kw_only=True):
+    """One place where the root is published. `note`: what came of the last attempt; `next_attempt_at`:
+    null once it is done.
+    """
+
+    target: str
+    state: Literal["done", "due"]
+    attempts: int
+    note: str
+    changed_at: str
+    next_attempt_at: str | None
+
+
+class PublicationsAnswer(Struct, frozen=True, kw_only=True):
+    """By target; empty where none is configured. `next_cursor` is always null."""
+
+    items: Sequence[PublicationAnswer]
+    next_cursor: str | None
+
+
+class ReachAnswer(Struct, frozen=True, kw_only=True):
+    """Whom it would reach: nodes that match, their operators, those of them with a channel that takes
+    announcements, and the messages that would be sent.
+    """
+
+    nodes: int
+    operators: int
+    people: int
+    channels: int
+
+
 class ReceiptDocument(Struct, frozen=True, kw_only=True):
     """A receipt. `statement`: the exact text whose UTF-8 bytes, behind RECEIPT_DOMAIN, were signed;
     `signature` and `public_key`: Ed25519, hex.
@@ -1339,6 +1467,12 @@ class ReleasesAnswer(Struct, frozen=True, kw_only=True):
 
     items: Sequence[ReleaseAnswer]
     next_cursor: str | None
+
+
+class ReplayAnswer(Struct, frozen=True, kw_only=True):
+    """How many dead letters are due again; at most 10,000 at once."""
+
+    replayed: int
 
 
 class RestartAnswer(Struct, frozen=True, kw_only=True):
@@ -1556,6 +1690,13 @@ class SummaryAnswer(Struct, frozen=True, kw_only=True):
     regions: Sequence[RegionCounts]
 
 
+class TestAnswer(Struct, frozen=True, kw_only=True):
+    """A test is on its way. `look_at`: where to see what came of it."""
+
+    delivery_id: str
+    look_at: str
+
+
 class TotalsAnswer(Struct, frozen=True, kw_only=True):
     """Most points first. `total_points`: of the whole window. `from`, `to`: null = without an end."""
 
@@ -1564,6 +1705,16 @@ class TotalsAnswer(Struct, frozen=True, kw_only=True):
     total_points: str
     items: Sequence[UserPoints]
     next_cursor: str | None
+
+
+class TransactionAnswer(Struct, frozen=True, kw_only=True):
+    """`unsigned`: with nonce and fees in the query, the bytes that EIP-1559 has signed, and `signing_hash`
+    their Keccak-256; null without. 0x and hex.
+    """
+
+    transaction: EvmTransaction
+    unsigned: str | None
+    signing_hash: str | None
 
 
 class UnpaidAnswer(Struct, frozen=True, kw_only=True):

@@ -1,0 +1,83 @@
+"""What was told where, and what can be done about it: history, dead letters, tests, the link out of mails.
+
+Sending is sending.py's. Of an owner exactly one id is given; a channel that is not theirs is not there.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import msgspec
+
+from engine.core.news import Notice
+from engine.core.notices import ChannelRecord
+from engine.core.people import Act
+
+DeliveryState = Literal["due", "sent", "dead"]
+REPLAYED_MAX = 10_000  # by one act
+TESTS_PER_HOUR_MAX = 10  # of one channel: its target may be a stranger's
+
+
+class DeliveryRecord(msgspec.Struct, frozen=True):
+    """One notice for one channel, as its owner sees it.
+
+    `due_ms`: when it is tried next, or was to be. `replays`: how often somebody had it sent again.
+    """
+
+    delivery_id: str
+    state: DeliveryState
+    attempts: int
+    replays: int
+    note: str
+    created_ms: int
+    due_ms: int
+    attempted_ms: int | None  # first
+    settled_ms: int | None
+    notice: Notice
+
+
+class ChannelOffError(Exception):
+    """Nothing is sent there: it is disabled. Enable it first."""
+
+
+class TooManyTestsError(Exception):
+    """There were TESTS_PER_HOUR_MAX within the hour."""
+
+
+class Told(Protocol):
+    """StoreUnavailableError of each."""
+
+    async def channel(
+        self, channel_id: str, *, project_id: str | None = None, user_id: str | None = None
+    ) -> ChannelRecord | None:
+        """One that is not removed."""
+        ...
+
+    async def deliveries(
+        self, channel_id: str, *, state: DeliveryState | None, before: str | None, limit: int
+    ) -> list[DeliveryRecord]:
+        """The newest first, from the one before `before` on."""
+        ...
+
+    async def send_test(self, channel: ChannelRecord, notice: Notice, *, act: Act) -> str:
+        """Put a notice for this channel alone into the outbox; the delivery's id, the same when repeated.
+
+        ChannelOffError, TooManyTestsError.
+        """
+        ...
+
+    async def replay(self, channel: ChannelRecord, delivery_id: str | None, *, act: Act) -> int:
+        """Dead letters of the channel, all or one, are due again as if new; how many. ChannelOffError."""
+        ...
+
+    async def enable(self, channel: ChannelRecord, *, act: Act) -> ChannelRecord:
+        """Have notices sent there again, announcements too. What died meanwhile stays dead."""
+        ...
+
+    async def channel_of_link(self, token: str) -> ChannelRecord | None:
+        """The channel whose link to unsubscribe this is."""
+        ...
+
+    async def unsubscribe(self, token: str, *, announcements_only: bool, act: Act) -> bool:
+        """Nothing, or no announcement, goes there any more. False: no such link."""
+        ...

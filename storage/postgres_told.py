@@ -1,0 +1,216 @@
+"""History of deliveries and the tools over it in PostgreSQL: tests, dead letters, the link out of mails.
+
+Claiming and settling is postgres_sending.py, over the same tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from engine.core.news import Notice
+from engine.core.notices import ChannelRecord
+from engine.core.people import Act
+from engine.core.sending import HOUR_MS
+from engine.core.told import (
+    REPLAYED_MAX,
+    TESTS_PER_HOUR_MAX,
+    ChannelOffError,
+    DeliveryRecord,
+    DeliveryState,
+    TooManyTestsError,
+)
+from storage.ids import is_id
+from storage.pool import Connection, Postgres
+from storage.postgres_audit import write_audit
+from storage.postgres_notices import CHANNELS, OWNED, channel_of
+from storage.postgres_outbox import put_notices
+from storage.postgres_sending import end_channel
+
+_DELIVERIES = """
+select d.delivery_id::text, d.state, d.attempts, d.replays, d.note, d.created_ms, d.due_ms, d.attempted_ms,
+  d.settled_ms, n.body
+from delivery d join notice n using (notice_id)
+where d.channel_id = $1 and ($2::uuid is null or d.delivery_id < $2) and ($3::text is null or d.state = $3)
+order by d.delivery_id desc limit $4
+"""
+
+
+class PostgresTold:
+    """engine.core.told.Told on PostgreSQL."""
+
+    def __init__(self, db: Postgres) -> None:
+        self._db = db
+
+    async def channel(
+        self, channel_id: str, *, project_id: str | None = None, user_id: str | None = None
+    ) -> ChannelRecord | None:
+        if not is_id(channel_id):
+            return None
+        return await self._db.run(_channel, f"{OWNED} and channel_id = $3", (project_id, user_id, channel_id))
+
+    async def deliveries(
+        self, channel_id: str, *, state: DeliveryState | None, before: str | None, limit: int
+    ) -> list[DeliveryRecord]:
+        return await self._db.run(_deliveries, channel_id, before, state, limit)
+
+    async def send_test(self, channel: ChannelRecord, notice: Notice, *, act: Act) -> str:
+        return await self._db.run(_send_test, channel, notice, act)
+
+    async def replay(self, channel: ChannelRecord, delivery_id: str | None, *, act: Act) -> int:
+        if delivery_id is not None and not is_id(delivery_id):
+            return 0
+        return await self._db.run(_replay, channel, delivery_id, act)
+
+    async def enable(self, channel: ChannelRecord, *, act: Act) -> ChannelRecord:
+        return await self._db.run(_enable, channel, act)
+
+    async def channel_of_link(self, token: str) -> ChannelRecord | None:
+        return await self._db.run(_channel, "unsubscribe_token = $1", (token,))
+
+    async def unsubscribe(self, token: str, *, announcements_only: bool, act: Act) -> bool:
+        return await self._db.run(_unsubscribe, token, announcements_only, act)
+
+
+async def _channel(connection: Connection, which: str, arguments: Sequence[object]) -> ChannelRecord | None:
+    record = await connection.fetchrow(f"{CHANNELS} where {which} and removed_ms is null", *arguments)
+    return None if record is None else channel_of(record)
+
+
+async def _deliveries(
+    connection: Connection, channel_id: str, before: str | None, state: str | None, limit: int
+) -> list[DeliveryRecord]:
+    records = await connection.fetch(_DELIVERIES, channel_id, before, state, limit)
+    return [_delivery(record) for record in records]
+
+
+def _delivery(record: Any) -> DeliveryRecord:
+    *fields, body = record
+    return DeliveryRecord(*fields, msgspec.json.decode(body, type=Notice))
+
+
+async def _must_be_on(connection: Connection, channel: ChannelRecord) -> None:
+    """With a lock until the commit, so that nothing becomes due that nobody would ever send."""
+    on = await connection.fetchval(
+        "select disabled_ms is null and removed_ms is null from channel where channel_id = $1 for share",
+        channel.channel_id,
+    )
+    if not on:
+        raise ChannelOffError("this channel is disabled: enable it first")
+
+
+async def _send_test(connection: Connection, channel: ChannelRecord, notice: Notice, act: Act) -> str:
+    async with connection.transaction():
+        await connection.execute(
+            "select from channel where channel_id = $1 for no key update", channel.channel_id
+        )
+        found = await _test(connection, channel, notice)
+        if found is not None:
+            return found
+        await _must_be_on(connection, channel)
+        recent = await connection.fetchval(
+            """
+            select count(*) from delivery d join notice n using (notice_id)
+            where d.channel_id = $1 and n.form = 'test' and n.created_ms > $2
+            """,
+            channel.channel_id,
+            act.now_ms - HOUR_MS,
+        )
+        if recent >= TESTS_PER_HOUR_MAX:
+            raise TooManyTestsError(f"{TESTS_PER_HOUR_MAX} tests were sent there within the hour")
+        await put_notices(connection, [(notice, channel.channel_id)], act.now_ms)
+        await write_audit(
+            connection, act, action="channel.test", subject=channel.channel_id, project_id=channel.project_id
+        )
+        made = await _test(connection, channel, notice)
+        assert made is not None, "it was just put there"
+        return made
+
+
+async def _test(connection: Connection, channel: ChannelRecord, notice: Notice) -> str | None:
+    found: str | None = await connection.fetchval(
+        "select delivery_id::text from delivery where notice_id = $1 and channel_id = $2",
+        notice.notice_id,
+        channel.channel_id,
+    )
+    return found
+
+
+async def _replay(connection: Connection, channel: ChannelRecord, delivery_id: str | None, act: Act) -> int:
+    async with connection.transaction():
+        await _must_be_on(connection, channel)
+        status = await connection.execute(
+            f"""
+            update delivery set state = 'due', attempts = 0, due_ms = $3, settled_ms = null,
+              replays = replays + 1
+            where delivery_id = any(array(
+              select delivery_id from delivery
+              where channel_id = $1 and ($2::uuid is null or delivery_id = $2) and state = 'dead'
+              order by delivery_id limit {REPLAYED_MAX} for update))
+            """,
+            channel.channel_id,
+            delivery_id,
+            act.now_ms,
+        )
+        count = int(status.rsplit(" ", 1)[1])
+        if count:
+            await write_audit(
+                connection,
+                act,
+                action="channel.replay",
+                subject=channel.channel_id,
+                project_id=channel.project_id,
+                detail={"deliveries": count},
+            )
+    return count
+
+
+async def _enable(connection: Connection, channel: ChannelRecord, act: Act) -> ChannelRecord:
+    async with connection.transaction():
+        changed = await connection.fetchval(
+            """
+            update channel set disabled_ms = null, disabled_note = '', no_announcements_ms = null
+            where channel_id = $1 and (disabled_ms is not null or no_announcements_ms is not null)
+            returning true
+            """,
+            channel.channel_id,
+        )
+        if changed:
+            await write_audit(
+                connection,
+                act,
+                action="channel.enable",
+                subject=channel.channel_id,
+                project_id=channel.project_id,
+            )
+        found = await _channel(connection, "channel_id = $1", (channel.channel_id,))
+    return found or channel
+
+
+async def _unsubscribe(connection: Connection, token: str, announcements_only: bool, act: Act) -> bool:
+    async with connection.transaction():
+        channel = await _channel(connection, "unsubscribe_token = $1", (token,))
+        if channel is None:
+            return False
+        if announcements_only:
+            await connection.execute(
+                "update channel set no_announcements_ms = coalesce(no_announcements_ms, $2)"
+                " where channel_id = $1",
+                channel.channel_id,
+                act.now_ms,
+            )
+        else:
+            await end_channel(connection, channel.channel_id, act.now_ms, "its recipient unsubscribed")
+        before = channel.no_announcements_ms if announcements_only else channel.disabled_ms
+        if before is None:
+            await write_audit(
+                connection,
+                act,
+                action="channel.unsubscribe",
+                subject=channel.channel_id,
+                project_id=channel.project_id,
+                detail={"announcements_only": announcements_only},
+            )
+    return True
