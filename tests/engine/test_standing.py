@@ -278,8 +278,9 @@ def test_everything_is_said_up_to_where_the_judge_has_told_whoever_was_due(bench
 
 def test_while_a_decision_is_on_its_way_nothing_more_is_said_to_be_complete(bench: Bench):
     front = front_of(bench)
-    bench.look(T0 + 100)
     front.look(T0 + 100)
+    bench.look(T0 + 100)
+    assert front.said_ms(T0 + 100) == T0 + 100
     bench.actors.settled = lambda: False
     front.look(T0 + 200)
     bench.look(T0 + 200)
@@ -311,8 +312,9 @@ def test_drops_of_the_kernel_freeze_no_lease(bench: Bench):
 
 def test_leases_are_frozen_while_degraded_and_while_no_beats_can_be_taken(bench: Bench):
     front = front_of(bench)
-    bench.look(T0 + 100)
     front.look(T0 + 100)
+    bench.look(T0 + 100)
+    assert front.said_ms(T0 + 100) == T0 + 100
     bench.judge.breaker = bench.judge.breaker._replace(phase="degraded")
     bench.judge.told_ms = T0 + 200
     front.look(T0 + 200)
