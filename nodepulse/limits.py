@@ -109,10 +109,14 @@ RANGES: dict[str, tuple[float, float]] = {
     "worker.delivery_attempts_max": (1, 100),
     "worker.seal_after_s": (0, _DAY_S),
     "engine.metrics_port": (0, 65_535),
+    "worker.dead_man_s": (1, _DAY_S),
     "worker.metrics_port": (0, 65_535),
     "worker.mail.port": (1, 65_535),
     "worker.mail.timeout_s": (0.1, 600),
     "worker.mail.address_per_hour_max": (1, 10_000),
+    "worker.publish.timeout_s": (0.1, 600),
+    "worker.publish.evm.chain_id": (1, 2**53),
+    "worker.publish.evm.gas": (21_000, 30_000_000),
     "worker.ownership.poll_s": (5, _DAY_S),
     "worker.ownership.nightly_hour_utc": (0, 23),
     "worker.ownership.depth_blocks": (0, 1_000_000),
@@ -213,6 +217,8 @@ def _relations(config: Config) -> Iterator[Problem]:
         ownership.keys_by_origin  # noqa: B018 - raises ValueError; its value is a secret and is not told
     except ValueError as error:
         yield Problem("worker.ownership.keys", str(error))
+    for key, text in config.worker.publish.problems():
+        yield Problem(f"worker.publish.{key}", text)
     total = config.serve.stop_web_s + config.serve.stop_engine_s + config.serve.stop_stores_s
     if total > STOP_S_MAX:
         yield Problem(
@@ -289,6 +295,7 @@ def _cron(text: str) -> str | None:
 
 
 _FORMS: dict[str, Callable[[str], str | None]] = {
+    "worker.dead_man_url": _url_of("http", "https"),
     "worker.reports.daily_cron": _cron,
     "worker.reports.weekly_cron": _cron,
     "ingest.public_udp": _host_port,
@@ -300,6 +307,8 @@ _FORMS: dict[str, Callable[[str], str | None]] = {
     "web.cors_origins": _origins,
     "web.trusted_proxies": _networks,
     "worker.ownership.url": _url_of("http", "https"),
+    "worker.publish.webhook.url": _url_of("http", "https"),
+    "worker.publish.s3.url": _url_of("http", "https"),
     "web.sign_up": _sign_up,
     "worker.apprise_schemas": _services,
     "sentry.dsn": _url_of("http", "https"),

@@ -25,8 +25,12 @@ async def asked_seal(backend: Backend, project_id: str) -> Seal:
     day = request.args.get("day")
     if day is None:
         raise bad_parameter("day", "is missing")
-    revision = integer_parameter("revision", default=0, least=1, most=REVISION_MAX) or None
-    return await seal_of_day(backend, project_id, day, revision)
+    return await seal_of_day(backend, project_id, day, revision_parameter())
+
+
+def revision_parameter() -> int | None:
+    """None: the newest. RefusedError 400."""
+    return integer_parameter("revision", default=0, least=1, most=REVISION_MAX) or None
 
 
 async def seal_of_day(backend: Backend, project_id: str, day: str, revision: int | None = None) -> Seal:

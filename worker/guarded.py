@@ -1,4 +1,4 @@
-"""One POST to a URL that a stranger named: the only way out of the worker for webhooks and subgraphs.
+"""One request to a URL that a stranger named: the only way out of the worker for webhooks and subgraphs.
 
 The host is resolved once, every address it resolves to must be allowed (addresses.py), and the connection
 goes to those addresses and not to the name. Redirects are not followed, no proxy of the environment is used,
@@ -52,21 +52,31 @@ class GuardedClient:
         self, target: str, *, content: bytes, headers: Mapping[str, str], allow_private: bool
     ) -> AsyncIterator[httpx2.Response]:
         """The answer, its body not yet read. BadUrlError, AddressRefusedError, httpx2.HTTPError."""
-        response = await self._send(_checked_url(target), content, headers, allow_private)
+        async with self.request(
+            "POST", target, content=content, headers=headers, allow_private=allow_private
+        ) as response:
+            yield response
+
+    @asynccontextmanager
+    async def request(
+        self, method: str, target: str, *, content: bytes, headers: Mapping[str, str], allow_private: bool
+    ) -> AsyncIterator[httpx2.Response]:
+        """As `post`, by another method."""
+        response = await self._send(method, _checked_url(target), content, headers, allow_private)
         try:
             yield response
         finally:
             await response.aclose()
 
     async def _send(
-        self, url: httpx2.URL, content: bytes, headers: Mapping[str, str], allow_private: bool
+        self, method: str, url: httpx2.URL, content: bytes, headers: Mapping[str, str], allow_private: bool
     ) -> httpx2.Response:
         host = url.raw_host.decode("ascii")
         port = url.port or (443 if url.scheme == "https" else 80)
         failed: httpx2.TransportError | None = None
         for address in await resolve(host, port, allow_private=allow_private):
             request = self._client.build_request(
-                "POST",
+                method,
                 url.copy_with(host=address),
                 content=content,
                 headers={**headers, "host": url.netloc.decode("ascii")},

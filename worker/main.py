@@ -11,6 +11,8 @@ from storage.open import AllStores, open_stores
 from storage.settings import DatabaseSettings, DatagramSettings, RedisSettings
 from worker.jobs import prunes, reports
 from worker.parts import Worker, wall_ms
+from worker.publish_settings import PublishSettings
+from worker.publisher import RootPublisher
 from worker.seal_day import SealStores
 from worker.sealer import Sealer
 from worker.settings import WorkerSettings
@@ -60,11 +62,23 @@ async def serve(
                 now_ms=now_ms,
                 after_ms=settings.seal_after_s * 1_000,
             ),
+            publisher=root_publisher(stores, settings.publish, now_ms=now_ms),
             public_url=public_url,
             schedule=stores.schedule,
+            watermarks=stores.sealing.watermarks,
+            shards=shards,
             jobs=(*prunes(stores, settings.retention), *reports(stores, settings.reports)),
         )
         await worker.run(listening=listening, stop=stop)
+
+
+def root_publisher(
+    stores: AllStores, settings: PublishSettings, *, now_ms: Callable[[], int]
+) -> RootPublisher | None:
+    """None where no target is named."""
+    if not settings.named:
+        return None
+    return RootPublisher(stores.publications, settings, now_ms=now_ms, wall_ms=wall_ms)
 
 
 def seal_stores(stores: AllStores) -> SealStores:

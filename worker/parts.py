@@ -26,12 +26,14 @@ from engine.core.schedule import Schedule
 from engine.core.sending import Sending
 from storage.metrics_http import Checks, Statistics, new_registry, serve_metrics
 from storage.observe import capture
+from worker.dead_man import DeadMan, Watermarks
 from worker.deliveries import Deliveries
 from worker.letters import LetterPost, by_mail
 from worker.notifier import Notifier
 from worker.ownership.graphql import GraphClient
 from worker.ownership.schedule import Ownership
 from worker.post import Post
+from worker.publisher import RootPublisher
 from worker.restart import KeptTask
 from worker.rollouts import RolloutFollower
 from worker.schedule import Job, Scheduler
@@ -41,7 +43,9 @@ from worker.settings import WorkerSettings
 # From SIGTERM: what is being sent may finish for this long, then it is cut and falls due after its lease.
 # Less than the front door grants before it kills.
 STOP_GRACE_S = 4.0
-_Part: TypeAlias = Notifier | Scheduler | Deliveries | LetterPost | RolloutFollower | Ownership | Sealer
+_Part: TypeAlias = (
+    Notifier | Scheduler | Deliveries | LetterPost | RolloutFollower | Ownership | Sealer | RootPublisher
+)
 
 log = structlog.get_logger()
 
@@ -68,13 +72,16 @@ class Worker:
         inventory_sync: InventorySync | None = None,
         schedule: Schedule | None = None,
         jobs: Sequence[Job] = (),
+        watermarks: Watermarks | None = None,
+        shards: int = 1,
         sealer: Sealer | None = None,
+        publisher: RootPublisher | None = None,
         now_ms: Callable[[], int] = wall_ms,
         public_url: str = "",
     ) -> None:
         """`public_url`: where people reach the web API, for links in mails.
 
-        `letters` to `sealer`: of the control plane, where there is one."""
+        `letters` to `publisher`: of the control plane, where there is one."""
         self._settings = settings
         self._now_ms = now_ms
         self._post = Post(settings=settings, sending=sending, now_ms=now_ms, public_url=public_url)
@@ -103,6 +110,17 @@ class Worker:
                 crashed=_report_job,
             )
         self._sealer = sealer
+        self._publisher = publisher
+        self._dead_man: DeadMan | None = None
+        if watermarks is not None and settings.dead_man_url:
+            self._dead_man = DeadMan(
+                url=settings.dead_man_url,
+                every_s=settings.dead_man_s,
+                watermarks=watermarks,
+                shards=shards,
+                checks=self.ready,
+                now_ms=now_ms,
+            )
         self._inventory_sync = inventory_sync
         self._ownership: Ownership | None = None
         self._kept: list[KeptTask] = []
@@ -124,7 +142,11 @@ class Worker:
                     self._keep("ownership", self._ownership.run, nursery)
                 if self._sealer is not None:
                     self._keep("sealer", self._sealer.run, nursery)
+                if self._publisher is not None:
+                    self._keep("publisher", self._publisher.run, nursery)
                 sending = await nursery.start(self._run_deliveries)
+                if self._dead_man is not None:
+                    self._keep("dead man", self._dead_man.run, nursery)
                 listening(f"{host}:{port}")
                 await stop.wait()
                 self._post.stop()
@@ -148,10 +170,14 @@ class Worker:
             parts["rollouts"] = of(self._rollouts)
         if self._scheduler is not None:
             parts["schedule"] = of(self._scheduler)
+        if self._dead_man is not None:
+            parts["dead_man"] = of(self._dead_man)
         if self._ownership is not None:
             parts["ownership"] = of(self._ownership)
         if self._sealer is not None:
             parts["sealer"] = of(self._sealer)
+        if self._publisher is not None:
+            parts["publisher"] = of(self._publisher)
         return parts | {"worker": lambda: {"crashes_total": {task.name: task.crashes for task in self._kept}}}
 
     def live(self) -> Checks:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from engine.core.apprise_url import DEFAULT_SCHEMAS
+from worker.publish_settings import PublishSettings
 
 
 class MailSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -94,9 +95,12 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     webhook_allow_private: bool = False  # let webhooks and services lie at private and loopback addresses
     apprise_schemas: str = DEFAULT_SCHEMAS  # chat and SMS services, separated by spaces; empty: none
     seal_after_s: int = 600  # after midnight UTC a day is sealed at the earliest
+    dead_man_url: str = ""  # called while all is well; empty: nothing is
+    dead_man_s: float = 60.0  # how often
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 0  # 0 = a free port, told in the state file
     mail: MailSettings = msgspec.field(default_factory=MailSettings)
     ownership: OwnershipSettings = msgspec.field(default_factory=OwnershipSettings)
     retention: RetentionSettings = msgspec.field(default_factory=RetentionSettings)
+    publish: PublishSettings = msgspec.field(default_factory=PublishSettings)
     reports: ReportSettings = msgspec.field(default_factory=ReportSettings)

@@ -85,6 +85,8 @@ EXPECTED: dict[str, str] = {
     "GET /v1/projects/{slug}/uptime": RUN,
     "GET /v1/projects/{slug}/seals": ANY,
     "GET /v1/projects/{slug}/seals/{day}": ANY,
+    "GET /v1/projects/{slug}/seals/{day}/publications": RUN,
+    "GET /v1/projects/{slug}/seals/{day}/transaction": RUN,
     "POST /v1/projects/{slug}/seals/{day}/corrections": RUN_WRITE,
     "GET /v1/projects/{slug}/seals/{day}/corrections": RUN,
     "GET /v1/projects/{slug}/seals/{day}/corrections/{correction_id}": RUN,
@@ -176,6 +178,7 @@ ELSEWHERE = {
 }
 WALLET = "0x" + hashlib.sha256(b"olga").hexdigest()[:40]
 QUERY = {
+    "GET /v1/projects/{slug}/seals/{day}/transaction": "?nonce=x",
     "GET /v1/audit": "?project=alpha",
     "GET /v1/projects/{slug}/uptime": "?day=2026-01-31",
     "GET /v1/projects/{slug}/points/suggested": "?day=2026-01-31",
@@ -201,7 +204,7 @@ async def things(control: Control, name: str) -> dict[str, str]:
     (node,) = await control.stores.directory.create_nodes([new], now_ms=now_ms)
     mine = name.startswith(("GET /v1/manager", "PUT /v1/manager"))
     channel = ("user_id", control.users["olga"]) if "/me/" in name else ("project_id", alpha)
-    channel_id, key_id, window_id = new_id(), new_id(), new_id()
+    channel_id, key_id, window_id, delivery_id = (new_id() for _ in range(4))
     await control.sql(
         f"""
         insert into channel (channel_id, {channel[0]}, kind, target, created_ms)
