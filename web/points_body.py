@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping
-from typing import IO, Annotated, Any, Literal
+from typing import IO, Annotated, Any, ClassVar, Literal
 
 import msgspec
 
@@ -27,6 +27,8 @@ class PointsHeader(msgspec.Struct, frozen=True, kw_only=True):
     """What a commit is about. `revision`, `root` (hex): of the seal it was reckoned from; either will do, and
     a day that was sealed once needs neither. `total`: of all rows, checked exactly. `reason`: makes it a
     correction, which replaces the whole day."""
+
+    EXAMPLES: ClassVar = {"revision": 1, "root": "3f" * 32, "total": "12.5", "reason": ""}
 
     day: str
     revision: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None

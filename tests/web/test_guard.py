@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from tests.web.fakes import BASE_MS, World
+from tests.web.fakes import BASE_MS, PROJECT_KEY, World
 from tests.web.serving import Served, is_closed, receive_reply, serving, until
 from web.app import create_app
 from web.server import Server
@@ -134,7 +134,7 @@ async def test_a_client_that_goes_away_in_the_middle_of_its_body_leaves_nothing(
 async def test_bodies_are_bounded_in_their_sum() -> None:
     settings = WebSettings(bodies_bytes_max=100_000, drain_s=0.0)
     async with serving(settings) as served, await served.connect() as first:
-        path = "/v1/projects/alpha/points"
+        path = "/v1/beats/backfill"
         await first.send_all(request_head(path, length=90_001) + b"x" * 90_000)
         await trio.sleep(0.2)
         async with await served.connect() as second:
@@ -142,7 +142,31 @@ async def test_bodies_are_bounded_in_their_sum() -> None:
             reply = await receive_reply(second)
             assert (reply.status, reply.headers["retry-after"]) == (503, "1")
         await first.send_all(b"x")
-        assert (await receive_reply(first)).status == 401
+        assert (await receive_reply(first)).status == 400
+
+
+async def test_long_bodies_of_whoever_may_not_commit_are_not_read(jumping: None) -> None:
+    async with serving() as served, await served.connect() as stream:
+        path = "/v1/projects/alpha/points"
+        await stream.send_all(request_head(path, length=200_000) + b"x" * 100_000)
+        reply = await receive_reply(stream)
+        assert (reply.status, reply.headers["connection"]) == (401, "close")
+
+
+async def test_spooled_bodies_are_bounded_in_size_sum_and_time(jumping: None) -> None:
+    settings = WebSettings(spool_bytes_max=300_000, spools_bytes_max=400_000, spool_s_max=5.0, drain_s=0.0)
+    path, key = "/v1/projects/alpha/points", f"authorization: Bearer {PROJECT_KEY}\r\n"
+    async with serving(settings) as served, await served.connect() as first:
+        await first.send_all(request_head(path, length=200_001, more=key) + b"x" * 200_000)
+        await trio.sleep(0.2)
+        assert served.world.app.backend.statistics()["web_bodies"]()["spooled_bytes"] == 200_000
+        for length, status in ((300_001, 413), (250_000, 503)):
+            async with await served.connect() as second:
+                await second.send_all(request_head(path, length=length, more=key) + b"x" * length)
+                assert (await receive_reply(second)).status == status
+        assert (await receive_reply(first)).status == 408
+        await none_open(served)
+        assert served.world.app.backend.statistics()["web_bodies"]()["spooled_bytes"] == 0
 
 
 async def test_a_websocket_is_refused() -> None:

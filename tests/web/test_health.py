@@ -195,5 +195,7 @@ async def test_longer_bodies_are_taken_only_where_they_are_needed(
     long = b"x" * 100_000
     assert (await world.client.post("/v1/sessions", data=long)).status_code == 413
     assert (await world.client.post("/v1/nodes", data=long)).status_code == 413
-    assert (await world.client.post("/v1/projects/alpha/points", data=long)).status_code == 401
-    assert (await world.client.post("/v1/projects/alpha/points", data=long * 3)).status_code == 413
+    versions = "/v1/projects/alpha/kinds/gpu/versions"
+    assert (await world.client.post(versions, data=long)).status_code == 401
+    assert (await world.client.post(versions, data=long * 3)).status_code == 413
+    assert (await world.client.post("/v1/projects/alpha/points", data=long * 3)).status_code == 401

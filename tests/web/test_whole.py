@@ -27,6 +27,7 @@ from np1.session import SessionRequest, parse_session_answer, rfc3339_of_ms
 from storage.open import Stores
 from storage.settings import DatabaseSettings, RedisSettings
 from tests.contract.given import batch
+from tests.sealing import seal_a_day
 from tests.web.pretended_engine import Engine
 from tests.web.serving import Reply, receive_reply
 from web.main import serve, system_ms
@@ -179,15 +180,17 @@ async def test_events_and_points_go_through(here: Installation) -> None:
     assert item["event_id"] == event.event_id
     assert item["workloads"] == list(here.node.workload_ids)
 
-    day = format_rfc3339(now_ms - DAY_MS)[:10]
-    rows = [{"workload_id": here.node.workload_ids[0], "points": "2.5"}]
+    sealed = await seal_a_day(here.stores, here.node.project_id)
+    day = sealed.day
+    rows = [{"workload_id": sealed.workload_ids[0], "points": "2.5"}]
     body = json.dumps({"day": day, "rows": rows}).encode()
     path = "/v1/projects/alpha/points"
     replies = [await here.ask("POST", path, body, idempotency_key=key) for key in ("a", "a", "b")]
     assert [reply.status for reply in replies] == [201, 201, 409]
     assert replies[0].body == replies[1].body
     totals = await here.get(f"{path}?day={day}")
-    assert totals["items"] == [{"user": here.node.node_id, "points": "2.5"}]
+    [item] = totals["items"]
+    assert (item["user"], item["points"]) == (sealed.nodes[0].node_id, "2.5")
 
 
 async def test_nodes_are_listed_and_a_revoked_node_gets_no_session(here: Installation) -> None:
