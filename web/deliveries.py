@@ -33,8 +33,8 @@ Whoever reads this will hear of events here."""
 
 class DeliveryItem(msgspec.Struct, frozen=True):
     """One message to this channel. `state`: due (waiting, being sent, or to be tried again at `due_at`),
-    sent, or dead (given up; it can be replayed). `note`: what came of the newest attempt. `notice_id` is what the
-    receiver gets as well (webhook-id); `events`: how many are told in it."""
+    sent, or dead (given up; it can be replayed). `note`: what came of the newest attempt. `notice_id` is what
+    the receiver gets as well (webhook-id); `events`: how many are told in it."""
 
     delivery_id: str
     state: DeliveryState
