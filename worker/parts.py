@@ -44,7 +44,15 @@ from worker.settings import WorkerSettings
 # Less than the front door grants before it kills.
 STOP_GRACE_S = 4.0
 _Part: TypeAlias = (
-    Notifier | Scheduler | Deliveries | LetterPost | RolloutFollower | Ownership | Sealer | RootPublisher
+    Notifier
+    | Scheduler
+    | DeadMan
+    | Deliveries
+    | LetterPost
+    | RolloutFollower
+    | Ownership
+    | Sealer
+    | RootPublisher
 )
 
 log = structlog.get_logger()
