@@ -64,6 +64,7 @@ ROW_COLUMNS: dict[str, tuple[str, int]] = {
     "holds": ("u8", 0),
     "standby": ("u8", 0),
     "refusal_told_ms": ("i8", 0),  # last STALE or CLOCK reply
+    "source": ("u8", 0),  # where its last beat came from, as clones.source_of; 0: not known
 }
 GENERATION_PACKED: dict[str, tuple[str, int]] = {
     "live": ("i4", -1),  # the generation in this entry, -1 for none

@@ -172,6 +172,8 @@ class Decisions:
         workload: str | None,
         workloads: tuple[str, ...],
         subject: str,
+        *,
+        detail: str = "",
     ) -> None:
         self.raised[raised.kind] += 1
         self._events.append(
@@ -185,8 +187,18 @@ class Decisions:
                 since_ms=raised.since_ms,
                 at_ms=self.now_ms,
                 workloads=workloads,
+                detail=detail,
             )
         )
+
+    def clone(self, index: int, since_ms: int, at_ms: int, detail: str) -> None:
+        """Two runs on one node key, as far as can be told from outside (LIVENESS.md 5)."""
+        self.now_ms = max(self.now_ms, at_ms)
+        if self.table.row.check[index] != _CANARY:
+            node = node_id(self.table, index)
+            workloads = workload_ids(self.table, index)
+            raised = Raised("node.clone", since_ms)
+            self._raise(raised, index, node, None, workloads, node, detail=detail)
 
     def installation_event(self, kind: str, since_ms: int, detail: str, *, about: str = "") -> None:
         """An event for the operator of the installation: of the shard, unless `about` names another id."""

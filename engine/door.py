@@ -24,6 +24,7 @@ class PlainBeat(NamedTuple):
     plane1: int
     t_ms: int  # receive time: when the last byte of the body was read
     unknown_ids: bool  # answered with code RESYNC when nothing above it applies
+    source: int = 0  # where it came from (clones.source_of), if a key of the node's was shown; 0: not known
 
 
 class PlainAnswer(NamedTuple):
@@ -50,8 +51,10 @@ class Door(Protocol):
         """How many shards there are; a row belongs to shard ``row % shards``."""
         ...
 
-    def submit_frames(self, frames: bytes, t_ms: int, reply: Callable[[bytes], None]) -> None:
-        """Take n frames (n * 48 bytes) of rows this shard owns.
+    def submit_frames(
+        self, frames: bytes, t_ms: int, reply: Callable[[bytes], None], *, source: int = 0
+    ) -> None:
+        """Take n frames (n * 48 bytes) of rows this shard owns. `source`: as in PlainBeat.
 
         `reply` gets n * 48 bytes in the same order once all are decided; a frame that UDP would drop in
         silence gets 48 zero bytes.

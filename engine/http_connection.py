@@ -12,6 +12,7 @@ import ipaddress
 from collections import Counter, deque
 from typing import Any, Protocol, cast
 
+from engine.core.clones import source_of
 from engine.http_reader import RequestReader
 from engine.http_reply import CONTINUE, TIMED_OUT, Reply, busy, render
 from engine.http_routes import Head, Route, Routes
@@ -85,6 +86,7 @@ class Connection(asyncio.Protocol):
         self._routes = routes
         self._idle_s_max = idle_s_max
         self._safe = allow_plaintext
+        self._source = 0  # whom it is from; 0: not known
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)  # until connection_made
         self._reader = RequestReader(body_max=body_max)
         self._head: Head | None = None  # the last one, and where it led
@@ -106,7 +108,8 @@ class Connection(asyncio.Protocol):
             self._transport.write(render(busy(_CROWDED_RETRY_MS), close=True))
             self._transport.close()
             return
-        self._safe = self._safe or is_local(transport.get_extra_info("peername"))
+        peer = transport.get_extra_info("peername")
+        self._safe, self._source = self._safe or is_local(peer), source_of_peer(peer)
         self._transport.set_write_buffer_limits(high=WRITE_BYTES_MAX)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -194,7 +197,7 @@ class Connection(asyncio.Protocol):
         complete, self._reader.complete = self._reader.complete, []
         for head, body in complete:
             if head is not self._head:
-                self._head, self._route = head, self._routes.resolve(head, safe=self._safe)
+                self._head, self._route = head, self._resolved(head)
             keep_alive = head.keep_alive and not home.draining
             exchange = _Exchange(
                 self, now_s, self._route.name, keep_alive=keep_alive, head_only=head.method == b"HEAD"
@@ -204,6 +207,9 @@ class Connection(asyncio.Protocol):
             self._route.ask(body, t_ms, exchange.answer)
             if self._deaf:
                 return
+
+    def _resolved(self, head: Head) -> Route:
+        return self._routes.resolve(head, safe=self._safe, source=self._source)
 
     def _wait_for_the_rest(self) -> None:
         reader = self._reader
@@ -260,8 +266,21 @@ def _nowhere(_body: bytes, _t_ms: int, _answer: object) -> None:
 
 def is_local(peer: Any) -> bool:
     """Whether a peer name is a loopback address or that of a local socket."""
-    if not isinstance(peer, tuple):
+    address = _address(peer)
+    if address is None:
         return isinstance(peer, str | bytes)  # None: gone before it could be asked
+    return address.is_loopback
+
+
+def source_of_peer(peer: Any) -> int:
+    """Whom a connection is from, to be compared (clones.source_of). 0 for those on this machine or in this
+    network: they are taken for proxies, which bring the beats of others in turns."""
+    address = _address(peer)
+    return source_of(str(address)) if address is not None and address.is_global else 0
+
+
+def _address(peer: Any) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    if not isinstance(peer, tuple):
+        return None
     address = ipaddress.ip_address(peer[0].partition("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
+    return getattr(address, "ipv4_mapped", None) or address

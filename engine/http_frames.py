@@ -33,16 +33,22 @@ def submit_frames(
     forwarder: ForwardFrames | None,
     busy_retry_ms: int,
     reply: Callable[[bytes], None],
+    source: int = 0,
 ) -> None:
-    """Bring n frames (n * 48 bytes) to their owners; `reply` gets n * 48 bytes once all have answered."""
+    """Bring n frames (n * 48 bytes) to their owners; `reply` gets n * 48 bytes once all have answered.
+
+    `source`: whom they came from (clones.source_of). Many at once come from a relay, and so does nobody.
+    """
     shards = door.shards()
+    if len(frames) > FRAME_BYTES:
+        source = 0
     if shards == 1:
-        door.submit_frames(frames, t_ms, reply)
+        door.submit_frames(frames, t_ms, reply, source=source)
         return
     if len(frames) == FRAME_BYTES:
         row = int.from_bytes(frames[_ROW_OFFSET : _ROW_OFFSET + 4], "big")
         if door.owns(row):
-            door.submit_frames(frames, t_ms, reply)
+            door.submit_frames(frames, t_ms, reply, source=source)
             return
     batch = np.frombuffer(frames, dtype=np.uint8).reshape(-1, FRAME_BYTES)
     rows = batch[:, _ROW_OFFSET : _ROW_OFFSET + 4].copy().view(">u4").ravel()

@@ -55,6 +55,7 @@ class PlainRequest(msgspec.Struct, frozen=True, array_like=True):
     state: int  # ping, push: what is said of slot 0 (State); ABSENT: nothing is said (log)
     body: bytes  # JSON
     t_ms: int  # when the last byte of the body was read
+    source: int = 0  # whom it came from (clones.source_of); 0: not known
 
 
 class _JsonBeat(msgspec.Struct):
@@ -117,7 +118,7 @@ class PlainRequests:
             if bearer is None:
                 answer(UNAUTHORIZED)
             else:
-                self.json_beat(bearer, request.body, request.t_ms, answer)
+                self.json_beat(bearer, request.body, request.t_ms, answer, source=request.source)
             return
         capability = self.capability(request.credential)
         if capability is None:
@@ -125,7 +126,7 @@ class PlainRequests:
         else:
             self.capability_beat(request.kind, capability, request.state, request.t_ms, answer)
 
-    def json_beat(self, bearer: Bearer, body: bytes, t_ms: int, answer: Answer) -> None:
+    def json_beat(self, bearer: Bearer, body: bytes, t_ms: int, answer: Answer, *, source: int = 0) -> None:
         """A JSON beat under a token with a good MAC: 400 and 401 at once, the rest when the door says."""
         if bearer.expires_ms <= t_ms:
             self._door.refuse_token(bearer.row, t_ms)
@@ -148,7 +149,7 @@ class PlainRequests:
                 self._bearers.forget(bearer.value)
             answer(json_reply(said))
 
-        self._door.submit_plain(beat, decided)
+        self._door.submit_plain(beat._replace(source=source) if source else beat, decided)
 
     def capability_beat(
         self, kind: int, capability: tuple[int, int], state: int, t_ms: int, answer: Answer

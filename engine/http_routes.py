@@ -92,18 +92,18 @@ class Routes:
         self._forwarder = forwarder
         self._busy_retry_ms = busy_retry_ms
 
-    def resolve(self, head: Head, *, safe: bool) -> Route:
+    def resolve(self, head: Head, *, safe: bool, source: int = 0) -> Route:
         """Where a request with this head is judged; the answer comes at once when it is refused.
 
         `safe`: it came from loopback, or plain HTTP is allowed; where a credential travels, nothing else
-        will do.
+        will do. `source`: whom it came from (clones.source_of); 0: not known.
         """
         target = head.target if head.target[:1] == b"/" else _origin_form(head.target)
         path, _, query = target.partition(b"?")
         if b"%" in path:
             path = unquote_to_bytes(path)
         if path == _BEATS_PATH:
-            return self._beats(head, safe=safe)
+            return self._beats(head, safe=safe, source=source)
         if path.startswith(_PING_PREFIX):
             return Route("ping", self._ping(head, path[len(_PING_PREFIX) :], safe=safe))
         if path.startswith(_PUSH_PREFIX):
@@ -114,17 +114,17 @@ class Routes:
             )
         return Route("none", _always(NOT_FOUND))
 
-    def _beats(self, head: Head, *, safe: bool) -> Route:
+    def _beats(self, head: Head, *, safe: bool, source: int) -> Route:
         media_type = head.content_type.partition(b";")[0].strip().lower()
         if head.method != b"POST":
             return Route("beats", _always(method_not_allowed(b"POST")))
         if head.encoded or media_type not in _MEDIA_TYPES:
             return Route("beats", _always(UNSUPPORTED_TYPE))
         if media_type == _JSON_TYPE:
-            return Route("json", self._json(head, safe=safe))
-        return Route("frames", self._frames)
+            return Route("json", self._json(head, safe=safe, source=source))
+        return Route("frames", partial(self._frames, source=source))
 
-    def _frames(self, frames: bytes, t_ms: int, answer: Answer) -> None:
+    def _frames(self, frames: bytes, t_ms: int, answer: Answer, *, source: int) -> None:
         if not frames or len(frames) % FRAME_BYTES:
             answer(_EMPTY_FRAMES)
         elif len(frames) > FRAMES_MAX * FRAME_BYTES:
@@ -137,20 +137,21 @@ class Routes:
                 forwarder=self._forwarder,
                 busy_retry_ms=self._busy_retry_ms,
                 reply=lambda acks: answer(Reply(200, FRAMES, acks)),
+                source=source,
             )
 
-    def _json(self, head: Head, *, safe: bool) -> Ask:
+    def _json(self, head: Head, *, safe: bool, source: int) -> Ask:
         if not safe:
             return _always(TLS_REQUIRED)
         bearer = self._plain.bearer(head.authorization)
         if bearer is None:
             return _always(UNAUTHORIZED)
         if bearer.owned:
-            return partial(self._plain.json_beat, bearer)
+            return partial(self._plain.json_beat, bearer, source=source)
         row = bearer.row
 
         def forward(body: bytes, t_ms: int, answer: Answer) -> None:
-            self._forward(row, PlainRequest(Kind.JSON, head.authorization, 0, body, t_ms), answer)
+            self._forward(row, PlainRequest(Kind.JSON, head.authorization, 0, body, t_ms, source), answer)
 
         return forward
 

@@ -25,6 +25,7 @@ from engine.plain_beats import PlainBeats
 from engine.refusals import BUSY, MAC, SESSION, TOKEN, Refusals
 from engine.rows import workload_id
 from engine.settings import IngestSettings
+from engine.sources import Sources
 from engine.table import Applied, Table
 from np1.codec import FRAME_BYTES, Code
 
@@ -58,6 +59,7 @@ class Intake:
         *,
         now_ms: Callable[[], int],
         wake: Callable[[], None],
+        cloned: Callable[[int, int, int, str], None],
     ) -> None:
         self.table = table
         self.pace = pace
@@ -68,11 +70,12 @@ class Intake:
             shard=table.shard, shards=table.shards, batch_max=settings.batch_frames_max
         )
         self._hasher = Siphasher(settings.batch_frames_max)
+        self.sources = Sources(table, cloned=cloned)
         self.refusals = Refusals(table, run_ms=now_ms(), rows_max=settings.refused_rows_max)
         self._plain = PlainBeats(table, pace, self.refusals)  # they came after all of `waiting`
         self.waiting: list[Waiting] = []  # for a commit, in order of arrival
         self.waiting_beats = 0
-        self._frames: list[tuple[bytes, int, Callable[[bytes], None]]] = []
+        self._frames: list[tuple[bytes, int, int, Callable[[bytes], None]]] = []
         self._frames_bytes = 0
         self.busy = False  # the journal cannot take beats now
         self.taken = 0
@@ -88,12 +91,14 @@ class Intake:
     def shards(self) -> int:
         return self.table.shards
 
-    def submit_frames(self, frames: bytes, t_ms: int, reply: Callable[[bytes], None]) -> None:
+    def submit_frames(
+        self, frames: bytes, t_ms: int, reply: Callable[[bytes], None], *, source: int = 0
+    ) -> None:
         """Queue frames from a stream; verified together with others when the loop comes round.
 
         At the bound of what may wait they are verified at once, which answers BUSY what is too much.
         """
-        self._frames.append((frames, t_ms, reply))
+        self._frames.append((frames, t_ms, source, reply))
         self._frames_bytes += len(frames)
         if self._frames_bytes >= self._settings.pending_frames_max * FRAME_BYTES:
             self.verify_queued()
@@ -158,8 +163,12 @@ class Intake:
         *,
         send: Callable[[Array, Array], int],
         foreign: Foreign,
+        sources: Callable[[Array], Array] | None = None,
     ) -> None:
-        """Judge a batch of datagrams received at t_ms. The arrays may be overwritten after this returns."""
+        """Judge a batch of datagrams received at t_ms. The arrays may be overwritten after this returns.
+
+        `sources`: makes addresses comparable (`DatagramBatches.sources`); None: nobody knows them.
+        """
         verified = self._verify(raw, lengths, t_ms)
         if len(verified.foreign):
             foreign(raw[verified.foreign, :FRAME_BYTES].copy(), names[verified.foreign].copy(), t_ms)
@@ -168,6 +177,8 @@ class Intake:
         if not len(verified.accepted):
             return
         addresses = names.take(verified.accepted, axis=0)
+        if sources is not None:
+            self.sources.watch(verified.entry >> 1, sources(addresses), t_ms)
 
         def decided(what: Outcome) -> None:
             if len(what.acks):
@@ -218,10 +229,13 @@ class Intake:
         if not self._frames:
             return
         queued, self._frames, self._frames_bytes = self._frames, [], 0
-        raw = np.frombuffer(b"".join(frames for frames, _, _ in queued), np.uint8).reshape(-1, FRAME_BYTES)
-        counts = [len(frames) // FRAME_BYTES for frames, _, _ in queued]
-        times = np.repeat(np.array([t_ms for _, t_ms, _ in queued], np.int64), counts)
+        raw = np.frombuffer(b"".join(each[0] for each in queued), np.uint8).reshape(-1, FRAME_BYTES)
+        counts = [len(each[0]) // FRAME_BYTES for each in queued]
+        times = np.repeat(np.array([each[1] for each in queued], np.int64), counts)
         verified = self._verify(raw, None, times)
+        if any(each[2] for each in queued):
+            sources = np.repeat(np.array([each[2] for each in queued], np.uint64), counts)
+            self.sources.watch(verified.entry >> 1, sources[verified.accepted], int(times[-1]))
         answers = np.zeros((len(raw), FRAME_BYTES), np.uint8)
         if len(verified.refused):
             at = verified.refused
@@ -230,7 +244,7 @@ class Intake:
 
         def reply_all() -> None:
             start = 0
-            for count, (_, _, reply) in zip(counts, queued, strict=True):
+            for count, (*_, reply) in zip(counts, queued, strict=True):
                 reply(answers[start : start + count].tobytes())
                 start += count
 
@@ -292,7 +306,7 @@ class Intake:
         if not self._plain:
             return
         self.waiting_beats -= len(self._plain)
-        judged = self._plain.judge()
+        judged = self._plain.judge(self.sources)
         if len(judged.beats):
             self.waiting.append(judged)
             self.waiting_beats += len(judged.beats)
@@ -300,7 +314,7 @@ class Intake:
     def oldest_waiting_ms(self) -> int | None:
         """Receive time of the oldest beat that is not yet with the journal. Streams come out of order."""
         oldest = [int(waiting.beats["t_ms"].min()) for waiting in self.waiting]
-        oldest += [t_ms for _, t_ms, _ in self._frames]
+        oldest += [each[1] for each in self._frames]
         plain_ms = self._plain.oldest_ms()
         if plain_ms is not None:
             oldest.append(plain_ms)

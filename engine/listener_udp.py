@@ -96,7 +96,15 @@ class UdpListener:
             self._datagrams += count
             self._readings += 1
             self._largest = max(self._largest, count)
-            self._intake.take_datagrams(raw, lengths, names, t_ms, send=self.send, foreign=self._foreign)
+            self._intake.take_datagrams(
+                raw,
+                lengths,
+                names,
+                t_ms,
+                send=self.send,
+                foreign=self._foreign,
+                sources=self._batches.sources,
+            )
         if count == self._batch_max:
             return False
         self.drained_ms = t_ms

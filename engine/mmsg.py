@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from engine.core.clones import source_of
+
 Array = npt.NDArray[Any]
 
 CALL_MAX = 1024  # messages per system call (UIO_MAXIOV)
@@ -23,6 +25,9 @@ DATAGRAM_BYTES = 48  # kept of each; what is longer shows by its length and is r
 _LONGER_BYTES = 64  # room per datagram where the system does not tell the length of what it cut
 _NAME_BYTES = 28  # struct sockaddr_in6
 _IPV4_NAME_BYTES = 16
+
+_IPV6_ADDRESS = slice(8, 24)  # of struct sockaddr_in6
+_IPV4_MAPPED = np.uint64(0xFFFF << 32)
 
 _MSG_DTYPE = np.dtype(
     {
@@ -49,6 +54,10 @@ class DatagramBatches(Protocol):
 
     def send(self, frames: Array, names: Array) -> int:
         """Send frames (n, 48) to addresses (n, m); how many the socket took."""
+        ...
+
+    def sources(self, names: Array) -> Array:
+        """Addresses (n, m) as numbers to compare, as clones.source_of makes them, shape (n,)."""
         ...
 
 
@@ -114,6 +123,16 @@ class SystemBatches:
             sent += self._send_part(len(part))
         return sent
 
+    def sources(self, names: Array) -> Array:
+        if names.shape[1] == _IPV4_NAME_BYTES:  # struct sockaddr_in: the address is the second word
+            address = np.ascontiguousarray(names).view(">u4")[:, 1]
+            return address.astype(np.uint64) | _IPV4_MAPPED
+        halves = np.ascontiguousarray(names[:, _IPV6_ADDRESS]).view(">u8")
+        network = halves[:, 0].astype(np.uint64)
+        if network.all():
+            return network
+        return np.where(network != 0, network, halves[:, 1])
+
     def _send_part(self, count: int) -> int:
         at = sent = 0
         while at < count:
@@ -167,6 +186,10 @@ class PlainSocketBatches:
             except OSError:
                 continue  # lost, as on any network; `sent` tells
         return sent
+
+    def sources(self, names: Array) -> Array:
+        known = [self._known.get(int.from_bytes(name[:4].tobytes(), "little")) for name in names]
+        return np.array([0 if address is None else source_of(address[0]) for address in known], np.uint64)
 
 
 def batches(sock: socket.socket, *, batch_max: int = CALL_MAX) -> DatagramBatches:

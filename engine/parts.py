@@ -119,6 +119,7 @@ class Parts:
             ingest,
             now_ms=now_ms,
             wake=lambda: self.committer.wake(),
+            cloned=self.decisions.clone,
         )
         self.actors = Actors(
             self.table, self.decisions, self._settings.liveness, now_ms=now_ms, crashed=hooks.crashed

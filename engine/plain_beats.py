@@ -18,6 +18,7 @@ from engine.core.beats import BEAT_DTYPE, ORIGIN_PLAIN
 from engine.door import GONE, PlainAnswer, PlainBeat
 from engine.pace import Pace
 from engine.refusals import TOKEN, Refusals
+from engine.sources import Sources
 from engine.table import Table
 from np1.codec import FLAG_STOPPING, Code
 
@@ -35,6 +36,7 @@ _ASKED_DTYPE = np.dtype(
         ("plane1", "<u8"),
         ("t_ms", "<i8"),
         ("unknown_ids", "?"),
+        ("source", "<u8"),
     ]
 )
 assert _ASKED_DTYPE.names == PlainBeat._fields
@@ -59,7 +61,7 @@ class PlainBeats:
         """Receive time of the oldest; forwarded ones come out of order."""
         return min((beat.t_ms for beat in self._beats), default=None)
 
-    def judge(self) -> Waiting:
+    def judge(self, sources: Sources) -> Waiting:
         """All that were added, but for those whose generation is gone: they are told so now."""
         asked, replies = np.array(self._beats, _ASKED_DTYPE), self._replies
         self._beats, self._replies = [], []
@@ -73,6 +75,8 @@ class PlainBeats:
                 replies[position](PlainAnswer(GONE, 0, 0, int(asked["t_ms"][position])))
             replies = [replies[position] for position in np.flatnonzero(live)]
             asked, index = asked[live], index[live]
+        if asked["source"].any():
+            sources.watch(index, asked["source"], int(asked["t_ms"].max()))
         unknown_ids = np.flatnonzero(asked["unknown_ids"])
         return Waiting(self._beats_of(asked, index), None, _decided(replies, unknown_ids))
 

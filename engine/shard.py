@@ -292,6 +292,7 @@ class Shard:
         parts: dict[str, Any] = {
             "intake": self.intake,
             "refusals": self.intake.refusals,
+            "sources": self.intake.sources,
             "journal": self.journal,
             "committer": self.committer,
             "actors": self.actors,

@@ -57,6 +57,7 @@ class FakeDoor:
         self.plain = []
         self.frames = []
         self.refused_tokens = []
+        self.sources = []  # of the frames
         self._waiting = []
         self._scheduled = False
 
@@ -83,10 +84,11 @@ class FakeDoor:
         self.plain.append(beat)
         self._later(lambda: reply(PlainAnswer(self.code, self.next_ms, 90_000, beat.t_ms)))
 
-    def submit_frames(self, frames, t_ms, reply):
+    def submit_frames(self, frames, t_ms, reply, *, source=0):
         assert frames
         assert len(frames) % FRAME_BYTES == 0
         self.frames.append((frames, t_ms))
+        self.sources.append(source)
         acks = b"".join(
             ack_of(frames[i : i + FRAME_BYTES], self.shard) for i in range(0, len(frames), FRAME_BYTES)
         )

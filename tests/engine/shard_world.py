@@ -126,7 +126,9 @@ class Bench:
         self.woken = 0
         self.pace = Pace(rate_max=1e9, jitter=0.0, seed=1)
         self.ingest = ingest or IngestSettings()
-        self.intake = Intake(self.table, self.pace, self.ingest, now_ms=self._now, wake=self._wake)
+        self.intake = Intake(
+            self.table, self.pace, self.ingest, now_ms=self._now, wake=self._wake, cloned=self.decisions.clone
+        )
         actors: Any = AtOnce(self.table, self.decisions)
         self.actors = actors
         self.failures: list[OSError] = []

@@ -43,10 +43,14 @@ class Door:
             IngestSettings(),
             now_ms=lambda: T0,
             wake=self._wake,
+            cloned=self._no_clone,
         )
 
     def _wake(self) -> None:
         self.woken += 1
+
+    def _no_clone(self, *_: object) -> None:
+        raise AssertionError("nobody beats here")
 
     def receive(self, raw: np.ndarray, lengths: np.ndarray, t_ms: int) -> None:
         names = np.zeros((len(raw), 28), np.uint8)

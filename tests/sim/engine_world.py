@@ -150,7 +150,12 @@ class Engine:
         )
         self.pace = StretchedPace(rate_max=1e9, jitter=0.1, seed=1)
         self.intake = Intake(
-            self.table, self.pace, IngestSettings(), now_ms=lambda: self.now_ms, wake=lambda: None
+            self.table,
+            self.pace,
+            IngestSettings(),
+            now_ms=lambda: self.now_ms,
+            wake=lambda: None,
+            cloned=self.decisions.clone,
         )
         actors: Any = ActorsAtOnce(self.table, self.decisions)
         self.committer = Committer(
