@@ -108,15 +108,7 @@ class Worker:
         self._rollouts: RolloutFollower | None = None
         if rollouts is not None:
             self._rollouts = RolloutFollower(rollouts=rollouts, now_ms=now_ms, poll_s=settings.poll_ms / 1000)
-        self._scheduler: Scheduler | None = None
-        if schedule is not None:
-            self._scheduler = Scheduler(
-                schedule=schedule,
-                jobs=jobs,
-                worker=f"{socket.gethostname()}:{os.getpid()}",
-                now_ms=now_ms,
-                crashed=_report_job,
-            )
+        self._scheduler = None if schedule is None else _scheduler(schedule, jobs, now_ms)
         self._sealer = sealer
         self._publisher = publisher
         self._dead_man: DeadMan | None = None
@@ -265,6 +257,16 @@ def _policy(settings: WorkerSettings) -> Policy:
 
 def _report_task(error: Exception, name: str) -> None:
     capture(error, task=name)
+
+
+def _scheduler(schedule: Schedule, jobs: Sequence[Job], now_ms: Callable[[], int]) -> Scheduler:
+    return Scheduler(
+        schedule=schedule,
+        jobs=jobs,
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+        now_ms=now_ms,
+        crashed=_report_job,
+    )
 
 
 def _report_job(error: Exception, job: str) -> None:
