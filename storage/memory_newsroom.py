@@ -89,14 +89,12 @@ class MemoryNewsroom:
 
 
 def due_of(state: State, as_of_ms: int) -> dict[Group, int]:
-    """How many items of each group are due; of those under way, up to their time."""
-    counts: dict[Group, int] = {}
-    for (_, channel), item in state.items.items():
-        group = (channel, item.lane == "reminder")
-        under = state.telling.get(group)
-        if item.due_ms is not None and item.due_ms <= (as_of_ms if under is None else under.upto_ms):
-            counts[group] = counts.get(group, 0) + 1
-    return counts
+    """The groups of which something is due; all of it is in `items`."""
+    return {
+        (channel, item.lane == "reminder"): 0
+        for (_, channel), item in state.items.items()
+        if item.due_ms is not None and item.due_ms <= as_of_ms
+    }
 
 
 def gather_of(

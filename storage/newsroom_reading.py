@@ -5,6 +5,7 @@ A fixed number of statements, however many events. Writing is newsroom_writing.p
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
@@ -79,7 +80,7 @@ async def read(
         due=due,
         gather=await _gather(connection, due, recipients, policy, as_of_ms),
     )
-    full = events_full or sum(due.values()) > limit or len(subjects) >= limit
+    full = events_full or any(due.values()) or len(subjects) >= limit
     return Reading(state=state, facts=facts, cursor=cursor, full=full, events_full=events_full)
 
 
@@ -110,7 +111,7 @@ async def _read_telling(
     records = await connection.fetch(f"{_ITEMS} where {where} order by due_ms limit $4", *values, limit)
     count = await connection.fetchval(f"select count(*) from news_item where {where}", *values)
     items = {(subject, channel): msgspec.json.decode(body, type=Item) for subject, channel, body in records}
-    facts = Facts(as_of_ms=now_ms, due={(channel_id, reminds): count})
+    facts = Facts(as_of_ms=now_ms, due={(channel_id, reminds): count - len(items)})
     state = State(items=items, subjects={}, areas={}, degraded={}, telling=telling)
     return Reading(state=state, facts=facts, cursor=cursor, full=True, events_full=False)
 
@@ -154,28 +155,23 @@ async def _items(
 
 
 async def _due(connection: Connection, state: State, as_of_ms: int) -> dict[Group, int]:
-    channels = {
-        channel
+    loaded = Counter(
+        (channel, item.lane == "reminder")
         for (_, channel), item in state.items.items()
         if item.due_ms is not None and item.due_ms <= as_of_ms
-    }
-    if not channels:
+    )
+    if not loaded:
         return {}
     records = await connection.fetch(
         f"""
         select channel_id::text, {_REMINDS} as reminds, count(*) from news_item
         where channel_id = any($1::uuid[]) and due_ms <= $2 group by 1, 2
         """,
-        list(channels),
+        list({channel for channel, _ in loaded}),
         as_of_ms,
     )
     counts = {(channel, reminds): count for channel, reminds, count in records}
-    loaded = {
-        (channel, item.lane == "reminder")
-        for (_, channel), item in state.items.items()
-        if item.due_ms is not None and item.due_ms <= as_of_ms
-    }
-    return {group: counts[group] for group in loaded}
+    return {group: counts[group] - count for group, count in loaded.items()}
 
 
 async def _nodes(connection: Connection, about: Iterable[Event]) -> dict[str, NodeFacts]:

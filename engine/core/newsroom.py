@@ -121,7 +121,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     recipients: dict[str, Recipient] = {}  # by channel id
     windows: dict[str, int] = {}  # node or workload in maintenance -> the end of it
     totals: dict[str, int] = {}  # nodes by area
-    due: dict[Group, int] = {}  # how many items of a group are due, of which `items` may hold a part
+    due: dict[Group, int] = {}  # groups of which something is due, and how many besides what `items` holds
     gather: dict[tuple[str, Lane], int] = {}  # when the last is due of those that may join a digest
 
 

@@ -40,26 +40,25 @@ def tell_due(decision: Decision, facts: Facts) -> None:
 
 
 def _begin(decision: Decision, facts: Facts, group: Group, part: Part) -> None:
-    loaded = len(part)
+    beyond = facts.due[group]
     recipient = facts.recipients.get(group[0])
     if recipient is None:
         for key, _ in part:
             _drop(decision, key, NO_CHANNEL)
         return
     ready = _put_off(decision, facts, recipient, part)
-    whole = loaded == facts.due[group]
-    if not ready or (not whole and len(ready) < loaded):
+    if not ready or (beyond and len(ready) < len(part)):
         return  # what was put off makes room for the others: the next step has them
-    notice = _notice(group, [item for _, item in ready], facts.due[group] - loaded + len(ready), facts)
+    notice = _notice(group, [item for _, item in ready], beyond + len(ready), facts)
     decision.notices.append((notice, group[0]))
     _mark(decision, facts, ready)
-    if not whole:
+    if beyond:
         decision.state.telling[group] = Telling(notice.notice_id, facts.as_of_ms)
 
 
 def _go_on(decision: Decision, facts: Facts, group: Group, part: Part) -> None:
     _mark(decision, facts, part)
-    if len(part) == facts.due[group]:
+    if facts.due[group] == 0:
         del decision.state.telling[group]
 
 
