@@ -13,7 +13,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 import engine.flusher
 from engine.core.ports import StoreUnavailableError
-from engine.core.records import BASE_NONE, BaseInterval, Gap
+from engine.core.records import BASE_NONE, BaseInterval, Gap, Say, SlotSpec
 from engine.flusher import Flusher, HeadSource
 from engine.journal_blocks import Kind
 from engine.settings import FlushSettings
@@ -76,6 +76,7 @@ class Flushing:
                 lambda: False,
                 lambda: bench.committer.undecided_from_ms,
                 lambda: bench.now_ms,
+                lambda watermark_ms: watermark_ms,
             ),
             away=lambda store, away: self.away.append((store, away)),
             failed=self.failures.append,
@@ -503,3 +504,30 @@ async def test_refused_beats_arrive_and_a_flush_that_seemed_to_fail_counts_them_
         flushing.plan = {"fail_at": len(flushing.calls) + 2, "before": False}  # written, but nobody knows
         await flushing.cycles(3)
     assert await flushing.history.refused_during([node_id], day) == {node_id: {"stale": 2}}
+
+
+async def test_an_idle_shard_tells_how_far_it_is_more_often_while_somebody_waits_for_a_lease(
+    bench: Bench, autojump_clock: MockClock
+):
+    async with flushing(bench) as flush:
+        await flush.cycles(2)
+        flush.calls.clear()
+        for waited, expected in ((False, 0), (True, 2)):
+            flush.flusher.leases_awaited = waited
+            for _ in range(6):
+                bench.now_ms += 100
+                await flush.cycles()
+            assert flush.calls.count("flush") == expected
+        assert flush.world.leases_ms[0] > bench.now_ms - 250
+
+
+async def test_what_is_said_of_licences_is_in_history_with_the_time_up_to_which_it_is_complete(
+    bench: Bench, autojump_clock: MockClock
+):
+    async with flushing(bench) as flush:
+        licensed = (SlotSpec(0, workload(0, 0), 0, None, licensed=True), SlotSpec(1, workload(0, 1), 0, None))
+        bench.learn(spec(0, slots=licensed))
+        bench.beats([0], T0 + 5)
+        await flush.cycles(2)
+        assert list(flush.world.says) == [Say(workload(0, 0), T0 + 5, "claim")]
+        assert flush.world.leases_ms[0] == T0 + 5

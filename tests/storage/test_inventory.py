@@ -19,8 +19,11 @@ from engine.core.inventory import (
     check_binding,
 )
 from engine.core.people import Act
+from engine.core.ports import NewNode
+from engine.core.records import Say
 from storage.ids import new_id
 from storage.open import AllStores
+from tests.contract.given import batch
 
 ANN, BOB = "0x" + "a" * 40, "0x" + "b" * 40
 CONTRACT = "0x" + "ab" * 20
@@ -65,6 +68,29 @@ async def test_owners_during_a_window_are_told_for_many_licences_at_once(stores:
     assert await during(15, 20) == {one: [first], two: [(ANN, 0, None)], three: [(ANN, 0, 20_000)]}
     assert await during(20, 30) == {one: [second], two: [(ANN, 0, None)]}
     assert await stores.inventory.owners_during([], 0, 1) == {}
+
+
+async def test_a_sale_ends_the_lease_of_whoever_runs_under_the_licence_when_it_is_recorded(stores: AllStores):
+    made = await stores.inventory.add_collection(await new(stores), act=act())
+    await seen(stores, made, 10, Token(1, ANN), Token(2, ANN))
+    licences = await stores.inventory.licences(LicenceFilter(), after=None, limit=10)
+    one, two = (licence.licence_id for licence in licences)
+    node = NewNode(made.project_id, "n", "node", b"k" * 32, 60_000, ("a", "b"), licence_ids=(one, two))
+    [node_made] = await stores.directory.create_nodes([node], now_ms=11_000)
+    says = tuple(Say(run, 12_000, "claim") for run in node_made.workload_ids)
+    await stores.history.flush(batch(position=2, says=says, leases_ms=13_000))
+    assert (await stores.lease_settling.settle(shards=1, now_ms=13_000)).changes == 2
+    await seen(stores, made, 20, Token(1, BOB), Token(2, ANN))
+    claim = Say(node_made.workload_ids[0], 25_000, "claim")
+    await stores.history.flush(batch(position=3, says=(claim,), leases_ms=26_000))
+    await stores.lease_settling.settle(shards=1, now_ms=26_000)
+
+    async def held(licence_id: str) -> list[tuple[int, int, int | None, str]]:
+        found = await stores.leases.history(licence_id, after_epoch=0, limit=9)
+        return [(each.epoch, each.from_ms, each.to_ms, each.ended) for each in found]
+
+    assert await held(one) == [(1, 12_000, 20_000, "sold"), (2, 25_000, None, "")]
+    assert await held(two) == [(1, 12_000, None, "")]
 
 
 async def test_a_collection_made_twice_by_one_act_is_one_and_by_two_is_refused(stores: AllStores):
