@@ -24,11 +24,10 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from bench.bulk import rss_max_bytes
 from bench.rig import fleet as rig
 from bench.rig.child import python_child
 from bench.rig.fleet import DAY_MS, KEY, SLUG, Fleet
-from bench.rig.machine import cpu_s, family_cpu_s, rss_bytes
+from bench.rig.machine import cpu_s, family_cpu_s, rss_bytes, rss_max_bytes
 from bench.rig.report import Report, rounded
 from bench.rig.servers import Running, postgres, valkey
 
@@ -37,7 +36,8 @@ SECONDS_PROMISED = 30.0
 ROWS, ROWS_QUICK = 1_000_000, 20_000
 PART = 50_000
 _SEALED = """
-insert into sealed_row (seal_no, place, workload_id, node_id, source, from_ms, to_ms, ms, paid_ms, held, hours)
+insert into sealed_row (seal_no, place, workload_id, node_id, source, from_ms, to_ms, ms, paid_ms, held,
+  hours)
 select 1, r, w.workload_id, w.node_id, 'native', f, f + 86400000, $2, 86400000 - r % 1000,
   case when r % 2 = 1 then null
     when r % 20 = 0 then format(

@@ -111,13 +111,18 @@ async def seal_for(
         if backend.heads.recorded_now_ms() < day_ms + DAY_MS:
             raise RefusedError(409, "day_not_over", f"{header.day} is not over (UTC)")
         raise RefusedError(409, "not_sealed", f"{header.day} is not sealed yet: ask again in some minutes")
+    must_name(seal, header, may_be_left_out=may_be_left_out)
+    return seal
+
+
+def must_name(seal: SealRef, header: PointsHeader, *, may_be_left_out: bool) -> None:
+    """RefusedError 409 when the header names another seal, or none where it has to."""
     newest = f"the newest seal of {header.day} is revision {seal.revision} with root {seal.root.hex()}"
     named = header.revision is not None or header.root is not None
     if not named and not may_be_left_out and seal.revision > 1:
         raise RefusedError(409, "seal_ambiguous", f"say from which seal these were reckoned: {newest}")
     if header.revision not in (None, seal.revision) or header.root not in (None, seal.root.hex()):
         raise RefusedError(409, "seal_outdated", f"reckon anew: {newest}")
-    return seal
 
 
 async def commit_given(
@@ -146,11 +151,11 @@ async def commit_given(
     try:
         if packed.fault_count:
             await ledger.check(new, packed.file)
-            raise _refused(given, (), 0)
-        _check_total(header, packed.total_micro_points)
+            raise refusal_of(given, (), 0)
+        check_total(header, packed.total_micro_points)
         commit, made_now = await ledger.commit(act_of(backend, caller), new, packed.file)
     except RowsRefusedError as error:
-        raise _refused(given, error.faults, error.count) from error
+        raise refusal_of(given, error.faults, error.count) from error
     except KeyReusedError as error:
         raise _reused() from error
     except StillRunningError as error:
@@ -164,7 +169,8 @@ async def commit_given(
     return await _told(backend, project, commit, made_now=made_now)
 
 
-def _check_total(header: PointsHeader, found: int) -> None:
+def check_total(header: PointsHeader, found: int) -> None:
+    """RefusedError 400, 422 when the rows do not sum to what was told."""
     if header.total is None:
         return
     try:
@@ -176,7 +182,7 @@ def _check_total(header: PointsHeader, found: int) -> None:
         raise RefusedError(422, "total_mismatch", detail, errors=[Fault(detail, "/total")])
 
 
-def _refused(given: Given, more: tuple[RowFault, ...], count: int) -> RefusedError:
+def refusal_of(given: Given, more: tuple[RowFault, ...], count: int) -> RefusedError:
     """422 with everything that is wrong, as far as it is told."""
     faults = [*given.packed.faults]
     faults += [Fault(_SAID[each.kind], given.pointer(each.place, "workload_id")) for each in more]

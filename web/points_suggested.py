@@ -13,7 +13,7 @@ from datetime import date
 from quart import Response
 
 from engine.core.amounts import points_of_micro
-from engine.core.catalog import RewardRule
+from engine.core.catalog import Projects, RewardRule
 from engine.core.ledger import Ledger, PaidRow, SealRef
 from engine.core.people import Principal
 from engine.core.ports import Project
@@ -49,7 +49,7 @@ async def suggest_points(backend: Backend, caller: Principal, *, slug: str) -> R
     if day is None:
         raise bad_parameter("day", "is missing")
     seal = await _newest(backend, project, PointsHeader(day=day))
-    rule = await _rule(backend, project, day)
+    rule = await rule_of(backend.stores.projects, project, day)
     ledger = backend.stores.ledger
     total = 0
     async for page in suggested(ledger, seal, rule):
@@ -67,7 +67,7 @@ async def commit_suggested_points(backend: Backend, caller: Principal, *, slug: 
     if (stored := await stored_answer(backend, project, key, digest)) is not None:
         return stored
     seal = await _newest(backend, project, header)
-    rule = await _rule(backend, project, header.day)
+    rule = await rule_of(backend.stores.projects, project, header.day)
     with closing(await packed_suggestion(backend.stores.ledger, seal, rule)) as packed:
         given = Given(header, packed, "json")
         return await commit_given(backend, caller, project, given, seal, key=key, digest=digest)
@@ -78,8 +78,9 @@ async def _newest(backend: Backend, project: Project, header: PointsHeader) -> S
     return await seal_for(backend, project, header, may_be_left_out=True)
 
 
-async def _rule(backend: Backend, project: Project, day: str) -> RewardRule:
-    policy = await backend.stores.projects.policy_at(project.project_id, date.fromisoformat(day))
+async def rule_of(projects: Projects, project: Project, day: str) -> RewardRule:
+    """The project's rule of that day. RefusedError 409 when it pays nothing."""
+    policy = await projects.policy_at(project.project_id, date.fromisoformat(day))
     if not policy.reward.micro_points_per_paid_s:
         detail = f"no rule that pays anything is in force on {day}: decide on one, or post your own rows"
         raise RefusedError(409, "no_reward_rule", detail)

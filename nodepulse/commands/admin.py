@@ -25,6 +25,7 @@ NOUNS: dict[str, tuple[str, str]] = {
     "dispute": ("disputes", "What operators hold against sealed days, and what was said to it."),
     "schedule": ("schedule", "The worker's jobs: when each is due, and what came of the last run."),
     "receipt": ("receipts", "The public keys that receipts are signed with."),
+    "points": ("points", "Points of sealed days: committed, corrected, and whose they are."),
     "audit": ("audit", "Who changed what; and whether the log is as it was written."),
     "provision": ("provisioning", "Make nodes with their keys and workloads, and an API key of the project."),
 }

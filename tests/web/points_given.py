@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -34,10 +35,17 @@ async def seal(
 ) -> str:
     """Seal a day of alpha; its root in hex."""
     project_id = project_id or control.alpha.project_id
+    return await seal_rows(control.sql, rows, project_id=project_id, day=day, revision=revision)
+
+
+async def seal_rows(
+    sql: Callable[..., Awaitable[Any]], rows: list[Row], *, project_id: str, day: str, revision: int = 1
+) -> str:
+    """The same through a function that runs a statement."""
     root = hashlib.sha256(msgspec.json.encode([day, revision, rows])).digest()
     start_ms = parse_day(day)
-    [[number]] = await control.sql("select coalesce(max(seal_no), 0) + 1 from seal")
-    await control.sql(
+    [[number]] = await sql("select coalesce(max(seal_no), 0) + 1 from seal")
+    await sql(
         """
         insert into seal (seal_no, project_id, day, revision, "rows", nodes, paid_ms, root, hour_roots,
           node_blocks, sealed_ms)
@@ -54,7 +62,7 @@ async def seal(
         start_ms + DAY_MS + 600_000,
     )
     for place, row in enumerate(rows):
-        await control.sql(
+        await sql(
             """
             insert into sealed_row (seal_no, place, workload_id, node_id, operator_id, kind, source, from_ms,
               to_ms, ms, paid_ms, held, hours)
