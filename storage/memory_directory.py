@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from engine.core.clones import Manager, clone_of_managers
 from engine.core.keys import SALT_BYTES
 from engine.core.maintenance import check_window, days_of
 from engine.core.people import Act, Principal, Scope
@@ -24,6 +25,7 @@ from engine.core.records import RowSpec, SessionSpec, Window
 from engine.core.timing import SLOTS_MAX, ttl_of_interval
 from storage.ids import new_id
 from storage.memory_world import MemoryNode, MemoryWorld
+from storage.postgres_events import CONTROL_PLANE
 from storage.postgres_nodes import CAPABILITY_GENERATION_MAX
 from storage.postgres_sessions import next_generation
 from storage.postgres_signed import RATE_WINDOW_MS
@@ -79,6 +81,7 @@ class MemoryDirectory:
         life_ms: int,
         secret_id: int,
         manager_version: str = "",
+        client_address: str = "",
     ) -> tuple[RowSpec, SessionSpec, int]:
         await self._world.enter()
         node = self._world.living_node(node_id)
@@ -90,6 +93,16 @@ class MemoryDirectory:
             raise NonceSeenError("this nonce was used before")
         self._world.nonces[node_id, nonce] = nonce_expires_ms
         session = self._raise_generation(node, now_ms, life_ms, secret_id)
+        node.opened.append((session.opened_ms, Manager(client_address, manager_version)))
+        event, node.clone_told_until_ms = clone_of_managers(
+            node.opened,
+            node.clone_told_until_ms,
+            node_id=node.node_id,
+            project_id=node.project_id,
+            shard=CONTROL_PLANE,
+        )
+        if event is not None:
+            self._world.events.append(event)
         position = self._world.announce(node)
         return self._world.spec(node.row), session, position
 

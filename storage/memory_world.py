@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import msgspec
 import trio
 
+from engine.core.clones import Manager
 from engine.core.news import Notice
 from engine.core.newsroom import State
 from engine.core.outbox import Channel
@@ -60,6 +61,8 @@ class MemoryNode:
     retired_ms: int | None = None
     sessions: list[SessionSpec] = field(default_factory=list)  # living ones, oldest first
     windows: list[Window] = field(default_factory=list)
+    opened: list[tuple[int, Manager]] = field(default_factory=list)  # every session, by whom
+    clone_told_until_ms: int = 0
 
 
 @dataclass(slots=True)

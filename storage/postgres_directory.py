@@ -67,12 +67,21 @@ class PostgresDirectory:
         life_ms: int,
         secret_id: int,
         manager_version: str = "",
+        client_address: str = "",
     ) -> tuple[RowSpec, SessionSpec, int]:
         if not is_id(node_id):
             raise NodeRefusedError(f"no node {node_id}")
         opened = await self._sessions.ask(
             Request(
-                node_id, nonce, nonce_expires_ms, rate_per_min, now_ms, life_ms, secret_id, manager_version
+                node_id,
+                nonce,
+                nonce_expires_ms,
+                rate_per_min,
+                now_ms,
+                life_ms,
+                secret_id,
+                manager_version,
+                client_address,
             )
         )
         if isinstance(opened, Exception):

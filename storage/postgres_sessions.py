@@ -18,6 +18,7 @@ from engine.core.ports import NodeRefusedError, NonceSeenError, RateLimitedError
 from engine.core.records import RowSpec, SessionSpec
 from engine.core.timing import ttl_of_interval
 from storage.pool import Connection
+from storage.postgres_clones import tell_clones
 from storage.postgres_registry import announce, specs_of
 from storage.postgres_signed import count_requests, keep_nonces
 
@@ -40,6 +41,7 @@ class Request(msgspec.Struct, frozen=True):
     life_ms: int
     secret_id: int
     manager_version: str = ""
+    client_address: str = ""
 
 
 async def open_sessions(connection: Connection, requests: Sequence[Request]) -> list[Opened | Exception]:
@@ -90,19 +92,21 @@ async def _open(
         """
         with asked as (
           select * from unnest($1::uuid[], $2::integer[], $3::bytea[], $4::bigint[], $5::bigint[],
-              $6::smallint[], $7::integer[], $8::text[])
-            as asked (node_id, generation, salt, now_ms, expires_ms, secret_id, ttl_ms, manager_version)),
+              $6::smallint[], $7::integer[], $8::text[], $9::text[])
+            as asked (node_id, generation, salt, now_ms, expires_ms, secret_id, ttl_ms, manager_version,
+              client_address)),
         raised as (
           update node n set generation = asked.generation, salt = asked.salt,
             manager_version = asked.manager_version from asked
           where n.node_id = asked.node_id returning asked.*, n."row", n.interval_ms)
         insert into session ("row", generation, secret_id, salt, opened_ms, expires_ms, interval_ms, ttl_ms,
-          slots)
+          slots, manager_version, client_address)
         select "row", generation, secret_id, salt,
           greatest(now_ms, 1 + (select max(s.opened_ms) from session s where s."row" = raised."row")),
           expires_ms, interval_ms, ttl_ms,
           (select int8send(coalesce(bit_or(1::bit(64) << slot), 0::bit(64))::bigint)
-            from workload w where w.node_id = raised.node_id and w.retired_ms is null)
+            from workload w where w.node_id = raised.node_id and w.retired_ms is null),
+          manager_version, client_address
         from raised
         """,
         [request.node_id for request in requests],
@@ -113,7 +117,9 @@ async def _open(
         [request.secret_id for request in requests],
         [ttl_of_interval(nodes[request.node_id]["interval_ms"]) for request in requests],
         [request.manager_version for request in requests],
+        [request.client_address for request in requests],
     )
+    await tell_clones(connection, [request.node_id for request in requests])
     rows = [nodes[request.node_id]["row"] for request in requests]
     specs = await specs_of(connection, rows)
     position = await announce(connection, rows, max(request.now_ms for request in requests))

@@ -19,7 +19,7 @@ from engine.core.ports import StoreUnavailableError
 from engine.core.records import RowSpec, SessionSpec
 from web.backend import Backend
 from web.problems import RefusedError, unavailable
-from web.routing import Answer, Route, read_body, reply
+from web.routing import Answer, Route, client_address, read_body, reply
 from web.signed import SKEW_MS_MAX, must_be_private, must_be_well_formed, proven, refusals_of_store
 from web.times import format_rfc3339
 
@@ -99,6 +99,7 @@ async def _open(backend: Backend) -> Response:
             life_ms=int(backend.settings.session_life_s * 1000),
             secret_id=backend.secrets.newest,
             manager_version=asked.manager_version,
+            client_address=client_address(),
         )
     if not await backend.heads.wait_registry(shard, position, timeout_s=REGISTRY_WAIT_S):
         raise unavailable("the shard of this node did not take the session in time")

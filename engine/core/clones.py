@@ -11,6 +11,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import pairwise
 from typing import Generic, NamedTuple, TypeVar
 
+from engine.core.records import Event, event_id
+
 ALTERNATIONS = 3
 WITHIN_MS = 600_000
 SAME_CASE_MS = 3_600_000  # after the last one that counted: until then it is told already
@@ -67,6 +69,44 @@ def case_of(seen: Sequence[tuple[int, W]], told_until_ms: int) -> Case[W] | None
     return Case(turns.pair, 0 if told else turns.at_ms[0], turns.told_until_ms)
 
 
+class Manager(NamedTuple):
+    """Who opened a session: a client address, and the version that it said it has."""
+
+    address: str
+    version: str
+
+
+def clone_of_managers(
+    opened: Sequence[tuple[int, Manager]],
+    told_until_ms: int,
+    *,
+    node_id: str,
+    project_id: str,
+    shard: int,
+) -> tuple[Event | None, int]:
+    """The event for the last session opened, if two managers take turns and it is not told already, and until
+    when it now is told. `opened`: as in `case_of`; those without an address are passed over."""
+    seen = [(t_ms, Manager(_comparable(who.address), who.version)) for t_ms, who in opened if who.address]
+    case = case_of(seen, told_until_ms) if len(seen) > ALTERNATIONS else None
+    if case is None:
+        return None, told_until_ms
+    if not case.since_ms:
+        return None, case.told_until_ms
+    first, second = (f"{who.address} (version {who.version})" for who in sorted(case.pair))
+    event = Event(
+        event_id=event_id("node.clone", node_id, case.since_ms),
+        kind="node.clone",
+        shard=shard,
+        project_id=project_id,
+        node_id=node_id,
+        workload_id=None,
+        since_ms=case.since_ms,
+        at_ms=seen[-1][0],
+        detail=f"two managers take turns at opening sessions: {first} and {second}",
+    )
+    return event, case.told_until_ms
+
+
 def source_of(address: str) -> int:
     """An address as a number to compare: an IPv4 one itself, of an IPv6 one its network of 64 bits, in which
     one machine has as many addresses as it likes. 0: none that can be told apart."""
@@ -87,3 +127,9 @@ def source_text(source: int) -> str:
     if source < 1 << 32:
         return str(IPv6Address(source))
     return f"{IPv6Address(source << 64)}/64"
+
+
+def _comparable(address: str) -> str:
+    """Two addresses of one network are one, and its text stands for both."""
+    source = source_of(address)
+    return source_text(source) if source else address

@@ -245,8 +245,11 @@ class Directory(Protocol):
         life_ms: int,
         secret_id: int,
         manager_version: str = "",
+        client_address: str = "",
     ) -> tuple[RowSpec, SessionSpec, int]:
         """Raise the node's generation in one transaction: (row spec, the new session, registry position).
+
+        Two managers that take turns at it raise the event node.clone (engine/core/clones.py).
 
         RateLimitedError before NonceSeenError before nothing; NodeRefusedError for a node that is gone.
         Refusals count against the rate.

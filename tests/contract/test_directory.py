@@ -316,3 +316,28 @@ async def test_windows_of_a_retired_workload_count_for_nobody(stores):
         await open_tomorrow(stores, node.node_id, 100, 60)
     await stores.directory.retire_workload(node.workload_ids[0], now_ms=NOW)
     await open_tomorrow(stores, node.node_id, 100, 60)
+
+
+async def clones(stores):
+    events = await stores.history.events(project_id=None, after=0, limit=100)
+    return [event for _, event in events if event.kind == "node.clone"]
+
+
+async def test_two_managers_that_take_turns_are_told_of_once_an_hour(stores):
+    node, other = await given_node(stores), await given_node(stores)
+    minute_ms = 60_000
+    for minute in (*range(8), 80, 81, 82, 83):
+        address = "192.0.2.1" if minute % 2 else "192.0.2.2"
+        at_ms = NOW + minute * minute_ms
+        await open_session(stores, node.node_id, now_ms=at_ms, manager_version="1.0", client_address=address)
+        await open_session(
+            stores, other.node_id, now_ms=at_ms, manager_version="1.0", client_address="192.0.2.3"
+        )
+    first, second = await clones(stores)
+    assert (first.node_id, first.project_id) == (node.node_id, node.project_id)
+    assert (first.since_ms, first.at_ms) == (NOW + minute_ms, NOW + 3 * minute_ms)
+    assert first.detail == (
+        "two managers take turns at opening sessions: 192.0.2.1 (version 1.0) and 192.0.2.2 (version 1.0)"
+    )
+    assert (second.since_ms, second.at_ms) == (NOW + 80 * minute_ms, NOW + 82 * minute_ms)
+    assert first.event_id != second.event_id

@@ -6,7 +6,17 @@ from itertools import pairwise
 
 import pytest
 
-from engine.core.clones import WITHIN_MS, Turns, alternate, case_of, source_of, source_text
+from engine.core.clones import (
+    WITHIN_MS,
+    Manager,
+    Turns,
+    alternate,
+    case_of,
+    clone_of_managers,
+    source_of,
+    source_text,
+)
+from engine.core.records import Event
 
 MINUTE_MS = 60_000
 TABLE = {
@@ -85,3 +95,51 @@ def test_an_address_is_compared_without_what_a_machine_may_change_of_it() -> Non
 )
 def test_people_read_an_address_or_its_network(address: str, text: str) -> None:
     assert source_text(source_of(address)) == text
+
+
+def opened(text: str) -> list[tuple[int, Manager]]:
+    """``"0 A/1.0"``: minute, address and version."""
+    return [(t_ms, Manager(*who.split("/"))) for t_ms, who in seen(text)]
+
+
+def told(text: str, told_until_ms: int = 0) -> tuple[Event | None, int]:
+    return clone_of_managers(opened(text), told_until_ms, node_id="n", project_id="p", shard=-1)
+
+
+def test_two_managers_that_open_sessions_in_turns_are_one_event_that_names_both() -> None:
+    event, until_ms = told("0 192.0.2.1/1.0, 1 192.0.2.2/1.1, 2 192.0.2.1/1.0, 3 192.0.2.2/1.1")
+    assert event is not None
+    assert (event.kind, event.node_id, event.since_ms, event.at_ms) == (
+        "node.clone",
+        "n",
+        MINUTE_MS,
+        3 * MINUTE_MS,
+    )
+    assert event.detail == (
+        "two managers take turns at opening sessions: 192.0.2.1 (version 1.0) and 192.0.2.2 (version 1.1)"
+    )
+    assert until_ms == 63 * MINUTE_MS
+
+
+def test_behind_one_address_two_managers_are_told_apart_by_their_versions() -> None:
+    event, _ = told("0 192.0.2.1/1.0, 1 192.0.2.1/1.1, 2 192.0.2.1/1.0, 3 192.0.2.1/1.1")
+    assert event is not None
+
+
+def test_a_manager_that_changes_its_address_within_its_network_is_one_manager() -> None:
+    event, _ = told("0 2001:db8::1/1, 1 2001:db8::2/1, 2 2001:db8::1/1, 3 2001:db8::2/1")
+    assert event is None
+
+
+def test_a_manager_that_is_updated_or_opens_often_is_no_clone() -> None:
+    assert told("0 192.0.2.1/1.0, 1 192.0.2.1/1.1, 2 192.0.2.1/1.1, 3 192.0.2.1/1.1")[0] is None
+    assert told("0 192.0.2.1/1, 1 192.0.2.1/1, 2 192.0.2.1/1, 3 192.0.2.1/1")[0] is None
+
+
+def test_sessions_opened_by_nobody_knows_whom_say_nothing() -> None:
+    assert told("0 /1, 1 /2, 2 /1, 3 /2") == (None, 0)
+
+
+def test_a_case_that_is_told_is_only_prolonged() -> None:
+    text = "0 192.0.2.1/1, 1 192.0.2.2/1, 2 192.0.2.1/1, 3 192.0.2.2/1"
+    assert told(text, told_until_ms=4 * MINUTE_MS) == (None, 63 * MINUTE_MS)

@@ -69,6 +69,7 @@ class FakeDirectory:
         self.workloads: dict[str, WorkloadRecord] = {}
         self.generations: dict[str, int] = {}
         self.nonces: set[tuple[str, str]] = set()
+        self.clients: list[tuple[str, str]] = []  # who asked for sessions: address, version
         self.requests: dict[str, int] = {}
         self.gone: set[str] = set()
         self.position = 0
@@ -117,9 +118,11 @@ class FakeDirectory:
         life_ms: int,
         secret_id: int,
         manager_version: str = "",
+        client_address: str = "",
     ) -> tuple[RowSpec, SessionSpec, int]:
         await trio.lowlevel.checkpoint()
         self._here()
+        self.clients.append((client_address, manager_version))
         if node_id in self.gone:
             raise NodeRefusedError
         self.requests[node_id] = self.requests.get(node_id, 0) + 1

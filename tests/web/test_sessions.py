@@ -269,3 +269,12 @@ async def test_refusals_are_counted_by_code(world: World) -> None:
     metrics = await (await world.client.get("/metrics")).get_data(as_text=True)
     assert 'nodepulse_web_sessions_refused_total{of="malformed"} 1' in metrics
     assert "nodepulse_web_sessions_opened_total 1" in metrics
+
+
+async def test_who_opened_a_session_is_remembered_as_evidence(jumping: None, nursery: trio.Nursery) -> None:
+    world = World(ingest=Ingest(allow_plaintext=True))
+    nursery.start_soon(world.app.backend.run)
+    assert (await ask(world, world.session_body(), client=("192.0.2.7", 1))).status_code == 201
+    ((address, version),) = world.directory.clients
+    assert address == "192.0.2.7"
+    assert version
