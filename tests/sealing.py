@@ -99,7 +99,7 @@ async def make_day(
     made = await stores.directory.create_nodes(new, now_ms=day_ms)
     day = Day(project_id, day_ms, made)
     rows = [
-        (*_halves(workload_id), kind, day_ms + from_ms, day_ms + to_ms, TTL_MS)
+        (*halves(workload_id), kind, day_ms + from_ms, day_ms + to_ms, TTL_MS)
         for number, workload_id in enumerate(day.workload_ids)
         for kind, from_ms, to_ms in spans(number)
     ]
@@ -150,6 +150,7 @@ async def seal_a_day(stores: AllStores, project_id: str, *, nodes: int = 2, work
     return msgspec.structs.replace(day, seal=seal)
 
 
-def _halves(workload_id: str) -> tuple[int, int]:
+def halves(workload_id: str) -> tuple[int, int]:
+    """The id as INTERVAL_DTYPE has it."""
     number = int(workload_id.replace("-", ""), 16)
     return number >> 64, number & 2**64 - 1

@@ -8,19 +8,32 @@ from typing import Any
 
 import asyncpg
 import msgspec
+import numpy as np
 import pytest
 import trio
 
+from engine.core.liveview import ROW_BYTES, ROW_DTYPE, SLOT_DTYPE
 from engine.core.people import Act
 from engine.core.ports import StoreUnavailableError
-from engine.core.records import BASE_UP, KINDS, ShardHead
+from engine.core.records import BASE_UP, INTERVAL_DTYPE, KINDS, NODE_STATES, FlushBatch, ShardHead
 from engine.core.sealed import DAY_MS, DAY_TREE, HOURS, Seal, row_text
 from engine.core.sealing import Due, Grant
 from storage.bridge import await_host
 from storage.ids import new_id
 from storage.open import AllStores
 from storage.postgres_seals import day_of
-from tests.sealing import Day, make_day, new_sealer, seal_a_day, seal_days, system_ms, tell_view, yesterday_ms
+from tests.sealing import (
+    TTL_MS,
+    Day,
+    halves,
+    make_day,
+    new_sealer,
+    seal_a_day,
+    seal_days,
+    system_ms,
+    tell_view,
+    yesterday_ms,
+)
 from worker import seal_day
 
 HOUR_MS = 3_600_000
@@ -308,6 +321,49 @@ async def test_a_day_with_time_that_may_still_be_forgiven_waits_and_takes_claims
     await tell_view(stores, head=msgspec.structs.replace(head, watermark_ms=end_ms + HOUR_MS))
     (seal,) = await sealer.run_once()
     assert (await stores.seals.kinds_ms(seal))["unobserved"] == HOUR_MS - 100_000
+
+
+async def test_a_row_on_its_way_into_history_is_waited_for_alone(
+    stores: AllStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The view has a row open since after midnight; the one before it, which held all day, is not flushed."""
+    monkeypatch.setattr(seal_day, "LATE_S_MAX", 0.2)
+    day = await make_day(
+        stores,
+        await a_project(stores),
+        nodes=3,
+        workloads=1,
+        spans=lambda number: [] if number == 1 else [(BASE_UP, 0, DAY_MS)],
+    )
+    began_ms = system_ms() + 30_000
+    await tell_view(stores, head=ShardHead(0, 1, "e", began_ms + 1_000, 1, 3, False, None, 1))
+    row, slot = np.zeros(1, ROW_DTYPE), np.zeros(1, SLOT_DTYPE)
+    row["state"], row["ttl_ms"], row["slot_count"] = NODE_STATES.index("up"), TTL_MS, 1
+    row["last_t_ms"] = began_ms
+    slot["kind"], slot["ttl_ms"], slot["started_ms"] = BASE_UP, TTL_MS, began_ms
+    slot["first_report_ms"] = day.day_ms
+    head = ShardHead(0, 1, "e", began_ms + 1_000, 1, 3, False, None, 1)
+    place = day.nodes[1].row
+    assert await stores.live.write(
+        head, rows=[(place * ROW_BYTES, row.tobytes())], slots=[(0, slot.tobytes())]
+    )
+    sealer = new_sealer(stores)
+    assert await sealer.run_once() == []
+    assert list(sealer.waiting_for().values()) == ["rows are on their way into history"]
+    held = [(*halves(day.workload_ids[1]), BASE_UP, day.day_ms, began_ms, TTL_MS)]
+    batch = FlushBatch(0, 2, began_ms, np.array(held, INTERVAL_DTYPE), leases_ms=began_ms)
+
+    async def flush() -> None:
+        await trio.sleep(0.3)
+        await stores.history.flush(batch)
+
+    monkeypatch.setattr(seal_day, "LATE_S_MAX", 20)
+    found: list[Seal] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(flush)
+        found += await sealer.run_once()
+    assert found[0].paid_ms == 3 * DAY_MS
+    await whole(stores, found[0])
 
 
 # -- once ---------------------------------------------------------------------------------------------------
