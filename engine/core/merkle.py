@@ -35,7 +35,10 @@ def root_of(hashes: Sequence[bytes]) -> bytes:
     if not level:
         return EMPTY_ROOT
     while len(level) > 1:
-        above = [node_hash(left, right) for left, right in zip(level[::2], level[1::2], strict=False)]
+        # node_hash of each two, written out: a seal of a million workloads does this 24 million times.
+        told = b"".join(level)
+        ends = range(0, len(level) // 2 * 2 * HASH_BYTES, 2 * HASH_BYTES)
+        above = [sha256(b"\x01" + told[at : at + 2 * HASH_BYTES]).digest() for at in ends]
         if len(level) % 2:
             above.append(level[-1])
         level = above

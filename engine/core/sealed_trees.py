@@ -70,7 +70,7 @@ class DayTrees:
         for hour, head in enumerate(self._heads):
             cells["ms"] = hours[:, hour]
             told = cells.tobytes()
-            # By far the most hashes of a seal are made here and above such leaves: hence in one expression.
+            # Most hashes of a seal are made here and above such leaves: hence in one expression.
             self._trees[hour].add(
                 [sha256(head + node + told[low:high]).digest() for node, low, high in spans]
             )
