@@ -1,6 +1,6 @@
 """The words of a notice: what people read in a mail. Pure.
 
-What a program reads (webhooks) is in webhooks.py; who is told is decided in notifier.py.
+What a program reads (webhooks) is in webhooks.py; who is told is decided in deciding/.
 """
 
 from __future__ import annotations
@@ -9,28 +9,9 @@ from datetime import UTC, datetime
 
 from engine.core.news import Notice
 from engine.core.records import Event
+from worker.phrases import PHRASES
 
 WORKLOADS_NAMED_MAX = 64  # as many as a row has slots
-
-_ADVICE: dict[str, str] = {
-    "node.down": (
-        "Nothing has been heard of this node for three of its intervals, so nothing is counted as up.\n"
-        "What to do: see that the machine runs and is online, then look at its manager\n"
-        "(`lfgnode status`; restart it with `lfgnode start`). It counts again from its next beat."
-    ),
-    "node.up": "The node is heard again and its time counts. Nothing is to be done.",
-    "workload.down": (
-        "The node is heard, but reports this workload as not healthy.\n"
-        "What to do: look at it on the machine (`lfgnode workload status`) and restart it if need be\n"
-        "(`lfgnode workload restart`)."
-    ),
-    "workload.up": "The node reports the workload as healthy again. Nothing is to be done.",
-    "workload.below_minimum": (
-        "Its project asks for a newer version than the one that runs. Its time counts all the same for now.\n"
-        "What to do: see that the node's manager runs and can fetch (`lfgnode status`): it updates by itself."
-    ),
-}
-_CHANGES: dict[str, str] = {"workload.below_minimum": "below the minimum version"}
 
 
 def rfc3339(unix_ms: int) -> str:
@@ -44,9 +25,14 @@ def subject(notice: Notice) -> str:
     if notice.title:
         return f"[NodePulse] {' '.join(notice.title.split())}"
     if notice.count == 1 and notice.events:
-        return _subject_of(notice.events[0])
+        still = "Still: " if notice.form == "reminder" else ""
+        return f"[NodePulse] {still}{_subject_of(notice.events[0])}"
     since = rfc3339(notice.since_ms)[:16].replace("T", " ")
-    return f"[NodePulse] {notice.count} x {notice.kind} since {since} UTC"
+    still = "still " if notice.form == "reminder" else ""
+    thing, change = _thing_and_change(notice.events[0]) if notice.events else ("", notice.kind)
+    if any(event.kind != notice.events[0].kind for event in notice.events):
+        return f"[NodePulse] {notice.count} pieces of news since {since} UTC"
+    return f"[NodePulse] {notice.count} {thing}s {still}{change} since {since} UTC"
 
 
 def text(notice: Notice) -> str:
@@ -64,13 +50,13 @@ def text(notice: Notice) -> str:
 
 def advice(notice: Notice) -> str:
     """What it means and what to do about it; empty where the notice says so itself."""
-    return "" if notice.text else _ADVICE.get(notice.kind, "")
+    return "" if notice.text else PHRASES.get(notice.kind, ("", ""))[1]
 
 
 def _subject_of(event: Event) -> str:
     thing, change = _thing_and_change(event)
     since = rfc3339(event.since_ms)[:16].replace("T", " ")
-    return f"[NodePulse] {thing.capitalize()} {change}: {which(event)} since {since} UTC"
+    return f"{thing.capitalize()} {change}: {which(event)} since {since} UTC"
 
 
 def _text_of(event: Event) -> str:
@@ -90,13 +76,13 @@ def _text_of(event: Event) -> str:
     if event.workloads:
         lines += ["", f"Its workloads ({len(event.workloads)}):"]
         lines += [f"  {workload}" for workload in event.workloads[:WORKLOADS_NAMED_MAX]]
-    lines += ["", _ADVICE.get(event.kind, ""), "", f"Event {event.event_id}"]
+    lines += ["", PHRASES.get(event.kind, ("", ""))[1], "", f"Event {event.event_id}"]
     return "\n".join(lines) + "\n"
 
 
 def _thing_and_change(event: Event) -> tuple[str, str]:
     thing, _, change = event.kind.partition(".")
-    return thing, _CHANGES.get(event.kind, change)
+    return thing, PHRASES[event.kind][0] if event.kind in PHRASES else change
 
 
 def which(event: Event) -> str:

@@ -1,5 +1,6 @@
 """The words of a notice."""
 
+import msgspec
 import pytest
 
 from engine.core.news import notice_of
@@ -31,6 +32,15 @@ def test_a_workloads_notice_names_the_workload():
     event = notice_of(make_event(kind="workload.down", workload_id="w1"))
     assert subject(event) == "[NodePulse] Workload down: w1 since 2026-09-21 14:13 UTC"
     assert text(event).startswith("Workload w1 is down.\n")
+
+
+def test_a_digest_says_how_many_and_a_reminder_that_it_is_still_so():
+    events = tuple(make_event(number) for number in range(2))
+    digest = msgspec.structs.replace(notice_of(events[0]), form="digest", events=events, count=70)
+    assert subject(digest) == "[NodePulse] 70 nodes down since 2026-09-21 14:13 UTC"
+    assert "and 68 more" in text(digest)
+    reminder = msgspec.structs.replace(notice_of(events[0]), form="reminder")
+    assert subject(reminder).startswith("[NodePulse] Still: Node down: ")
 
 
 def test_a_subject_is_always_one_line():
