@@ -19,6 +19,7 @@ import yaml
 
 from engine.settings import EngineSettings, FlushSettings, IngestSettings, JournalSettings, LivenessSettings
 from nodepulse.limits import ConfigError, Problem, broken_limits
+from storage import failpoint
 from storage.settings import DatabaseSettings, DatagramSettings, RedisSettings
 from web.settings import WebSettings
 from worker.settings import WorkerSettings
@@ -198,7 +199,8 @@ def _has_section(key: object) -> bool:
 
 def _from_environment(environ: Mapping[str, str]) -> Iterable[tuple[list[str], str]]:
     for name in sorted(environ):
-        if name.startswith(ENVIRONMENT_PREFIX) and name != CONFIG_VARIABLE and not _SERVICE_LINK.match(name):
+        ours = name in (CONFIG_VARIABLE, failpoint.VARIABLE) or _SERVICE_LINK.match(name)
+        if name.startswith(ENVIRONMENT_PREFIX) and not ours:
             yield name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"), environ[name]
 
 
