@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from engine.core.ports import StoreUnavailableError
+from engine.core.schedule import plan
 from storage.open import AllStores
 from storage.pool import Postgres
 from storage.settings import DatabaseSettings
@@ -158,6 +159,25 @@ async def test_a_job_that_must_wait_says_until_when(here: World):
         assert await here.recorded() == expected
     statistics = worker.statistics()
     assert (statistics.waited_total, statistics.failed_total) == ({"j": 1}, {"j": 0})
+
+
+async def test_a_worker_that_slept_between_looking_and_planning_plans_nothing_again(here: World):
+    worker = here.scheduler(here.job())
+    await worker.run_once()
+    here.now_ms = T0 + MINUTE
+    (seen,) = await here.stores.schedule.jobs()
+    planned = plan(seen, due_times("* * * * *"), here.now_ms)
+    for minute in (1, 2):
+        here.now_ms = T0 + minute * MINUTE
+        await worker.run_once()
+    # Its run is long forgotten: nothing but the job itself can tell that it has been.
+    await here.stores.schedule.prune(now_ms=here.now_ms + DAY, kept_ms=0, limit=10)
+    assert await here.done() == minutes(2, 2)
+    assert not await here.stores.schedule.advance(seen, planned)
+    await worker.run_once()
+    assert await here.begun() == minutes(1, 2)
+    (now,) = await here.stores.schedule.jobs()
+    assert now.next_ms == T0 + 3 * MINUTE
 
 
 async def test_who_lost_the_lease_can_neither_finish_nor_put_back(here: World):
