@@ -18,7 +18,8 @@ _STANDBY_FIELDS = """w.workload_id::text, w.licence_id::text, w.epoch, l.holder:
 # All that every shard has told of, and no say is left of; a shard that never told has told of nothing.
 DECIDED_MS = """
 select least(
-  (select case when count(*) = $1 then min(leases_ms) else 0 end from shard_state where shard < $1),
+  (select case when count(*) = $1 then min(leases_ms) else 0 end from shard_state
+    where shard between 0 and $1 - 1),
   (select min(at_ms) - 1 from lease_say))
 """
 

@@ -24,7 +24,8 @@ _IDLE = Settling(says=0, changes=0, waiting=False)
 
 _HORIZON = """
 select (select min(at_ms) from lease_say) as oldest_ms,
-  (select case when count(*) = $1 then min(leases_ms) else 0 end from shard_state where shard < $1) as told_ms
+  (select case when count(*) = $1 then min(leases_ms) else 0 end from shard_state
+    where shard between 0 and $1 - 1) as told_ms
 """
 # All says up to here are few enough for one step.
 _CUT = """

@@ -21,6 +21,7 @@ from engine.core.sealing import Due, Grant
 from storage.bridge import await_host
 from storage.ids import new_id
 from storage.open import AllStores
+from storage.postgres_events import CONTROL_PLANE
 from storage.postgres_seals import day_of
 from tests.sealing import (
     TTL_MS,
@@ -291,6 +292,14 @@ async def test_a_day_waits_while_leases_are_not_settled(stores: AllStores, postg
     sealer = new_sealer(stores)
     assert await sealer.run_once() == []
     assert list(sealer.waiting_for().values()) == ["leases are not settled up to midnight"]
+
+
+async def test_a_shard_that_is_none_holds_nothing_back(stores: AllStores) -> None:
+    """The control plane writes history under a number of its own, as `db seed` does."""
+    await make_day(stores, await a_project(stores), nodes=1, workloads=1)
+    nothing = np.zeros(0, INTERVAL_DTYPE)
+    await stores.history.flush(FlushBatch(CONTROL_PLANE, 0, 1, nothing))
+    assert len(await seal_days(stores)) == 1
 
 
 async def test_a_day_with_time_that_may_still_be_forgiven_waits_and_takes_claims_again(
