@@ -1,12 +1,15 @@
-"""`admin licence`: licences and who owned them when, as far as the chain was read (collections.py)."""
+"""`admin licence`: licences, who held them, and who owned them as far as the chain was read (collections.py)."""
 
 from __future__ import annotations
 
 import click
 
 from engine.core.inventory import SINCE_EVER, Licence, LicenceFilter, Ownership
+from engine.core.leases import LeaseSpan
 from nodepulse.commands.acting import Asked, Desk, Row, admin_options, at, page_options, there
 from nodepulse.commands.reading import ID, SLUG, TIME, WALLET
+
+_EPOCH_MAX = 2**31 - 1
 
 
 def described(licence: Licence) -> Row:
@@ -71,6 +74,32 @@ def licence_show(*, licence_id: str, asked: Asked) -> None:
         return {**described(found), "known_at": at(collection.block_ms), "error": collection.sync_error}
 
     asked.show(asked.run(work))
+
+
+@licence.command(name="leases")
+@click.argument("licence_id", type=ID)
+@page_options(click.IntRange(0, _EPOCH_MAX))
+@admin_options
+def licence_leases(*, licence_id: str, after: int | None, limit: int, asked: Asked) -> None:
+    """List which run held a licence when; `--after` is an epoch."""
+
+    async def work(desk: Desk) -> list[LeaseSpan]:
+        found = await _licence(desk, licence_id)
+        return await desk.stores.leases.history(
+            found.licence_id, after_epoch=0 if after is None else after, limit=limit + 1
+        )
+
+    asked.show_page("leases", asked.run(work), limit, _lease, lambda one: str(one.epoch))
+
+
+def _lease(lease: LeaseSpan) -> Row:
+    return {
+        "epoch": lease.epoch,
+        "holder_id": lease.holder_id,
+        "from": at(lease.from_ms),
+        "to": at(lease.to_ms),
+        "ended": lease.ended or None,
+    }
 
 
 @licence.command(name="owners")

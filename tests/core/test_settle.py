@@ -64,6 +64,17 @@ def test_every_other_bound_run_stands_by_for_as_long_as_the_lease_lasts():
     assert found == [("b", 3, 8, None), ("c", 1, 10, 6)]
 
 
+def test_what_people_change_later_than_is_decided_is_not_told_yet_and_what_ended_before_never():
+    bindings = (
+        BOUND[0],
+        Binding("b", LICENCE, 0, 25),
+        Binding("b", LICENCE, 30, None),
+        Binding("c", LICENCE, 0, 4),
+    )
+    settled = settle(standing(bindings=bindings), [claim(5, "a")], 20)
+    assert [(one.workload_id, one.from_ms, one.to_ms) for one in settled.standbys] == [("b", 5, None)]
+
+
 def test_one_that_is_bound_to_a_held_licence_stands_by_from_then_on():
     first = settle(standing(bindings=BOUND[:1]), [claim(1, "a")], 10).standing
     later = msgspec.structs.replace(first, bindings=(BOUND[0], Binding("b", LICENCE, 15, None)))

@@ -85,6 +85,7 @@ def test_a_licence_is_shown_with_its_owners_over_time(cli, sold):
     assert before["owner"] == OLD
     page = cli.admin("licence", "owners", sold, "--limit", 1)
     assert cli.admin("licence", "owners", sold, "--after", page["next_cursor"])["owners"] == owners[1:]
+    assert cli.admin("licence", "leases", sold) == {"leases": [], "next_cursor": None}
     assert f"there is no licence {NOWHERE}; see: admin licence list" in cli.refused(
         "licence", "show", NOWHERE
     )
