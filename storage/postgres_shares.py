@@ -65,7 +65,7 @@ _TOTALS = """
 insert into points_total (commit_id, kind, beneficiary, micro_points, licence_micro_points)
 select $1, kind, beneficiary, sum(micro_points),
   coalesce(sum(micro_points) filter (where licence_id is not null), 0)
-from points_share where commit_id = $1 group by kind, beneficiary
+from points_share where commit_id = $1 group by kind, beneficiary order by kind, beneficiary
 """
 _SUMS = """
 select (select coalesce(sum(micro_points), 0) from points where commit_id = $1),

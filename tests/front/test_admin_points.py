@@ -92,5 +92,5 @@ def test_a_day_is_committed_by_the_projects_rule(cli: Administered, days) -> Non
     made = cli.admin(*say)
     paid_ms = days["ruled"].seal.paid_ms
     assert (made["rows"], made["total_points"]) == (2, points_of_micro(paid_ms * 1_000))
-    assert "already" in cli.refused(*say, "--key", "another")
+    assert "needs a reason" in cli.refused(*say, "--key", "another")
     assert "not sealed" in cli.refused("points", "commit", "ruled", "--suggested", "--day", "2020-01-01")
