@@ -91,7 +91,7 @@ async def make_project(seeding: Seeding, plan: Plan, people: dict[Person, Accoun
         to_ms=begins_ms + HOUR_MS // 2,
         own=False,
         now_ms=now_ms,
-        act=seeding.act,
+        act=seeding.again(),
     )
     return Made(plan, project, nodes, private_keys, sold)
 
