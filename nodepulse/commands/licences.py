@@ -1,4 +1,4 @@
-"""`admin licence`: licences, who held them, and who owned them as far as the chain was read (collections.py)."""
+"""`admin licence`: licences, who held them, and who owned them when, as far as the chain was read."""
 
 from __future__ import annotations
 
