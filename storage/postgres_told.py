@@ -88,7 +88,8 @@ async def _deliveries(
 
 def _delivery(record: Any) -> DeliveryRecord:
     *fields, body = record
-    return DeliveryRecord(*fields, msgspec.json.decode(body, type=Notice))
+    notice = msgspec.json.decode(body, type=Notice)
+    return DeliveryRecord(*[*fields, notice])
 
 
 async def _must_be_on(connection: Connection, channel: ChannelRecord) -> None:

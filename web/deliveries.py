@@ -10,10 +10,16 @@ from typing import Any, get_args
 import msgspec
 from quart import Response
 
-from engine.core.news import Notice, NoticeForm
+from engine.core.news import NoticeForm
 from engine.core.notices import ChannelRecord
 from engine.core.people import Principal
-from engine.core.told import ChannelOffError, DeliveryRecord, DeliveryState, TooManyTestsError
+from engine.core.told import (
+    ChannelOffError,
+    DeliveryRecord,
+    DeliveryState,
+    TooManyTestsError,
+    notice_of_test,
+)
 from web import sight
 from web.acts import act_of
 from web.backend import Backend
@@ -27,8 +33,6 @@ from web.routing import Answer, Parameter, Route, reply
 from web.times import format_rfc3339
 
 STATES: tuple[DeliveryState, ...] = get_args(DeliveryState)
-_TEST = """This is a test, sent because somebody asked for it. Nothing is wrong and nothing is to be done.
-Whoever reads this will hear of events here."""
 
 
 class DeliveryItem(msgspec.Struct, frozen=True):
@@ -151,17 +155,7 @@ async def _list(backend: Backend, channel: ChannelRecord) -> Response:
 
 async def _test(backend: Backend, caller: Principal, channel: ChannelRecord, path: str) -> Response:
     act = act_of(backend, caller)
-    notice = Notice(
-        notice_id=act.made_id,
-        form="test",
-        kind="test",
-        at_ms=act.now_ms,
-        since_ms=act.now_ms,
-        project_id=channel.project_id,
-        title="A test of this channel",
-        text=_TEST,
-        urgent=True,
-    )
+    notice = notice_of_test(channel, act)
     try:
         delivery_id = await backend.stores.told.send_test(channel, notice, act=act)
     except ChannelOffError as error:

@@ -36,6 +36,25 @@ class DeliveryRecord(msgspec.Struct, frozen=True):
     notice: Notice
 
 
+_TEST = """This is a test, sent because somebody asked for it. Nothing is wrong and nothing is to be done.
+Whoever reads this will hear of events here."""
+
+
+def notice_of_test(channel: ChannelRecord, act: Act) -> Notice:
+    """The notice that a test of this channel sends; `act.made_id` is its id."""
+    return Notice(
+        notice_id=act.made_id,
+        form="test",
+        kind="test",
+        at_ms=act.now_ms,
+        since_ms=act.now_ms,
+        project_id=channel.project_id,
+        title="A test of this channel",
+        text=_TEST,
+        urgent=True,
+    )
+
+
 class ChannelOffError(Exception):
     """Nothing is sent there: it is disabled. Enable it first."""
 

@@ -26,6 +26,7 @@ from engine.core.orders import RestartRefusedError
 from engine.core.people import Act
 from engine.core.ports import NodeRecord, Project, WorkloadRecord
 from engine.core.registration import GoneError, KeyTakenError, NameTakenError, ReferenceRefusedError
+from engine.core.told import ChannelOffError, TooManyTestsError
 from engine.core.uptime_source import UptimeSourceError
 from nodepulse.commands.options import Sources, config_options
 from nodepulse.commands.output import print_ids, print_json, show, show_all
@@ -50,6 +51,8 @@ ADVICE: dict[type[Exception], str] = {
     CollectionExistsError: "find it: admin collection list",
     WrongPresetError: "choose another --preset, or leave it empty",
     TooManyChannelsError: "remove one first: admin channel remove",
+    ChannelOffError: "admin channel enable",
+    TooManyTestsError: "wait, or look at what came of those: admin channel deliveries",
     RestartRefusedError: "",
     GoneError: "",
     KeyTakenError: "each node needs one of its own",

@@ -1,16 +1,33 @@
-"""`admin channel`: where notices of a project, or of a person, go. A webhook's secret is printed once."""
+"""`admin channel`: where notices of a project, or of a person, go; what was told there, dead letters, a test.
+
+A webhook's secret is printed once, a service's URL never.
+"""
 
 from __future__ import annotations
 
+import sys
 from typing import get_args
 
 import click
 
+from engine.core.apprise_url import fault_of_service, schema_of, schemas_of, shown
 from engine.core.mail_address import parse_mail_address
-from engine.core.notices import ChannelRecord, EventKind
-from nodepulse.commands.acting import Asked, Command, Desk, Row, admin_options, at, destructive
+from engine.core.notices import ChannelRecord, TakenKind
+from engine.core.told import DeliveryRecord, DeliveryState, notice_of_test
+from nodepulse.commands.acting import (
+    Asked,
+    Command,
+    Desk,
+    Row,
+    admin_options,
+    at,
+    destructive,
+    page_options,
+    there,
+)
 from nodepulse.commands.output import print_ids, print_json, show_all
 from nodepulse.commands.reading import ID, NAME, SLUG, URL, WHO
+from storage.apprise_library import service_of
 from storage.tokens import new_webhook_secret
 
 
@@ -18,12 +35,18 @@ def described(channel: ChannelRecord) -> Row:
     return {
         "channel_id": channel.channel_id,
         "kind": channel.kind,
-        "target": channel.target,
+        "target": _shown(channel.kind, channel.target),
         "name": channel.name,
         "event_kinds": list(channel.event_kinds),
         "created_at": at(channel.created_ms),
         "disabled_at": at(channel.disabled_ms),
+        "disabled_because": channel.disabled_note,
+        "announcements": channel.no_announcements_ms is None,
     }
+
+
+def _shown(kind: str, target: str) -> str:
+    return shown(target) if kind == "apprise" else target
 
 
 def owner_options(command: Command) -> Command:
@@ -52,12 +75,12 @@ def channel() -> None:
 
 
 @channel.command(name="add")
-@click.argument("kind", type=click.Choice(["webhook", "mail"]))
+@click.argument("kind", type=click.Choice(["webhook", "mail", "apprise"]))
 @click.argument("target")
 @owner_options
 @click.option("--name", type=NAME, default="")
 @click.option(
-    "--event", "events", type=click.Choice(get_args(EventKind)), multiple=True, help="Repeatable; else all."
+    "--event", "events", type=click.Choice(get_args(TakenKind)), multiple=True, help="Repeatable; else all."
 )
 @click.option("--secret", default="", help="Of a webhook: whsec_ and base64; made when left out.")
 @admin_options
@@ -72,13 +95,18 @@ def channel_add(
     secret: str,
     asked: Asked,
 ) -> None:
-    """Send notices to a URL (signed, Standard Webhooks) or a mail address."""
+    """Send notices to a URL (signed, Standard Webhooks), a mail address, or a chat or SMS service by its URL
+    as apprise writes it; `-` reads that from standard input."""
     _must_be_one(slug, who)
+    if target == "-":
+        target = sys.stdin.readline().strip()
     _check_target(kind, target)
     if kind == "webhook" and not secret:
         secret = new_webhook_secret()
 
     async def work(desk: Desk) -> ChannelRecord:
+        if kind == "apprise":
+            _check_service(target, desk.config.worker.apprise_schemas)
         return await desk.stores.notices.create_channel(
             **await _owner(desk, slug, who),
             kind=kind,
@@ -90,13 +118,24 @@ def channel_add(
         )
 
     made = asked.run(work)
-    described = {"channel_id": made.channel_id, "kind": kind, "target": target, "secret": secret or None}
-    asked.show({**described, "name": name, "event_kinds": list(made.event_kinds)})
+    told: Row = {"channel_id": made.channel_id, "kind": kind, "target": _shown(kind, target)}
+    told["secret"] = secret or None
+    asked.show({**told, "name": name, "event_kinds": list(made.event_kinds)})
+
+
+def _check_service(target: str, schemas: str) -> None:
+    fault = fault_of_service(target, schemas_of(schemas))
+    if fault is None and service_of(target) is None:
+        fault = f"{schema_of(target)}:// needs more or other parts than this URL has"
+    if fault is not None:
+        raise click.ClickException(fault)
 
 
 def _check_target(kind: str, target: str) -> None:
     if kind == "webhook":
         URL.convert(target, None, None)
+        return
+    if kind == "apprise":
         return
     try:
         parse_mail_address(target)
@@ -140,3 +179,106 @@ def channel_remove(*, channel_id: str, slug: str | None, who: str | None, asked:
         whose = f"project {slug}" if slug is not None else f"user {who}"
         raise click.ClickException(f"there is no channel {channel_id} of {whose}; see: admin channel list")
     asked.show({"channel_id": channel_id, "removed": True})
+
+
+async def _channel(desk: Desk, channel_id: str, slug: str | None, who: str | None) -> ChannelRecord:
+    """One of theirs. ClickException."""
+    found = await desk.stores.told.channel(channel_id, **await _owner(desk, slug, who))
+    return there(found, f"channel {channel_id}", "channel list")
+
+
+def _delivery_row(one: DeliveryRecord) -> Row:
+    notice = one.notice
+    return {
+        "delivery_id": one.delivery_id,
+        "state": one.state,
+        "attempts": one.attempts,
+        "replays": one.replays,
+        "note": one.note,
+        "form": notice.form,
+        "kind": notice.kind,
+        "title": notice.title,
+        "notice_id": notice.notice_id,
+        "created_at": at(one.created_ms),
+        "due_at": at(one.due_ms) if one.state == "due" else None,
+        "attempted_at": at(one.attempted_ms),
+        "settled_at": at(one.settled_ms),
+    }
+
+
+@channel.command(name="deliveries")
+@click.argument("channel_id", type=ID)
+@owner_options
+@click.option("--state", type=click.Choice(get_args(DeliveryState)), help="dead: dead letters.")
+@page_options()
+@admin_options
+def channel_deliveries(
+    *,
+    channel_id: str,
+    slug: str | None,
+    who: str | None,
+    state: DeliveryState | None,
+    after: str | None,
+    limit: int,
+    asked: Asked,
+) -> None:
+    """List what was told there and what came of it, the newest first."""
+    _must_be_one(slug, who)
+
+    async def work(desk: Desk) -> list[DeliveryRecord]:
+        found = await _channel(desk, channel_id, slug, who)
+        return await desk.stores.told.deliveries(found.channel_id, state=state, before=after, limit=limit + 1)
+
+    asked.show_page("deliveries", asked.run(work), limit, _delivery_row, lambda one: one.delivery_id)
+
+
+@channel.command(name="test")
+@click.argument("channel_id", type=ID)
+@owner_options
+@admin_options
+def channel_test(*, channel_id: str, slug: str | None, who: str | None, asked: Asked) -> None:
+    """Send a test there, on the way that all notices go; `deliveries` tells what came of it."""
+    _must_be_one(slug, who)
+
+    async def work(desk: Desk) -> str:
+        found = await _channel(desk, channel_id, slug, who)
+        return await desk.stores.told.send_test(found, notice_of_test(found, desk.act), act=desk.act)
+
+    asked.show({"delivery_id": asked.run(work), "channel_id": channel_id})
+
+
+@channel.command(name="replay")
+@click.argument("channel_id", type=ID)
+@click.argument("delivery_id", type=ID, required=False)
+@owner_options
+@admin_options
+def channel_replay(
+    *, channel_id: str, delivery_id: str | None, slug: str | None, who: str | None, asked: Asked
+) -> None:
+    """Send a dead letter again, or all of the channel."""
+    _must_be_one(slug, who)
+
+    async def work(desk: Desk) -> int:
+        found = await _channel(desk, channel_id, slug, who)
+        return await desk.stores.told.replay(found, delivery_id, act=desk.act)
+
+    count = asked.run(work)
+    if delivery_id is not None and not count:
+        advice = "see: admin channel deliveries --state dead"
+        raise click.ClickException(f"there is no dead letter {delivery_id}; {advice}")
+    asked.show({"channel_id": channel_id, "replayed": count})
+
+
+@channel.command(name="enable")
+@click.argument("channel_id", type=ID)
+@owner_options
+@admin_options
+def channel_enable(*, channel_id: str, slug: str | None, who: str | None, asked: Asked) -> None:
+    """Have notices sent there again after its receiver wanted no more."""
+    _must_be_one(slug, who)
+
+    async def work(desk: Desk) -> ChannelRecord:
+        found = await _channel(desk, channel_id, slug, who)
+        return await desk.stores.told.enable(found, act=desk.act)
+
+    asked.show(described(asked.run(work)))

@@ -172,7 +172,8 @@ def test_an_engine_killed_as_it_writes_an_event_tells_it_all_the_same_once(
         made = system.provision("alpha", nodes=3)
         owner = system.api_for(made["api_key"])
         hook = {"kind": "webhook", "target": receiver.url, "event_kinds": ["node.down"]}
-        owner.call("POST", "/v1/projects/alpha/channels", hook)
+        key = {"idempotency-key": "hook"}
+        assert owner.post("/v1/projects/alpha/channels", hook, headers=key).status == 201
         load = Load(system, made["nodes"], per_s=6)
         load.open_sessions()
         load.start()
