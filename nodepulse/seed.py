@@ -50,7 +50,10 @@ async def seed(stores: AllStores, config: Config, *, project: str, act: Act) -> 
             return {"project": plan.slug, "already_there": True, "api_key": None, "nodes": [], "checks": []}
     seeding = Seeding(stores, config, act)
     people = {person: await _account(seeding, person) for person in (*PEOPLE, *OPERATORS)}
-    made = [await make_project(seeding, plan, people) for plan in plans(project)]
+    # The nodes are as old as their history: a worker must not seal their days before that is written.
+    async with stores.sealing.paused():
+        made = [await make_project(seeding, plan, people) for plan in plans(project)]
+        await _history(seeding, made)
     checks = [
         await create_check(
             stores.directory,
@@ -63,7 +66,6 @@ async def seed(stores: AllStores, config: Config, *, project: str, act: Act) -> 
         )
         for name, interval_ms in CHECKS
     ]
-    await _history(seeding, made)
     for one in made:
         await _channels(seeding, one.project, one.plan, people)
     keys = await _keys(seeding, made, people)

@@ -33,6 +33,7 @@ from storage.postgres_seals import day_of
 CLAIMS_LOCK = 0x4E51  # first key of pg_advisory_xact_lock(int, int); the second is the project's hash
 _SEAL_LOCK = 0x4E50_0009  # of pg_try_advisory_lock, held by the session that writes a seal
 _CLOSE_S = 2.0
+_PAUSE_S_MAX = 300.0  # a seal takes a minute
 _FIRST = "00000000-0000-0000-0000-000000000000"
 _PAGE = f"""
 {ITEM}
@@ -96,6 +97,27 @@ class PostgresSealing:
 
     async def clear(self) -> None:
         await self._db.run(_clear)
+
+    @asynccontextmanager
+    async def paused(self) -> AsyncIterator[None]:
+        connection = await await_host(self._pause)
+        try:
+            yield
+        finally:
+            with trio.CancelScope(shield=True):
+                await await_host(connection.close)
+
+    async def _pause(self) -> Connection:
+        """On the host."""
+        connection = await self._db.connect_alone()
+        try:
+            await connection.execute("select pg_advisory_lock($1)", _SEAL_LOCK, timeout=_PAUSE_S_MAX)
+        except BaseException as error:
+            connection.terminate()
+            if reason := unavailable(error):
+                raise StoreUnavailableError(reason) from error
+            raise
+        return connection
 
     @asynccontextmanager
     async def writing(self, due: Due, *, now_ms: int) -> AsyncIterator[SealWriting | None]:

@@ -154,6 +154,10 @@ class Sealing(Protocol):
         """
         ...
 
+    def paused(self) -> AbstractAsyncContextManager[None]:
+        """For the time of the block nobody seals; it begins when a seal that is being written is done."""
+        ...
+
     def writing(self, due: Due, *, now_ms: int) -> AbstractAsyncContextManager[Writing | None]:
         """None: another worker seals at this time, or has sealed that day.
 

@@ -439,6 +439,15 @@ async def test_a_seal_that_is_cancelled_leaves_nothing(stores: AllStores, postgr
         assert again is None
 
 
+async def test_nobody_seals_while_it_is_paused(stores: AllStores) -> None:
+    await make_day(stores, await a_project(stores), nodes=1, workloads=1)
+    sealer = new_sealer(stores)
+    async with stores.sealing.paused():
+        assert await sealer.run_once() == []
+        assert list(sealer.waiting_for().values()) == ["another worker seals"]
+    assert len(await sealer.run_once()) == 1
+
+
 @pytest.mark.parametrize("table", ["seal", "sealed_row", "seal_tree"])
 @pytest.mark.parametrize(
     "change", ["update {} set seal_no = seal_no", "delete from {}", "truncate {} cascade"]
