@@ -110,8 +110,8 @@ async def _claim(
           where state = 'due' and free_ms <= $3 and job = any($1)
           order by due_ms, job limit $2 for update skip locked),
         claimed as (
-          update schedule_run r set free_ms = $4, first_ms = coalesce(r.first_ms, $3), begun_ms = $3, worker = $5,
-            claims = r.claims + 1
+          update schedule_run r set free_ms = $4, first_ms = coalesce(r.first_ms, $3), begun_ms = $3,
+            worker = $5, claims = r.claims + 1
           from free where (r.job, r.due_ms) = (free.job, free.due_ms)
           returning r.job, r.due_ms, r.claims, r.failures, r.first_ms)
         select * from claimed order by due_ms, job
