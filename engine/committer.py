@@ -211,6 +211,7 @@ class Committer:
         if self.failing_since_ms is None:
             self.failing_since_ms = self.listened_ms or commit.now_ms
             self._failed(error)
+            self._gaps.begin("disk_full", self.failing_since_ms, commit.now_ms)
         self._intake.busy = True
         if commit.group:
             self._intake.refuse_busy(commit.group)
@@ -221,6 +222,7 @@ class Committer:
             self._short_since_ms = now_ms
             self._intake.busy = True
             self._failed(OSError(ENOSPC, "free disk is below the journal's reserve"))
+            self._gaps.begin("disk_full", now_ms, now_ms)
         elif not short and self._short_since_ms is not None:
             since, self._short_since_ms = self._short_since_ms, None
             self._intake.busy = False

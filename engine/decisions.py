@@ -200,6 +200,11 @@ class Decisions:
             raised = Raised("node.clone", since_ms)
             self._raise(raised, index, node, None, workloads, node, detail=detail)
 
+    def gap_event(self, kind: str, cause: str, since_ms: int, at_ms: int, detail: str) -> None:
+        """For engine.gap_news: two gaps of different causes that begin together are two."""
+        self.now_ms = max(self.now_ms, at_ms)
+        self.installation_event(kind, since_ms, detail, about=f"shard-{self.table.shard} {cause}")
+
     def installation_event(self, kind: str, since_ms: int, detail: str, *, about: str = "") -> None:
         """An event for the operator of the installation: of the shard, unless `about` names another id."""
         self.raised[kind] += 1

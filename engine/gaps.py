@@ -12,6 +12,7 @@ import msgspec
 
 from engine.core.records import Gap
 from engine.core.step import holding_gap_end
+from engine.gap_news import GapNews
 from engine.journal import Journal
 from engine.journal_blocks import Kind
 from engine.table import Table
@@ -27,12 +28,19 @@ class GapStatistics(NamedTuple):
 class Gaps:
     """The gaps of one shard's rows, recent ones in memory."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, news: GapNews | None = None) -> None:
+        """`news`: who tells people of gaps; None: they were told when these gaps ended."""
         self._table = table
+        self._news = news
         self.recent: list[Gap] = []
         self.holding_end_ms = 0  # the end of the latest gap that holds back verdicts
         self._count = 0
         self._total_ms = 0
+
+    def begin(self, cause: str, from_ms: int, now_ms: int) -> None:
+        """A gap that has begun and is known already; `record` it when it ends."""
+        if self._news is not None:
+            self._news.begin(cause, from_ms, now_ms)
 
     def record(self, gap: Gap, journal: Journal) -> None:
         """A gap that has just ended: journal it and take it into account."""
@@ -40,6 +48,13 @@ class Gaps:
             return
         journal.append(Kind.GAP, gap.to_ms, msgspec.msgpack.encode(gap))
         self.take(gap)
+        if self._news is not None:
+            self._news.end(gap)
+
+    def tick(self, now_ms: int, *, last: bool = False) -> None:
+        """About once a second: tell people what was gathered; `last`: before the shard stops."""
+        if self._news is not None:
+            self._news.tick(now_ms, last=last)
 
     def take(self, gap: Gap) -> None:
         """Take a gap into account that is in the journal already."""

@@ -244,6 +244,7 @@ class Judge:
             missed = last_t + ttl <= judged_ms
             if missed.any():
                 self._canary_missed_ms = int((last_t + 2 * ttl // 3)[missed].min())
+                self._gaps.begin("degraded", self._canary_missed_ms, judged_ms)
         elif (returned := last_t[last_t > self._canary_missed_ms]).size:
             missed_ms, back_ms = self._canary_missed_ms, int(returned.min())
             gap = Gap(self._table.shard, missed_ms, back_ms, "degraded", self._table.shards)

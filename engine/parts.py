@@ -21,6 +21,7 @@ from engine.core.leases import LeaseSettling
 from engine.core.ports import History, LiveView, RegistryFeed
 from engine.decisions import Decisions
 from engine.flusher import Flusher, HeadSource
+from engine.gap_news import GapNews
 from engine.gaps import Gaps
 from engine.host import Host
 from engine.intake import Intake
@@ -85,7 +86,8 @@ class Parts:
         self._settings, self._directory, self._log = settings, directory, around.log
         self._report = around.report
         self.table = Table(shard=shard, shards=settings.shards)
-        self.decisions, self.gaps, self.windows = Decisions(self.table), Gaps(self.table), Windows()
+        self.decisions, self.windows = Decisions(self.table), Windows()
+        self.gaps = Gaps(self.table, GapNews(self.decisions))
         self.recovered = recover(
             directory, self.table, self.decisions, self.gaps, self.windows, around.secrets
         )

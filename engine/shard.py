@@ -174,6 +174,7 @@ class Shard:
         if last_ms is not None:
             cause = "restart" if self.recovered.orderly else "crash"
             self.gaps.record(self._gap(last_ms, now_ms, cause), self.journal)
+            self.decisions.drain(self.journal, now_ms)  # people hear of it with the same commit
         for sock in self._around.udp:
             listener = UdpListener(
                 sock,
@@ -226,6 +227,7 @@ class Shard:
             rows = self.table.row.state[: self.table.rows]
             self.pace.follow(int(((rows == UP) | (rows == SUSPECT)).sum()))
             self._check_disk()
+            self.gaps.tick(now_ms)
             if not self.intake.busy:  # else it waits: the blocks could pile up before a full disk
                 self.intake.refusals.drain(self.journal, now_ms)
 
@@ -264,6 +266,8 @@ class Shard:
                 await trio.lowlevel.checkpoint()
             self._after_slice()
             self.committer.set_short_of_disk(False, self.clock.now_ms())  # what it could not take till now
+            self.gaps.tick(self.clock.now_ms(), last=True)
+            self.decisions.drain(self.journal, self.clock.now_ms())
             self.intake.refusals.drain(self.journal, self.clock.now_ms(), last=True)
             tick = self._journal_tick(last=True)
             await self.committer.finish()

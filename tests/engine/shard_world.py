@@ -26,6 +26,7 @@ from engine.committer import Committer
 from engine.core.ports import NewNode
 from engine.core.records import INTERVAL_DTYPE, Event, RowSpec, SessionSpec
 from engine.decisions import Decisions
+from engine.gap_news import GapNews
 from engine.gaps import Gaps
 from engine.intake import Intake
 from engine.journal import DiskFiles, Journal
@@ -107,11 +108,13 @@ class Bench:
         ingest: IngestSettings | None = None,
         journal: JournalSettings | None = None,
         liveness: LivenessSettings | None = None,
+        gap_news: bool = False,
     ) -> None:
         self.directory, self.now_ms = directory, now_ms
         self.table = Table(shard=shard, shards=shards, rows=2, slots=2)
         self.decisions = Decisions(self.table)
-        self.gaps, self.windows = Gaps(self.table), Windows()
+        self.gaps = Gaps(self.table, GapNews(self.decisions) if gap_news else None)
+        self.windows = Windows()
         self.recovered = recover(directory, self.table, self.decisions, self.gaps, self.windows, SECRETS)
         self.files = FullableFiles()
         self.journal = Journal(
@@ -378,7 +381,9 @@ class Life:
             stop.set()
 
     def events(self, *kinds: str) -> list[Event]:
-        return [event for event in self.world.events if not kinds or event.kind in kinds]
+        """Of these kinds; without any all, but for the gaps that each start and stop is."""
+        every = [event for event in self.world.events if not event.kind.startswith("gap.")]
+        return [event for event in self.world.events if event.kind in kinds] if kinds else every
 
 
 class TrioHost:

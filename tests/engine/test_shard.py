@@ -175,6 +175,9 @@ async def test_a_node_that_stays_away_after_a_restart_is_told_down_after_the_gra
     (down,) = life.events()
     assert down.kind == "node.down"
     assert 0 <= down.at_ms - (back_ms + 300_000) <= 1_000
+    opened, closed = life.events("gap.opened", "gap.closed")
+    assert (opened.kind, closed.kind, closed.since_ms) == ("gap.opened", "gap.closed", back_ms)
+    assert opened.detail.startswith("restart: the engine was restarted; for 1000")
 
 
 @pytest.mark.parametrize("passivate", [True, False])
