@@ -147,7 +147,7 @@ async def _grant(connection: Connection, project_id: str, grants: Sequence[Grant
     )
     missing = [each for each in ids if each not in known]
     if missing:
-        raise CorrectionRefusedError("unknown_reference", f"there is no workload {missing[0]} in this project")
+        raise CorrectionRefusedError("unknown_reference", f"no workload {missing[0]} in this project")
     await connection.executemany(
         """
         insert into maintenance_window (window_id, node_id, workload_id, from_ms, to_ms, own, created_ms)
