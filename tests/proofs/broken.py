@@ -34,10 +34,20 @@ def broken_proofs() -> Iterator[Broken]:
         yield from each_field_changed(f"proof of {place}, {hour}", honest)
         yield from _text_changed(f"proof of {place}, {hour}", honest, "row")
         yield from _text_changed(f"proof of {place}, {hour}", honest, "statement")
+    lonely = SealedDay(nodes=1, workloads_per_node=1)
+    yield from each_field_changed("the proof of a tree of one leaf", plain(lonely.proof(0, hour=0)))
     yield from _wrong_trees(day)
     yield from _other_parts(day)
     for what, change in DISHONEST.items():
         yield f"a seal over a row in which {what}", plain(SealedDay(change=change).proof(3))
+    for what, text in DISHONEST_TEXTS.items():
+        yield f"a seal over a text in which {what}", plain(SealedDay(text=text).proof(3))
+    for what, content in DISHONEST_HOURS.items():
+        yield f"a seal over an hour in which {what}", plain(SealedDay(content=content).proof(3, hour=10))
+    for no_day in ("2026-1-31", "20260131", "2026-02-30", "2026-01-31T00:00", "yesterday"):
+        yield f"a seal of the day {no_day}", plain(SealedDay(day=no_day).proof(3))
+    march = SealedDay(day="2026-02-30", change=_thirty_days_later)
+    yield "the second of March as a day of February", plain(march.proof(3))
 
 
 def broken_receipts() -> Iterator[Broken]:
@@ -49,14 +59,14 @@ def broken_receipts() -> Iterator[Broken]:
     for name in ("statement", "signature"):
         yield f"a receipt with another's {name}", honest | {name: other[name]}
     for what, change in DISHONEST.items():
-        if what != "a foreign day's window is told":
-            yield f"a signature over a row in which {what}", plain(SealedDay(change=change).receipt(1))
+        yield f"a signature over a row in which {what}", plain(SealedDay(change=change).receipt(1))
     statement = plain(msgspec.json.decode(honest["statement"]))
     rows = [row for row in day.rows if row.node_id == day.node_ids[1]]
     text = receipt_text(day.seal, day.node_ids[1], rows, key_id=KEY_ID)
     total = text.replace(b'"paid_ms":%d,"refused"' % statement["paid_ms"], b'"paid_ms":1,"refused"')
     assert total != text
     yield "a signed total that is not the sum", plain(signed(total))
+    yield "a signed text of version 2", plain(signed(text.replace(b'"v":1,', b'"v":2,')))
     yield "a signed text with a space", plain(signed(text.replace(b'"v":1,', b'"v":1, ')))
     yield "another key is named than stated", plain(day.receipt(1)) | {"key_id": "9-9"}
 
@@ -191,11 +201,25 @@ def _other_parts(day: SealedDay) -> Iterator[Broken]:
         if other["hour"][name] != honest["hour"][name]:
             swapped = honest["hour"] | {name: other["hour"][name]}
             yield f"the hour's {name} of another hour", honest | {"hour": swapped}
+    told_more = SealedDay(content=_silent_instead_of_up).proof(3, hour=10)
+    yield "the hour of another seal", honest | {"hour": plain(told_more)["hour"]}
     yield "the hour of another node", honest | {"hour": plain(day.proof(5, hour=10))["hour"]}
     yield "the hour of another workload", honest | {"hour": honest["hour"] | {"index": 0}}
     lines = msgspec.json.decode(foreign["statement"])
     lines["revision"] = 2
     yield "the statement of another revision", honest | {"statement": msgspec.json.encode(lines).decode()}
+
+
+def _silent_instead_of_up(content: bytes) -> bytes:
+    """Each workload's hour turned round: it adds up, and the day has that much of it."""
+    entries = [content[at : at + 64] for at in range(24, len(content), 64)]
+    turned = [each[:16] + each[16:20] + each[60:64] + each[24:60] + each[20:24] for each in entries]
+    return content[:24] + b"".join(turned)
+
+
+def _thirty_days_later(row: SealedRow) -> SealedRow:
+    later_ms = 30 * 86_400_000
+    return msgspec.structs.replace(row, from_ms=row.from_ms + later_ms, to_ms=row.to_ms + later_ms, held=())
 
 
 def _changed(**fields: Any) -> Callable[[SealedRow], SealedRow]:
@@ -214,7 +238,8 @@ def _held(**fields: Any) -> Callable[[SealedRow], SealedRow]:
 
 # Of a statement these hang on nothing else in a proof: they hold as far as the statement is published.
 ONLY_STATED = re.compile(
-    r"in the statement (reason|rows|nodes|paid_ms|hours\.?\d*|sealed_ms) "
+    r"in the statement (reason|rows|nodes|paid_ms|sealed_ms|hours\.\d+) "
+    r"|in the statement hours (turned round|with the first two swapped)"
     "|the statement (with its keys sorted|with one more key)"
 )
 # Rows that an honest seal never has, sealed and signed as if they were right.
@@ -222,11 +247,38 @@ DISHONEST: dict[str, Callable[[SealedRow], SealedRow]] = {
     "the kinds sum to more": lambda row: msgspec.structs.replace(row, ms=_shift(row, 1, 1)),
     "the kinds sum to less": lambda row: msgspec.structs.replace(row, ms=_shift(row, 11, -1)),
     "the window is shorter than its kinds": _changed(from_ms=DAY_START_MS + 1),
-    "a foreign day's window is told": _changed(from_ms=DAY_START_MS - 86_400_000, to_ms=DAY_START_MS),
+    "a foreign day's window is told": _changed(
+        from_ms=DAY_START_MS - 86_400_000, to_ms=DAY_START_MS, held=()
+    ),
     "more is paid than was up": lambda row: msgspec.structs.replace(row, paid_ms=row.ms[1] + 1),
+    "a kind is less than nothing": lambda row: msgspec.structs.replace(
+        row, ms=tuple(ms + {0: -1, 1: 1}.get(at, 0) for at, ms in enumerate(row.ms))
+    ),
+    "kinds are fractions": lambda row: msgspec.structs.replace(
+        row, ms=tuple(ms + {0: 0.5, 1: -0.5}.get(at, 0) for at, ms in enumerate(row.ms)), paid_ms=0, held=()
+    ),
     "less than nothing is paid": _changed(paid_ms=-1, held=()),
     "an owner is paid more than the window": _held(paid_ms=3_600_001),
     "owners are paid more than the workload": lambda row: msgspec.structs.replace(row, paid_ms=0),
     "an owner's time lies outside": _held(to_ms=DAY_START_MS + 86_400_001),
     "owners overlap": _held(from_ms=DAY_START_MS, to_ms=DAY_START_MS + 5, paid_ms=0),
+}
+# Texts and hours that an honest seal never has, in honest trees.
+DISHONEST_TEXTS: dict[str, Callable[[bytes], bytes]] = {
+    "the version is 2": lambda text: text.replace(b'"v":1,', b'"v":2,'),
+    "there is a thirteenth kind": lambda text: text.replace(b'"silent":', b'"more":0,"silent":'),
+    "a kind is missing": lambda text: text.replace(b'"standby":0,', b""),
+    "there is a space": lambda text: text.replace(b'"v":1,', b'"v":1, '),
+}
+DISHONEST_HOURS: dict[str, Callable[[bytes], bytes]] = {
+    "another hour is told": lambda content: (
+        (int.from_bytes(content[:8], "big") + 3_600_000).to_bytes(8, "big") + content[8:]
+    ),
+    "another node is told": lambda content: content[:8] + bytes(16) + content[24:],
+    "the kinds sum to more": lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+    "the kinds sum to nothing": lambda content: content[:40] + bytes(48) + content[88:104] + bytes(48),
+    "a kind is more than in the day": lambda content: (
+        content[:40] + content[44:48] + bytes(44) + content[88:104] + content[108:112] + bytes(44)
+    ),
+    "there is a byte too many": lambda content: content + b"\0",
 }

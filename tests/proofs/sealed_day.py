@@ -45,7 +45,8 @@ def number(text: str) -> str:
 
 
 class SealedDay:
-    """`texts`: changes what is hashed of a row (a dishonest seal); `reason`: of the seal."""
+    """`change`, `text` and `content` make a dishonest seal: they change a row, its text, an hour's content.
+    `reason`: of the seal."""
 
     def __init__(
         self,
@@ -54,21 +55,27 @@ class SealedDay:
         workloads_per_node: int = 2,
         project: str = "edge-ai",
         reason: str = "",
+        day: str = DAY,
         change: Callable[[SealedRow], SealedRow] = lambda row: row,
+        text: Callable[[bytes], bytes] = lambda text: text,
+        content: Callable[[bytes], bytes] = lambda content: content,
     ) -> None:
+        self.text = text
         self.node_ids = sorted(number(f"node {n}") for n in range(nodes))
         self.rows = [
             change(self._row(node, slot)) for node in range(nodes) for slot in range(workloads_per_node)
         ]
-        texts = [row_text(row, project=project, day=DAY, revision=1) for row in self.rows]
+        texts = [text(row_text(row, project=project, day=day, revision=1)) for row in self.rows]
         self.leaves = [leaf_hash(DAY_DOMAIN, text) for text in texts]
-        self.contents = [[self._content(node_id, hour) for node_id in self.node_ids] for hour in range(HOURS)]
+        self.contents = [
+            [content(self._content(node_id, hour)) for node_id in self.node_ids] for hour in range(HOURS)
+        ]
         self.hour_leaves = [[leaf_hash(HOUR_DOMAIN, each) for each in hour] for hour in self.contents]
         self.seal = Seal(
             seal_no=1,
             project_id=number("project"),
             project=project,
-            day=DAY,
+            day=day,
             revision=1,
             reason=reason,
             actor="",
@@ -92,7 +99,8 @@ class SealedDay:
                 self.contents[hour][node],
                 tree_part(self.hour_leaves[hour], node),
             )
-        return proof_of(self.seal, row, tree_part(self.leaves, place), hour=told)
+        made = proof_of(self.seal, row, tree_part(self.leaves, place), hour=told)
+        return msgspec.structs.replace(made, row=self.text(made.row.encode()).decode())
 
     def receipt(self, node: int = 0, *, secrets: MasterSecrets = SECRETS) -> ReceiptDocument:
         mine = [row for row in self.rows if row.node_id == self.node_ids[node]]

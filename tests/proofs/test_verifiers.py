@@ -111,6 +111,24 @@ def test_what_is_not_pinned_is_said(tmp_path):
     assert by_node(receipt, f"--key={key}").code == 0
 
 
+def test_ours_insists_on_the_order_of_keys(tmp_path):
+    honest = plain(SealedDay().proof(1))
+    told = msgspec.json.decode(honest["statement"])
+    honest["statement"] = msgspec.json.encode(dict(reversed(told.items()))).decode()
+    (file,) = written(tmp_path, [("", honest)])
+    assert "the keys of the statement are not in their order" in by_us(file).lines[0]
+
+
+def test_a_key_under_which_anybody_can_sign_is_refused(tmp_path):
+    neutral = b"\1" + bytes(31)  # of the curve: k times it is itself, whatever was signed
+    anybodys = plain(SealedDay().receipt(1)) | {
+        "public_key": neutral.hex(),
+        "signature": (neutral + bytes(32)).hex(),
+    }
+    (file,) = written(tmp_path, [("", anybodys)])
+    assert "the public key is none that anybody could have" in by_us(file).lines[0]
+
+
 def test_a_reason_may_hold_whatever_ends_lines_elsewhere(tmp_path):
     day = SealedDay(reason=ODD)
     (file,) = written(tmp_path, [("", day.proof(1, hour=2))])
