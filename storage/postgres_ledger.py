@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import IO
 
+import asyncpg
 import numpy as np
 
 from engine.core.ledger import (
@@ -91,7 +92,14 @@ class PostgresLedger:
         return await self._db.run(_stored, project_id, idempotency_key, body_sha256)
 
     async def commit(self, act: Act, new: NewCommit, rows: IO[bytes]) -> tuple[Commit, bool]:
-        return await self._db.run(_commit, act, new, rows)
+        begins = rows.tell()
+        try:
+            return await self._db.run(_commit, act, new, rows)
+        except asyncpg.UniqueViolationError:
+            # Some workload is in the list twice. To look for that before would cost every commit seconds.
+            rows.seek(begins)
+            await self._db.run(_check, new, rows)
+            raise
 
     async def check(self, new: NewCommit, rows: IO[bytes]) -> None:
         await self._db.run(_check, new, rows)
@@ -197,7 +205,9 @@ async def _commit(connection: Connection, act: Act, new: NewCommit, rows: IO[byt
     async with connection.transaction():
         # When we are killed, the server must not work on for a client that is gone, its locks held.
         await connection.execute("set local client_connection_check_interval = '500ms'")
-        await connection.execute("set local work_mem = '64MB'")
+        # Some sorts and hashes of a million rows; compiling the statements takes longer than it saves.
+        await connection.execute("set local work_mem = '128MB'")
+        await connection.execute("set local jit = off")
         await _take_lock(connection, "key", new.project_id, new.idempotency_key)
         stored = await _stored(connection, new.project_id, new.idempotency_key, new.body_sha256)
         if stored is not None:
@@ -299,14 +309,14 @@ async def _write_rows(connection: Connection, act: Act, new: NewCommit, *, revis
           r.paid_ms, nullif(r.held, '[]')::jsonb as held
         from staged_points s join sealed_row r
           on r.seal_no = {new.seal.seal_no:d} and r.workload_id = s.workload_id
+        order by s.workload_id
         """,
         timeout=STATEMENT_S,
     )
     written = await connection.execute(
         """
         insert into points (commit_id, workload_id, micro_points)
-        select $1, workload_id, micro_points from judged_points order by workload_id
-        on conflict do nothing
+        select $1, workload_id, micro_points from judged_points
         """,
         act.made_id,
         timeout=STATEMENT_S,

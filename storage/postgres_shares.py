@@ -1,7 +1,7 @@
 """Whom the points of a commit belong to, for all its rows at once (docs/decisions/0068).
 
-Reads `judged_points`, the rows of the commit under way beside what the seal says of them, which
-postgres_ledger.py made in the same transaction.
+Reads `judged_points`: the rows of the commit under way beside what the seal says of them, in order of
+workloads. postgres_ledger.py makes it in the same transaction.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _PLAIN = """
 insert into points_share (commit_id, workload_id, licence_id, kind, beneficiary, micro_points)
 select $1, workload_id, null, case when operator_id is null then 'node' else 'user' end,
   coalesce(operator_id, node_id)::text, micro_points
-from judged_points where held is null and micro_points > 0 order by workload_id
+from judged_points where held is null and micro_points > 0
 """
 # One owner to whom all of the paid time falls: nothing to be split. Almost everybody, almost every day.
 _WHOLE = """
@@ -22,7 +22,7 @@ jsonb_array_length(held) = 1 and paid_ms > 0 and (held -> 0 ->> 'paid_ms')::bigi
 _ONE = f"""
 insert into points_share (commit_id, workload_id, licence_id, kind, beneficiary, micro_points)
 select $1, workload_id, (held -> 0 ->> 'licence_id')::uuid, 'wallet', held -> 0 ->> 'owner', micro_points
-from judged_points where held is not null and {_WHOLE} and micro_points > 0 order by workload_id
+from judged_points where held is not null and {_WHOLE} and micro_points > 0
 """
 # By paid time, or by held time where nothing was paid; what nobody held is nobody's. Largest remainder: each
 # gets the floor of the exact share, what is left goes one by one to those with the largest remainders, to the

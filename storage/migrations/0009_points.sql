@@ -34,9 +34,9 @@ create table points_total (
   beneficiary text not null,
   micro_points numeric(38, 0) not null,
   licence_micro_points numeric(38, 0) not null, -- as much of it as was earned through licences
-  primary key (commit_id, kind, beneficiary)
+  primary key (kind, beneficiary, commit_id)
 );
-create index points_total_beneficiary on points_total (kind, beneficiary);
+create index points_total_commit on points_total (commit_id);
 
 -- What a correction changed.
 create table points_correction (
