@@ -56,6 +56,7 @@ class Day:
         }
         self.licences: list[str] = system.on_stores(self._inventory)
         self._bind()
+        self.operator = self._operator("plain")
         self.sold_ms = 0
         self.released_ms: list[int] = []
 
@@ -121,6 +122,15 @@ class Day:
         self._offer("1.0.0")
         self._run_desired("updated")
 
+    def _operator(self, name: str) -> Api:
+        """The person whose machine that is."""
+        person = self.system.admin("user", "create", "--name", "Olga", "--wallet", KEEPER)
+        admin = self.system.api_for(self.system.admin("key", "create", "--admin")["api_key"])
+        path = f"/v1/nodes/{self.machines[name].node_id}"
+        answer = self.send("PATCH", path, {"owner_id": person["user_id"]}, by=admin)
+        assert answer.status == 200, answer
+        return self.system.api_for(self.system.admin("key", "create", "--user", KEEPER)["api_key"])
+
     def _change(self, name: str, change: dict[str, Any]) -> None:
         answer = self.send("PATCH", f"/v1/workloads/{self.machines[name].workload_id}", change)
         assert answer.status == 200, answer
@@ -159,9 +169,13 @@ class Day:
         self.beat_for(3, *self.machines)
         self._ill()
         self._hand_over()
-        running = [name for name in self.machines if name != "first"]
         while self.now_ms() < self.midnight_ms + 3_000:
-            self.beat_for(1, *running)
+            self.beat_for(1, *self.running)
+
+    @property
+    def running(self) -> list[str]:
+        """Those that go on after the first has stopped."""
+        return [name for name in self.machines if name != "first"]
 
     def beat_for(
         self, seconds: float, *names: str, states: dict[str, State] | None = None
