@@ -1,4 +1,4 @@
-"""What bears on a workload's day in PostgreSQL: events, sessions, standbys, owners, refused beats, the seal.
+"""What bears on a workload's day in PostgreSQL: events, sessions, owners, refused beats, the seal.
 
 Intervals, gaps and windows are read by postgres_recorded.py; refused beats are kept by postgres_refused.py.
 """
@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from datetime import date
 
 from engine.core.evidence import EVENTS_MAX, SESSIONS_MAX, Owned, SealMark, Surroundings
-from engine.core.leases import StandbySpan
 from engine.core.ports import WorkloadRecord
 from engine.core.records import Event
 from engine.core.sealed import DAY_MS
@@ -54,7 +53,6 @@ async def surroundings(connection: Connection, workload: WorkloadRecord, day: st
         return Surroundings(
             events=await _events(connection, workload, to_ms),
             sessions=await _sessions(connection, workload, from_ms, to_ms),
-            standbys=await _standbys(connection, workload, from_ms, to_ms),
             owned=await _owned(connection, workload, from_ms, to_ms),
             refused=refused.get(workload.node_id, {}),
             sealed=None if seal is None else SealMark(*seal),
@@ -96,23 +94,6 @@ async def _sessions(
         Session(opened_ms, bool(int.from_bytes(slots, "big") >> workload.slot & 1))
         for opened_ms, slots in records
     ]
-
-
-async def _standbys(
-    connection: Connection, workload: WorkloadRecord, from_ms: int, to_ms: int
-) -> list[StandbySpan]:
-    records = await connection.fetch(
-        """
-        select s.workload_id::text, s.licence_id::text, s.epoch, l.holder::text as holder_id, s.from_ms,
-          s.to_ms, s.claimed_ms
-        from lease s join licence_lease l using (licence_id, epoch)
-        where s.workload_id = $1 and s.from_ms < $3 and (s.to_ms is null or s.to_ms > $2) order by s.from_ms
-        """,
-        workload.workload_id,
-        from_ms,
-        to_ms,
-    )
-    return [StandbySpan(**record) for record in records]
 
 
 async def _owned(connection: Connection, workload: WorkloadRecord, from_ms: int, to_ms: int) -> list[Owned]:

@@ -142,7 +142,8 @@ async def get_why(backend: Backend, caller: Principal, *, workload_id: str) -> R
     pays_claims = policy_at(policies, date.fromisoformat(day)).pay_claims
     # After the uptime: an event, seal or refusal that it has to do with is then known.
     surroundings = await backend.stores.evidence.surroundings(workload, day)
-    unpaid, left_out = _unpaid(told, surroundings, pays_claims=pays_claims)
+    standbys = await _standbys(backend, workload, told)
+    unpaid, left_out = _unpaid(told, surroundings, standbys, pays_claims=pays_claims)
     seen = await _seen(backend, caller, workload, unpaid)
     return reply(
         WhyAnswer(
@@ -188,7 +189,9 @@ def _day_parameter(*, now_ms: int) -> tuple[str, int]:
     return text, max(from_ms, 0)
 
 
-def _unpaid(told: Told, surroundings: Surroundings, *, pays_claims: bool) -> tuple[list[Unpaid], int]:
+def _unpaid(
+    told: Told, surroundings: Surroundings, standbys: Sequence[StandbySpan], *, pays_claims: bool
+) -> tuple[list[Unpaid], int]:
     """The unpaid intervals of a day, which one source answers: our own part, if it is ours."""
     if not told.readings:
         return [], 0
@@ -197,13 +200,20 @@ def _unpaid(told: Told, surroundings: Surroundings, *, pays_claims: bool) -> tup
         base=reading.records.intervals,
         gaps=reading.gaps,
         windows=reading.records.windows,
-        standbys=surroundings.standbys,
+        standbys=standbys,
         events=surroundings.events,
         sessions=surroundings.sessions,
         first_report=reading.first_report,
         provisional_from_ms=reading.composition.provisional_from_ms,
     )
     return why(reading.composition.intervals, around, pay_claims=pays_claims)
+
+
+async def _standbys(backend: Backend, workload: WorkloadRecord, told: Told) -> list[StandbySpan]:
+    if not told.ms["standby"]:
+        return []
+    found = await backend.stores.leases.standbys_during([workload.workload_id], told.from_ms, told.to_ms)
+    return found.get(workload.workload_id, [])
 
 
 async def _seen(

@@ -11,7 +11,6 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from engine.core.leases import StandbySpan
 from engine.core.ports import WorkloadRecord
 from engine.core.records import Event
 from engine.core.why import Session
@@ -63,7 +62,6 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
 
     events: list[Event]
     sessions: list[Session]
-    standbys: list[StandbySpan]
     owned: list[Owned]
     refused: dict[str, int]  # of its node, by reason
     sealed: SealMark | None
