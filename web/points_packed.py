@@ -18,7 +18,7 @@ from web.problems import Fault, RefusedError
 
 MEMORY_BYTES = 1024 * 1024
 PIECE_ROWS = 20_000
-_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII).fullmatch
 _ID_DTYPE = np.dtype([("hi", ">u8"), ("lo", ">u8")])
 
 
@@ -40,16 +40,16 @@ class Packed:
 
     def add(self, place: int, workload_id: str, points: str) -> None:
         """RefusedError 422 when there are too many."""
-        amount = 0
         try:
             amount = micro_of_points(points)
         except ValueError as error:
             self._fault(place, "points", str(error))
-        if _UUID.fullmatch(workload_id) is None:
+            amount = 0
+        if _UUID(workload_id) is not None:
+            self.add_micro(place, workload_id, amount)
+        else:
             self.seen += 1
             self._fault(place, "workload_id", "not an id")
-        else:
-            self.add_micro(place, workload_id, amount)
 
     def add_micro(self, place: int, workload_id: str, micro_points: int) -> None:
         """A row of which nothing can be wrong here: an id and an amount."""

@@ -22,7 +22,7 @@ TOP = Path(__file__).parents[2]
 PATIENCE_S = 300.0
 KEYS = ["bench", "machine", "versions", "figures", "peers", "ratios"]
 COMPILER = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
-SLOW = ("bulk", "burst", "detect", "ingest", "reads")  # more than some seconds, even when quick
+SLOW = ("bulk", "burst", "detect", "ingest", "points", "reads")  # more than some seconds, even when quick
 
 
 class Wanted(NamedTuple):
@@ -93,6 +93,12 @@ WANTED = {
         ("thread.beats_64/commit_ms/p99", "replay.beats_64/replayed_beats_per_s"),
         ("plain.beats_64/commit_ms/p99", "plain_read.beats_64/read_s"),
         ("direct_p50_to_plain.beats_64", "replay_to_plain_read.beats_64"),
+    ),
+    "points": Wanted(
+        ("commit/s", "commit/rows_per_s", "commit/rss_max_mb", "commit/others_wait_s_max"),
+        ("copy/rows_per_s",),
+        ("commit_s_to_copy", "commit_s_to_promise"),
+        draws=False,
     ),
     "reads": Wanted(
         ("loaded/p99_ms", "loaded/reads_per_s", "loaded/beats_per_s", "loaded/ack_p99_ms"),

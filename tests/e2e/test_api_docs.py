@@ -185,7 +185,7 @@ def test_the_example_in_python_runs_as_well(system: System, run: Run, capsys: py
     exec(compile(here, "docs/api.md", "exec"), {"key": run.variables["KEY"]})
     told = capsys.readouterr().out
     assert "lisbon-1 new" in told
-    assert "rows_refused" in told  # of that day there is nothing to commit
+    assert "not_sealed" in told  # of that day there is nothing to commit
 
 
 def test_the_stand_in_for_curl_answers_like_curl(system: System, tmp_path: Path):

@@ -198,7 +198,7 @@ def test_two_beats_less_than_half_an_interval_apart_flip_nothing(village: Villag
         assert events(village, node) == []
 
 
-def test_points_are_committed_once_whole_and_for_a_day_that_is_over(village: Village):
+def test_points_are_not_committed_before_the_day_is_sealed(village: Village):
     path = f"/v1/projects/{PROJECT}/points"
     one, two = village.made()["workloads"][:2]
 
@@ -219,13 +219,9 @@ def test_points_are_committed_once_whole_and_for_a_day_that_is_over(village: Vil
     assert commit(days_ago(-1), rows(one="1"), "tomorrow").status >= 400
     for turn, bad in enumerate(("1.0000001", "-1", "1e3", "x", "")):
         assert commit(days_ago(2), rows(one=bad), f"bad-{turn}").status >= 400
-    assert commit(days_ago(2), rows(one="1", nobody="1"), "half").status >= 400  # and took nothing:
-    first = commit(days_ago(2), rows(one="1.000001", two="2"), "whole")
-    again = commit(days_ago(2), rows(one="1.000001", two="2"), "whole")
-    assert first.status in (200, 201)
-    assert (again.status, again.json) == (first.status, first.json)
-    assert commit(days_ago(2), rows(one="5", two="2"), "whole").status == 422
-    assert commit(days_ago(2), rows(one="5"), "other-key").status == 409
+    whole = commit(days_ago(2), rows(one="1.000001", two="2"), "whole")
+    assert (whole.status, whole.json["code"]) == (409, "not_sealed")  # they did not live then
+    assert village.web.get(path)["total_points"] == "0"
 
 
 def test_silence_is_suspect_then_down_then_lost_at_the_published_times(

@@ -21,6 +21,7 @@ from np1.codec import FLAG_STOPPING, Code, State
 from tests.e2e.api import now_ms, unix_ms
 from tests.e2e.node import Node
 from tests.e2e.receiver import Receiver, receiving
+from tests.e2e.sealed_rows import seal_workloads
 from tests.e2e.system import System, eventually
 from tests.worker.receivers import Mailbox
 
@@ -186,7 +187,7 @@ def test_what_acks_vouched_for_is_exactly_what_is_up(story):
     ]
 
 
-def test_the_owner_commits_points_for_a_day_that_is_over_all_or_nothing(story):
+def test_the_owner_commits_points_for_a_sealed_day_all_or_nothing(story, system):
     yesterday, today = (f"{datetime.now(UTC) - timedelta(days=back):%Y-%m-%d}" for back in (1, 0))
     path, first, second = f"/v1/projects/{SLUG}/points", *story.node.workloads
     rows = [{"workload_id": first, "points": "1.5"}, {"workload_id": second, "points": "0.000001"}]
@@ -194,6 +195,8 @@ def test_the_owner_commits_points_for_a_day_that_is_over_all_or_nothing(story):
     once = {"idempotency-key": "day-1"}
 
     assert story.api.post(path, {**body, "day": today}, headers=once).json["code"] == "day_not_over"
+    assert story.api.post(path, body, headers=once).json["code"] == "not_sealed"
+    seal_workloads(system.config["database"]["url"], SLUG, yesterday, [first, second])
     wrong = [*rows, {"workload_id": story.node.node_id, "points": "1"}]
     assert story.api.post(path, {**body, "rows": wrong}, headers=once).status == 422
     assert story.api.get(path)["total_points"] == "0"
