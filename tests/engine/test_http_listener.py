@@ -131,8 +131,10 @@ async def test_a_token_that_was_good_is_a_401_from_the_moment_it_expires():
     async with serving() as world:
         beat = json_request(ALL_UP, bearer=token(expires_ms=NOW_MS + 1))
         assert (await world.ask(beat)).status == 200
+        assert world.door.refused_tokens == []
         world.door.clock_ms += 1
         assert (await world.ask(beat)).status == 401
+        assert world.door.refused_tokens == [(4, NOW_MS + 1)], "counted for its row"
 
 
 @on_loop
@@ -141,6 +143,7 @@ async def test_a_generation_that_does_not_live_is_a_401():
         world.door.slots = None
         assert (await world.ask(json_request(ALL_UP))).status == 401
     assert world.door.plain == []
+    assert world.door.refused_tokens == [(4, NOW_MS)]
 
 
 @on_loop
