@@ -1,4 +1,4 @@
-"""One request to a URL that a stranger named: the only way out of the worker for webhooks and subgraphs.
+"""One request to a URL that a stranger named: the way out of the worker, but for bare_post.py.
 
 The host is resolved once, every address it resolves to must be allowed (addresses.py), and the connection
 goes to those addresses and not to the name. Redirects are not followed, no proxy of the environment is used,
@@ -62,7 +62,7 @@ class GuardedClient:
         self, method: str, target: str, *, content: bytes, headers: Mapping[str, str], allow_private: bool
     ) -> AsyncIterator[httpx2.Response]:
         """As `post`, by another method."""
-        response = await self._send(method, _checked_url(target), content, headers, allow_private)
+        response = await self._send(method, checked_url(target), content, headers, allow_private)
         try:
             yield response
         finally:
@@ -94,11 +94,12 @@ class GuardedClient:
 
 def origin_of(target: str) -> str:
     """``https://host`` or ``https://host:port``, in lower case. BadUrlError."""
-    url = _checked_url(target)
+    url = checked_url(target)
     return f"{url.scheme}://{url.netloc.decode('ascii').lower()}"
 
 
-def _checked_url(target: str) -> httpx2.URL:
+def checked_url(target: str) -> httpx2.URL:
+    """An http or https URL with a host, without a user name. BadUrlError."""
     try:
         url = httpx2.URL(target)
         well = url.scheme in ("http", "https") and bool(url.host) and not url.userinfo

@@ -128,7 +128,7 @@ class Worker:
     async def run(self, *, listening: Callable[[str], None], stop: trio.Event) -> None:
         """Until `stop`, and then until what is being sent is done, at most STOP_GRACE_S."""
         async with AsyncExitStack() as stack:
-            await self._post.open(stack)
+            self._post.open()
             self._open_letters()
             await self._open_ownership(stack)
             async with trio.open_nursery() as nursery:

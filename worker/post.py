@@ -7,7 +7,6 @@ is deliveries.py's, how it sends is its sender's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
 
 import structlog
 from prometheus_client import Histogram
@@ -61,11 +60,9 @@ class Post:
     def histograms(self) -> tuple[Histogram, ...]:
         return self._event_lag, self._due_lag
 
-    async def open(self, stack: AsyncExitStack) -> None:
+    def open(self) -> None:
         settings = self._settings
-        webhooks = await stack.enter_async_context(
-            WebhookSender(allow_private=settings.webhook_allow_private)
-        )
+        webhooks = WebhookSender(allow_private=settings.webhook_allow_private)
         self._add("webhook", webhooks, settings.delivery_concurrency_max)
         schemas = schemas_of(settings.apprise_schemas)
         if schemas:

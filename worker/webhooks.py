@@ -8,12 +8,10 @@ can reach anybody.
 
 from __future__ import annotations
 
-import contextlib
 import ssl
 from datetime import UTC, datetime
 from typing import Any
 
-import httpx2
 import orjson
 import trio
 from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
@@ -22,12 +20,12 @@ from engine.core.news import Notice
 from engine.core.outbox import Delivery
 from engine.core.records import Event
 from worker.addresses import AddressRefusedError
-from worker.guarded import BadUrlError, GuardedClient
+from worker.bare_post import PostError, post
+from worker.guarded import BadUrlError
 from worker.outcome import Outcome, Result
 from worker.wording import rfc3339
 
-RESPONSE_BYTES_MAX = 16_384  # a longer answer is not read at all
-RESPONSE_DRAIN_S = 1.0
+USER_AGENT = "NodePulse-Webhooks/1"
 
 
 class _BadChannelError(Exception):
@@ -87,19 +85,12 @@ def signed_headers(notice: Notice, body: bytes, *, secret: str, now_ms: int) -> 
 
 
 class WebhookSender:
-    """Sends to channels of kind `webhook` (a Sender). Use as an async context manager."""
+    """Sends to channels of kind `webhook` (a Sender)."""
 
     def __init__(self, *, allow_private: bool, tls: ssl.SSLContext | None = None) -> None:
         """`tls` replaces the system's trust store (tests, private authorities)."""
         self._allow_private = allow_private
-        self._client = GuardedClient(user_agent="NodePulse-Webhooks/1", tls=tls)
-
-    async def __aenter__(self) -> WebhookSender:
-        await self._client.__aenter__()
-        return self
-
-    async def __aexit__(self, *exc: Any) -> None:
-        await self._client.__aexit__(*exc)
+        self._tls = tls or ssl.create_default_context()
 
     async def __call__(self, delivery: Delivery, *, now_ms: int, timeout_s: float) -> Outcome:
         try:
@@ -107,15 +98,12 @@ class WebhookSender:
                 return await self._post(delivery, now_ms)
         except trio.TooSlowError:
             return Outcome(Result.FAILED, f"no answer within {timeout_s:g} s", endpoint_failed=True)
-        except AddressRefusedError as error:
+        except (AddressRefusedError, PostError) as error:
             return Outcome(Result.FAILED, str(error), endpoint_failed=True)
         except BadUrlError as error:
             return Outcome(Result.REFUSED, f"the channel's target: {error}")
         except _BadChannelError as error:
             return Outcome(Result.REFUSED, str(error))
-        except httpx2.HTTPError as error:
-            note = f"{type(error).__name__}: {error}".rstrip(": ")
-            return Outcome(Result.FAILED, note, endpoint_failed=True)
 
     async def _post(self, delivery: Delivery, now_ms: int) -> Outcome:
         body = payload(delivery.notice)
@@ -123,14 +111,14 @@ class WebhookSender:
             headers = signed_headers(delivery.notice, body, secret=delivery.channel.secret, now_ms=now_ms)
         except ValueError as error:
             raise _BadChannelError("the channel's secret is not a Standard Webhooks secret") from error
-        async with self._client.post(
+        status = await post(
             delivery.channel.target,
             content=body,
-            headers=headers | {"content-type": "application/json"},
+            headers={"user-agent": USER_AGENT, "content-type": "application/json"} | headers,
             allow_private=self._allow_private,
-        ) as response:
-            await _drain(response)
-        return _read_status(response.status_code)
+            tls=self._tls,
+        )
+        return _read_status(status)
 
 
 def _read_status(status: int) -> Outcome:
@@ -141,17 +129,3 @@ def _read_status(status: int) -> Outcome:
     if 300 <= status < 400:
         return Outcome(Result.FAILED, f"HTTP {status}: redirects are not followed")
     return Outcome(Result.FAILED, f"HTTP {status}", endpoint_failed=status == 429 or status >= 500)
-
-
-async def _drain(response: httpx2.Response) -> None:
-    """Let an honest receiver finish a short answer; the status is in hand and nothing here can change it.
-
-    Only an answer that says it is short is read, and then wholly: breaking off in the middle of httpx2's
-    nested generators leaves some of them to the garbage collector.
-    """
-    length = response.headers.get("content-length", "")
-    if not (length.isascii() and length.isdigit() and int(length) <= RESPONSE_BYTES_MAX):
-        return
-    with trio.move_on_after(RESPONSE_DRAIN_S), contextlib.suppress(httpx2.HTTPError):
-        async for _ in response.aiter_raw():
-            pass

@@ -1,4 +1,4 @@
-"""One receiver's trouble is nobody else's: real servers that hang, fail, redirect, are gone; and a good one."""
+"""One receiver's trouble is not another's: servers that hang, fail, redirect or are gone, and a good one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_a_receiver_that_hangs_delays_no_other_by_more_than_a_moment():
         for number in range(50):
             told = [(notice_of(make_event(1_000 + number)), channels[1].channel_id)]
             await memory.outbox.put(told, now_ms=T0 + 1_000 + number)
-        sender = await stack.enter_async_context(WebhookSender(allow_private=True))
+        sender = WebhookSender(allow_private=True)
         deliveries = make_deliveries(
             memory, sender, now_ms=real_ms, concurrency_max=8, endpoint_concurrency_max=4, timeout_s=30.0
         )
@@ -75,7 +75,7 @@ async def test_four_kinds_of_bad_receivers_and_a_good_one_each_get_what_they_des
             for channel in channels.values()
         ]
         await memory.outbox.put(told, now_ms=T0)
-        sender = await stack.enter_async_context(WebhookSender(allow_private=True))
+        sender = WebhookSender(allow_private=True)
         deliveries = make_deliveries(
             memory, sender, now_ms=real_ms, concurrency_max=16, endpoint_concurrency_max=4, timeout_s=0.5
         )
