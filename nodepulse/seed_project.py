@@ -109,11 +109,11 @@ async def _made_project(seeding: Seeding, plan: Plan) -> ProjectRecord:
 
 
 async def _policy(seeding: Seeding, plan: Plan, project: ProjectRecord) -> None:
-    """What holds from today on; a project that has decided keeps what it has."""
+    """What holds since its history begins; a project that has decided keeps what it has."""
     port = seeding.stores.projects
     if await port.policies(project.project_id):
         return
-    today = datetime.fromtimestamp(seeding.act.now_ms / 1000, UTC).date()
+    began = datetime.fromtimestamp(began_ms(seeding.act.now_ms) / 1000, UTC).date()
     rule = RewardRule(
         micro_points_per_paid_s=1_000,
         floor_paid_ms=HOUR_MS,
@@ -122,8 +122,8 @@ async def _policy(seeding: Seeding, plan: Plan, project: ProjectRecord) -> None:
     await port.add_policy(
         seeding.again(),
         project.project_id,
-        effective_from=today,
-        today=today,
+        effective_from=began,
+        today=began,
         uptime_source="native",
         pay_claims=True,
         reward=rule,
