@@ -46,6 +46,12 @@ COMMIT = {
     "rows": 0,
     "total_points": "0",
     "committed_at": "2026-02-01T00:00:00.000Z",
+    "committed_by": "key:k",
+    "revision": 1,
+    "reason": "",
+    "seal_revision": 1,
+    "seal_root": "3f" * 32,
+    "difference": None,
 }
 EVENT = {
     "event_id": "e",
@@ -383,17 +389,17 @@ def lines(*values: object) -> Says:
     return Says(200, b"".join(json.dumps(value).encode() + b"\n" for value in values))
 
 
-def rows(client: Client) -> list[ours.UserPoints]:
+def rows(client: Client) -> list[ours.WorkloadPoints]:
     with client._stream("GET", "/rows", accept="application/x-ndjson") as stream:
-        return list(ndjson(stream, ours.UserPoints))
+        return list(ndjson(stream, ours.WorkloadPoints))
 
 
-ROW = {"user": "olga", "points": "1.5"}
+ROW = {"workload_id": "w", "points": "1.5"}
 
 
 def test_rows_come_as_their_type_up_to_the_end_marker():
     with scripted(lines(ROW, ROW, {"end": True, "rows": 2})) as server, Client(server.url) as client:
-        assert rows(client) == [ours.UserPoints(user="olga", points="1.5")] * 2
+        assert rows(client) == [ours.WorkloadPoints(workload_id="w", points="1.5")] * 2
         assert server.asked[0].headers["accept"].startswith("application/x-ndjson")
 
 
