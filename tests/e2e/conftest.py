@@ -23,6 +23,7 @@ def system(tmp_path_factory: pytest.TempPathFactory, mailbox: Mailbox) -> Iterat
     with mail_server(mailbox) as port:
         sets = {
             "worker.webhook_allow_private": "true",
+            "worker.notifier_project_delay_s": 0,
             "worker.mail.host": "127.0.0.1",
             "worker.mail.port": port,
         }

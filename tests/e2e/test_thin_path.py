@@ -139,7 +139,8 @@ def test_the_event_reaches_a_mailbox_once(story, mailbox: Mailbox):
     (envelope,) = letters(mailbox)
     message = message_from_bytes(envelope.content)
     assert story.node.node_id in message["subject"]
-    text = message.get_payload(decode=True).decode()
+    (plain,) = [part for part in message.walk() if part.get_content_type() == "text/plain"]
+    text = plain.get_payload(decode=True).decode()
     assert all(workload in text for workload in story.node.workloads)
 
 
