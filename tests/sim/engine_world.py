@@ -7,7 +7,7 @@ once, and time is the history's. What came of it is an `Observed` for the oracle
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from engine.intake import Intake
 from engine.journal import Journal
 from engine.journal_blocks import Kind, Tick, read
 from engine.judge import Judge
+from engine.lease_front import LeaseFront
 from engine.pace import Pace
 from engine.recovery import recover
 from engine.registry_follow import RegistryBlock
@@ -37,7 +38,7 @@ from np1.codec import FLAG_NO_ACK, FLAG_STOPPING, Beat, Code, encode_beat
 from tests.engine.shard_world import TrioHost
 from tests.sim import history as told
 from tests.sim.observed import Ack, BaseRow, OpenRow, Verdict
-from tests.sim.registry_world import RegistryWorld
+from tests.sim.registry_world import RegistryWorld, Standing
 
 SECRETS = MasterSecrets(secrets={1: b"simulated master secret, 32 byte"})
 BOOT = "boot"
@@ -89,6 +90,9 @@ class ActorsAtOnce:
     def set_aside(self) -> list[int]:
         return []
 
+    def settled(self) -> bool:
+        return True
+
     def tell(self, heard: Iterable[tuple[int, Any]], said: Iterable[tuple[int, Any]]) -> None:
         touched = set()
         for index, change in heard:
@@ -132,7 +136,7 @@ class Engine:
     def __init__(self, world: EngineWorld, now_ms: int) -> None:
         self.world, self.now_ms = world, now_ms
         self.dying = False  # what is taken now will not reach the disk
-        self.table = Table(shard=0, shards=1, rows=16, slots=64)
+        self.table = Table(shard=world.history.shard, shards=world.shards, rows=16, slots=64)
         self.decisions = LoudDecisions(self.table, [])
         self.gaps, self.windows = Gaps(self.table), Windows()
         self.recovered = recover(
@@ -141,8 +145,8 @@ class Engine:
         self.decisions._reached_list = world.reached
         self.journal = Journal(
             world.directory,
-            shard=0,
-            shards=1,
+            shard=world.history.shard,
+            shards=world.shards,
             boot_id=BOOT,
             segment_bytes=1 << 16,
             now_ms=now_ms,
@@ -178,6 +182,7 @@ class Engine:
             LivenessSettings(),
             phase_changed=lambda _phase: None,
         )
+        self.front = LeaseFront(self.table, self.judge, actors, self.gaps, self.committer)
 
     def commit(self) -> None:
         """Commit until nothing waits, or the disk refuses."""
@@ -204,21 +209,39 @@ class Engine:
     def look(self, now_ms: int) -> None:
         """Judge as of now, until nobody is due."""
         self.now_ms = self.decisions.now_ms = now_ms
-        while self.judge.look(now_ms):
+        self._judge(now_ms)
+
+    def _judge(self, judged_ms: int) -> None:
+        self.front.look(judged_ms)
+        while self.judge.look(judged_ms):
             pass
-        self.decisions.drain(self.journal, now_ms)
+        self.decisions.drain(self.journal, self.now_ms)
         self.commit()
+
+    def said_ms(self) -> int:
+        """Up to when everything is said of licences: HTTP may hand in a beat a moment late."""
+        self.decisions.now_ms = self.now_ms
+        self._judge(self.now_ms - LATE_MS)
+        return self.front.said_ms(self.now_ms - LATE_MS)
 
 
 class EngineWorld:
     """Plays a whole history. `acks` and `credited` by frame id."""
 
-    def __init__(self, history: told.History, directory: Path) -> None:
+    def __init__(
+        self,
+        history: told.History,
+        directory: Path,
+        *,
+        shards: int = 1,
+        standing: Callable[[str], Standing] = lambda _workload_id: Standing(),
+    ) -> None:
         self.history = history
         self.directory = directory
+        self.shards = shards
         self.files = MemoryFiles()
         self.reached: list[tuple[int, int, int]] = []
-        self.registry = RegistryWorld(history.rows)
+        self.registry = RegistryWorld(history.rows, standing)
         self.acks: dict[int, Ack] = {}
         self.credited: set[int] = set()
         self.in_waiting: list[int] = []  # frames that were accepted and are not yet on disk
@@ -255,10 +278,10 @@ class EngineWorld:
             self._apply_registry(at_ms)
             engine.look(at_ms)
         engine.now_ms = max(to_ms, engine.now_ms)
-        if self._apply_registry(engine.now_ms) and not self._dead(engine.now_ms):
+        if self._apply_registry(engine.now_ms) and not self.dead(engine.now_ms):
             engine.look(engine.now_ms)
 
-    def _dead(self, now_ms: int) -> bool:
+    def dead(self, now_ms: int) -> bool:
         return any(from_ms <= now_ms < end_ms for from_ms, end_ms in self.dead_from)
 
     def _next_deadline(self) -> int | None:
@@ -277,9 +300,19 @@ class EngineWorld:
             int(engine.table.slot.own_t_ms[s]) + int(engine.table.slot.open_ttl_ms[s])
             for s in engine.table.detached
         ]
-        found = min([deadline, *edges, *detached])
+        found = min([deadline, *edges, *detached, *self._absences()])
         # A little late, as the judge is: a beat over HTTP may be handed in some ms after it was received.
         return None if found >= 2**62 else max(found + LATE_MS, engine.now_ms)
+
+    def _absences(self) -> list[int]:
+        """When workloads will have been absent for 10 intervals."""
+        rows, slots = self.engine.table.row, self.engine.table.slot
+        found = []
+        for slot in np.flatnonzero(slots.away_ms[: self.engine.table.slots] > 0).tolist():
+            row = int(slots.row_index[slot])
+            since = max(int(slots.away_ms[slot]), int(rows.window_end_ms[row]))
+            found.append(since + 10 * (2 * int(rows.ttl_ms[row]) // 3))
+        return [at for at in found if at + LATE_MS > self.engine.now_ms]
 
     def _apply_registry(self, now_ms: int) -> bool:
         engine = self.engine
@@ -295,10 +328,16 @@ class EngineWorld:
     # -- records ------------------------------------------------------------------------------------
 
     def play(self) -> None:
+        for _ in self.steps():
+            pass
+
+    def steps(self) -> Iterator[int]:
+        """Play one record after the other: before each, when it is."""
         records = self.history.records
         at = 0
         while at < len(records):
             record = records[at]
+            yield _time_of(record)
             if isinstance(record, told.Frame):
                 same = [record]
                 while (
@@ -330,6 +369,7 @@ class EngineWorld:
             elif isinstance(record, told.Gap):
                 self.gap(record)
             at += 1
+        yield self.history.as_of_ms
         self.advance(self.history.as_of_ms)
         self.engine.look(self.history.as_of_ms)
 
@@ -445,8 +485,9 @@ class EngineWorld:
         self.engine.judge.judged_ms = record.at_ms
         for index in range(self.engine.table.rows):
             state = int(self.engine.table.row.state[index])
-            if state != before.get(index, 0):
-                self.reached.append((index, state, record.at_ms))
+            row = self.engine.table.number_of(index)
+            if state != before.get(row, 0):
+                self.reached.append((row, state, record.at_ms))
         if record.seqs_lost:
             self.engine.table.generation.last_seq[:] = np.uint64(record.at_ms << 16)
         self.registry.forget_applied()
@@ -476,7 +517,8 @@ class EngineWorld:
             engine.now_ms = max(record.to_ms, engine.now_ms)
         else:
             self.advance(record.to_ms)
-        engine.gaps.record(Gap(0, record.from_ms, record.to_ms, record.cause), engine.journal)
+        gap = Gap(self.history.shard, record.from_ms, record.to_ms, record.cause, self.shards)
+        engine.gaps.record(gap, engine.journal)
         engine.commit()
         if record.cause != "drops":
             engine.look(engine.now_ms)  # a window may have opened meanwhile
@@ -535,3 +577,11 @@ class EngineWorld:
 
     def verdicts(self) -> list[Verdict]:
         return [Verdict(row=row, state=NODE_STATES[state], at_ms=at_ms) for row, state, at_ms in self.reached]
+
+
+def _time_of(record: told.Record) -> int:
+    if isinstance(record, told.Frame):
+        return record.t_ms
+    if isinstance(record, told.Gap):
+        return record.to_ms
+    return record.from_ms if isinstance(record, told.Degraded) else record.at_ms

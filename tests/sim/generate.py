@@ -17,11 +17,15 @@ DAY_MS = 86_400_000
 INTERVALS_MS = (1_000, 5_000, 10_000, 60_000, 60_000, 61_237, 300_000)
 
 
-def generate(seed: int, *, hours: float = 8.0, nodes: int = 4, beats_max: int = 250) -> Script:
+def generate(
+    seed: int, *, hours: float = 8.0, nodes: int = 4, beats_max: int = 250, begin_ms: int | None = None
+) -> Script:
     """A script over `hours` of virtual time that begins some hours before a UTC midnight. `beats_max`: how
-    many frames a node's client sends at most before it falls silent for good."""
+    many frames a node's client sends at most before it falls silent for good; `begin_ms`:
+    a begin of your own."""
     rng = Random(seed)
-    begin_ms = 20_000 * DAY_MS - rng.randrange(int(hours * 3_600_000))
+    drawn_ms = 20_000 * DAY_MS - rng.randrange(int(hours * 3_600_000))
+    begin_ms = drawn_ms if begin_ms is None else begin_ms
     end_ms = begin_ms + int(hours * 3_600_000)
     rows = [_row(rng, number, begin_ms, end_ms) for number in range(nodes)]
     faults = _faults(rng, rows, beats_max, begin_ms, end_ms)

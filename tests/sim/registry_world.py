@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from bisect import bisect_right, insort
+from collections.abc import Callable
+from typing import NamedTuple
 
 from engine.core.keys import MasterSecrets
 from engine.core.records import RowSpec, SessionSpec, SlotSpec, Window
@@ -27,10 +30,23 @@ def _retired(slot: told.Slot) -> int:
     return NEVER if known is None else known
 
 
-class RegistryWorld:
-    """Rows as they change over recorded time."""
+class Standing(NamedTuple):
+    """A workload and its licence, as the registry has it at a time: see `SlotSpec`."""
 
-    def __init__(self, rows: tuple[told.Row, ...]) -> None:
+    licensed: bool = False
+    held_from_ms: int = 0
+    standby: bool = False
+
+
+class RegistryWorld:
+    """Rows as they change over recorded time. `standing`: by workload, at the time of the question."""
+
+    def __init__(
+        self,
+        rows: tuple[told.Row, ...],
+        standing: Callable[[str], Standing] = lambda _workload_id: Standing(),
+    ) -> None:
+        self._standing = standing
         self.rows = {row.row: row for row in rows}
         self._applied: dict[int, RowSpec] = {}
         moments = {moment for row in rows for moment in self._moments(row)}
@@ -44,7 +60,11 @@ class RegistryWorld:
         return found + ([row.retired_ms] if row.retired_ms is not None else [])
 
     def next_change(self, after_ms: int) -> int | None:
-        return next((moment for moment in self._moments_sorted if moment > after_ms), None)
+        return next(iter(self._moments_sorted[bisect_right(self._moments_sorted, after_ms) :]), None)
+
+    def announce(self, at_ms: int) -> None:
+        """Something else than the rows changed: look at that time."""
+        insort(self._moments_sorted, at_ms)
 
     def forget_applied(self) -> None:
         self._applied.clear()
@@ -66,6 +86,7 @@ class RegistryWorld:
                 slot.workload_id,
                 slot.created_ms,
                 slot.retired_ms if _retired(slot) <= now_ms else None,
+                *self._standing(slot.workload_id),
             )
             for slot in row.slots
             if _created(slot) <= now_ms or not row.sessions
