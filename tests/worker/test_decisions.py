@@ -90,7 +90,7 @@ AUDIENCE = [
     ("workload.below_minimum", "n/w", [MINE, OURS]),
     ("licence.conflict", "n/w", [MINE, OURS]),
     ("node.clone", "n", [MINE, OURS]),
-    ("dispute.opened", "n/w", [MINE, OURS]),
+    ("dispute.opened", "n/w", ["bob-mail", OURS]),  # who runs the project must answer
     ("dispute.answered", "n/w", [MINE, OURS]),
     ("node.stopped", "n", []),  # nor by default:
     ("seal.done", "n", []),
