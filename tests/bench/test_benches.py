@@ -108,9 +108,9 @@ WANTED = {
         draws=False,
     ),
     "seal": Wanted(
-        ("seal/s", "seal/rows_per_s", "seal/rss_max_mb"),
+        ("seal/s", "seal/stall_max_ms", "seal/rss_max_mb", "beats/before/p99_ms", "beats/during/acks_per_s"),
         ("copy/s",),
-        ("s_to_copy", "s_to_promise"),
+        ("s_to_copy", "s_to_promise", "acks_during_to_before", "ack_p99_during_to_before"),
         draws=False,
     ),
     "recover": Wanted(
