@@ -100,6 +100,11 @@ WANTED = {
         ("commit_s_to_copy", "commit_s_to_promise"),
         draws=False,
     ),
+    "news": Wanted(
+        ("live/event_to_arrival_s/p99", "live/missing", "backlog/messages_per_s"),
+        ("plain_posts/posts_per_s",),
+        ("p99_to_promise", "backlog_to_plain_posts_by_rate"),
+    ),
     "reads": Wanted(
         ("loaded/p99_ms", "loaded/reads_per_s", "loaded/beats_per_s", "loaded/ack_p99_ms"),
         ("quiet/p50_ms", "quiet/p99_ms"),
