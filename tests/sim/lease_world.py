@@ -229,6 +229,7 @@ class LeaseWorld:
 
     installed: Installation
     directory: Path
+    prompt: bool = True  # what is said is flushed at once, not when a shard likes
     flush_every_ms: tuple[int, ...] = (250, 1_000, 5_000, 60_000, 600_000)
     heard: dict[str, Spans] = field(default_factory=dict)
 
@@ -274,6 +275,9 @@ class LeaseWorld:
             else:
                 shard = records.index(at_ms)
                 records[shard] = max(at_ms, next(steps[shard], self.installed.as_of_ms + 1))
+                if self.prompt:
+                    soon = [at_ms + rng.randrange(250, 750) for _ in flushes]
+                    flushes = [min(pair) for pair in zip(flushes, soon, strict=True)]
         for shard in range(len(self.worlds)):
             self.flush(shard, self.installed.as_of_ms, rng)
 
