@@ -1,9 +1,9 @@
-"""`bench seal`: days of a million workloads sealed by the worker in a process of its own, and what beats feel.
+"""`bench seal`: days of a million workloads sealed by a worker in a process of its own; what beats feel then.
 
 Real PostgreSQL and Valkey. Nine in ten were up all day by a row that is still open in the live view, the rest
 had outages. A node has ten workloads, as in a network; then one each, which makes ten times as many leaves of
 hours. Beside it, in the same run, the limit: a plain COPY of the same rows into a table like theirs. A second
-day is sealed while an engine on the same servers takes 20,000 beats a second: their ACKs before and meanwhile.
+day is sealed while an engine on the same servers takes 20,000 beats/s: their ACKs before and meanwhile.
 """
 
 from __future__ import annotations
