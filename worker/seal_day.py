@@ -34,7 +34,9 @@ from storage.datagram import SETTLED_MS
 from storage.seal_hours import encode_hours
 from worker.seal_rows import Page, Spans, held_by, rows_of
 
-PAGE_WORKLOADS = 4_000
+PAGE_WORKLOADS = (
+    2_000  # half a thousandth of a large seal, and all that the other parts ever wait for at once
+)
 LATE_POLL_S = 0.1
 LATE_S_MAX = 30.0  # rows that are on their way into history for longer: something is wrong, look again later
 AUTHOR = "system"  # who seals a day for the first time

@@ -22,7 +22,15 @@ TOP = Path(__file__).parents[2]
 PATIENCE_S = 300.0
 KEYS = ["bench", "machine", "versions", "figures", "peers", "ratios"]
 COMPILER = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
-SLOW = ("bulk", "burst", "detect", "ingest", "points", "reads")  # more than some seconds, even when quick
+SLOW = (
+    "bulk",
+    "burst",
+    "detect",
+    "ingest",
+    "points",
+    "reads",
+    "seal",
+)  # more than some seconds, even when quick
 
 
 class Wanted(NamedTuple):
@@ -113,9 +121,9 @@ WANTED = {
         draws=False,
     ),
     "seal": Wanted(
-        ("seal/s", "seal/stall_max_ms", "seal/rss_max_mb", "beats/before/p99_ms", "beats/during/acks_per_s"),
+        ("seal/s", "seal/stall_max_ms", "seal/rss_max_mb", "beats/alone/p99_ms", "beats/during/acks_per_s"),
         ("copy/s",),
-        ("s_to_copy", "s_to_promise", "acks_during_to_before", "ack_p99_during_to_before"),
+        ("s_to_copy", "s_to_promise", "acks_during_to_alone", "ack_p99_during_to_alone"),
         draws=False,
     ),
     "recover": Wanted(
