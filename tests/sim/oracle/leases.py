@@ -15,6 +15,7 @@ from tests.sim.oracle.oracle import Oracle
 from tests.sim.oracle.rules import Beat
 from tests.sim.oracle.verdicts import Stretch, bans, required_by, stretches_of, without
 
+SALE_LAG_MS = 120_000  # how late a run may hear that its licence was sold: a freeze, and a moment
 RELEASE, BIND, CLAIM = range(3)  # at one time in this order
 
 
@@ -68,17 +69,30 @@ class Licence:
     bound: dict[str, int] = field(default_factory=dict)  # workload: since when
     holder: str | None = None
     since_ms: int = 0
+    seller: str | None = None  # ran under it when it was sold, and nobody claimed it since
+    sold_ms: int = 0
+    resumed: list[tuple[int, str]] = field(default_factory=list)  # as the product has it
 
     def take(self, act: Act, ended: Mapping[str, int]) -> None:
         if act.rank == BIND:
             self.bound[act.workload_id] = act.at_ms
         elif act.rank == CLAIM and self.holder is None and act.workload_id in self.bound:
-            self.holder, self.since_ms = act.workload_id, act.at_ms
+            self._grant(act)
         elif act.rank == RELEASE:
+            if self.holder is not None and act.workload_id == "":
+                self.seller, self.sold_ms = self.holder, act.at_ms
             if self.holder is not None and act.workload_id in ("", self.holder):
                 self._end(act.at_ms)
             if ended.get(act.workload_id) == act.at_ms and act.workload_id in self.bound:
                 self._unbind(act.workload_id, act.at_ms)
+
+    def _grant(self, act: Act) -> None:
+        self.holder, self.since_ms = act.workload_id, act.at_ms
+        if act.workload_id == self.seller:
+            later = [one for one in self.resumed if act.at_ms <= one[0] <= self.sold_ms + SALE_LAG_MS]
+            if later:  # 0060: what it beat before it heard of the sale was not said, but for the last
+                self.since_ms, self.holder = min(later)
+        self.seller = None
 
     def _end(self, at_ms: int | None) -> None:
         holder = self.holder
@@ -116,7 +130,9 @@ class Licence:
 
 class Leases:
     """`lost`: per row of each shard the times at which the engine was seen to enter LOST. They decide only
-    where LIVENESS.md leaves it open whether a verdict came before the next beat (see `sure`)."""
+    where LIVENESS.md leaves it open whether a verdict came before the next beat. `resumed`: per licence when
+    leases began, and whose: believed only where the first to beat after a sale is the run that held it until
+    then, since it does not know yet and says no more than its last beat (0060)."""
 
     def __init__(
         self,
@@ -125,10 +141,12 @@ class Leases:
         *,
         sold: Iterable[tuple[str, int]] = (),
         lost: Mapping[tuple[int, int], list[int]] | None = None,
+        resumed: Mapping[str, list[tuple[int, str]]] | None = None,
     ) -> None:
         self.bindings = sorted(bindings, key=lambda b: (b.from_ms, b.workload_id))
         self._sold = sorted(sold)
         self._lost = lost or {}
+        self._resumed = resumed or {}
         self._place: dict[str, tuple[Oracle, Row, Slot]] = {}
         for shard in shards:
             for workload_id in shard.workloads():
@@ -144,7 +162,7 @@ class Leases:
         return sorted(found, key=lambda s: s.from_ms)
 
     def _walk(self, licence_id: str) -> Licence:
-        licence = Licence(licence_id)
+        licence = Licence(licence_id, resumed=self._resumed.get(licence_id, []))
         ours = [b for b in self.bindings if b.licence_id == licence_id]
         ended = {b.workload_id: b.to_ms for b in ours if b.to_ms is not None}
         acts = [Act(at_ms=at, rank=RELEASE) for of, at in self._sold if of == licence_id]
