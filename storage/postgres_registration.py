@@ -31,6 +31,14 @@ from storage.postgres_new_nodes import create_nodes
 
 _KEYS_LOCK = 0x4E50_0007  # of pg_advisory_xact_lock, held by whoever gives a node a public key
 
+# Before the change. Within one millisecond the first stands: what came between held for no time.
+_OWNER_WAS = """
+insert into node_owner_was (node_id, to_ms, owner_id)
+select node_id, greatest($2, (select max(to_ms) from node_owner_was o where o.node_id = n.node_id)), owner_id
+from node n where node_id = $1
+on conflict do nothing
+"""
+
 
 class PostgresRegistration:
     """engine.core.registration.Registration on PostgreSQL."""
@@ -124,6 +132,8 @@ async def _change_node(connection: Connection, node_id: str, change: NodeChange,
             return node
         if changed.get("owner_id") is not None:
             await _must_be_somebody(connection, changed["owner_id"])
+        if "owner_id" in changed:
+            await connection.execute(_OWNER_WAS, node_id, act.now_ms)
         node = msgspec.structs.replace(node, **changed)
         await connection.execute(
             "update node set name = $2, region = $3, owner_id = $4 where node_id = $1",

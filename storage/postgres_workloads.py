@@ -76,9 +76,21 @@ async def change_workload(
     return made
 
 
+# Before the change. Within one millisecond the first stands: what came between held for no time.
+_KIND_WAS = """
+insert into workload_kind_was (workload_id, to_ms, kind_id)
+select workload_id, greatest($2, (
+  select max(to_ms) from workload_kind_was o where o.workload_id = w.workload_id)), kind_id
+from workload w where workload_id = $1
+on conflict do nothing
+"""
+
+
 async def _write_workload(
     connection: Connection, run: WorkloadRecord, *, of_another_kind: bool, now_ms: int
 ) -> None:
+    if of_another_kind:
+        await connection.execute(_KIND_WAS, run.workload_id, now_ms)
     await connection.execute(
         "update workload set name = $2, kind_id = $3, licence_id = $4 where workload_id = $1",
         run.workload_id,
