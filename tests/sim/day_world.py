@@ -7,6 +7,7 @@ licences, owners, bindings, windows, backfilled beats) is written as it stands w
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 import msgspec
@@ -273,11 +274,25 @@ class DayWorld:
             for licence_id, epoch, holder, a, b in found
         ]
 
-    def rows(self, leases: Leases, *, granted: tuple[Window, ...] = ()) -> dict[str, DayRow]:
-        """Every row that the day's seal must have. `granted`: maintenance of the project's own, since."""
+    async def standbys(self) -> dict[str, list[tuple[int, int | None]]]:
+        """By workload, as PostgreSQL has them."""
+        found: dict[str, list[tuple[int, int | None]]] = {}
+        for workload_id, a, b in await self.control.sql(
+            "select workload_id::text, from_ms, to_ms from lease order by workload_id, from_ms"
+        ):
+            found.setdefault(workload_id, []).append((a, b))
+        return found
+
+    def rows(
+        self, standbys: Mapping[str, list[tuple[int, int | None]]], *, granted: tuple[Window, ...] = ()
+    ) -> dict[str, DayRow]:
+        """Every row that the day's seal must have, given who stood by when.
+
+        `granted`: maintenance of the project's own since.
+        """
         found = {}
         for history in self.installed.shards:
-            rows = tuple(self._stood_by(row, leases, granted) for row in history.rows)
+            rows = tuple(self._stood_by(row, standbys, granted) for row in history.rows)
             oracle = Oracle(replace(history, rows=rows))
             for workload_id in oracle.workloads():
                 row = day_row(
@@ -292,11 +307,16 @@ class DayWorld:
                     found[workload_id] = row
         return found
 
-    def _stood_by(self, row: Row, leases: Leases, granted: tuple[Window, ...]) -> Row:
+    def _stood_by(
+        self, row: Row, standbys: Mapping[str, list[tuple[int, int | None]]], granted: tuple[Window, ...]
+    ) -> Row:
         mine = [slot.workload_id for slot in row.slots]
-        spans = [span for workload_id in mine for span in leases.standby(workload_id)]
         return replace(
             row,
-            leases=tuple(Lease(workload_id=s.workload_id, from_ms=s.from_ms, to_ms=s.to_ms) for s in spans),
+            leases=tuple(
+                Lease(workload_id=workload_id, from_ms=from_ms, to_ms=to_ms)
+                for workload_id in mine
+                for from_ms, to_ms in standbys.get(workload_id, [])
+            ),
             windows=(*row.windows, *(w for w in granted if w.workload_id in mine)),
         )
