@@ -28,6 +28,7 @@ from storage import postgres_workloads as workloads
 from storage.pool import Connection, Postgres
 from storage.postgres_audit import write_audit
 from storage.postgres_new_nodes import create_nodes
+from storage.postgres_takeover import reserve, take, tell
 
 _KEYS_LOCK = 0x4E50_0007  # of pg_advisory_xact_lock, held by whoever gives a node a public key
 
@@ -82,6 +83,8 @@ async def _register(connection: Connection, new: NewMachine, act: Act, asker: As
         [made] = await sql.read_nodes(connection, [act.made_id])
         if made is not None:
             return made
+        licence_ids = [run.licence_id for run in new.workloads if run.licence_id is not None]
+        await reserve(connection, licence_ids, asker)
         await workloads.must_live(connection, new.project_id)
         await _must_be_free(connection, new.public_key)
         await _must_be_somebody(connection, new.owner_id)
@@ -102,8 +105,10 @@ async def _register(connection: Connection, new: NewMachine, act: Act, asker: As
             licence_ids=tuple(run.licence_id for run in new.workloads),
             node_id=act.made_id,
         )
+        taken = await take(connection, licence_ids, asker, operator_id=new.owner_id, now_ms=act.now_ms)
         [made] = await create_nodes(connection, [node], act.now_ms)
         assert made is not None
+        await tell(connection, taken, act, by=made.node_id)
         detail = {
             "name": new.name,
             "public_key": new.public_key.hex(),
