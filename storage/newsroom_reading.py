@@ -22,6 +22,8 @@ from engine.core.newsroom import (
     State,
     Subject,
     Telling,
+    licence_of,
+    news_of,
 )
 from engine.core.records import Event
 from storage.pool import Connection
@@ -69,6 +71,7 @@ async def read(
         user for users in owners.values() for user in users
     }
     recipients = await _recipients(connection, about, people, {channel for _, channel in state.items})
+    state.subjects = subjects | await _told_last(connection, events, recipients)
     state.areas = await _areas(connection, events, nodes, as_of_ms, limit)
     facts = Facts(
         as_of_ms=as_of_ms,
@@ -126,9 +129,21 @@ async def _subjects(
         union all select * from (
           select subject, body from news_subject where due_ms <= $2 order by due_ms limit $3) due
         """,
-        list({event.workload_id or event.node_id or "" for event in events}),
+        list({licence_of(event) or event.workload_id or event.node_id or "" for event in events}),
         as_of_ms,
         limit,
+    )
+    return {subject: msgspec.json.decode(body, type=Subject) for subject, body in records}
+
+
+async def _told_last(
+    connection: Connection, events: Iterable[Event], recipients: Iterable[str]
+) -> dict[str, Subject]:
+    """When these channels were told last of these kinds of news."""
+    kinds = {event.kind for event in events if not event.kind.endswith((".down", ".up"))}
+    records = await connection.fetch(
+        "select subject, body from news_subject where subject = any($1::text[])",
+        [news_of(kind, channel) for kind in kinds for channel in recipients],
     )
     return {subject: msgspec.json.decode(body, type=Subject) for subject, body in records}
 

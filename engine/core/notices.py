@@ -26,6 +26,8 @@ EventKind = Literal[
     "workload.steady",
     "workload.below_minimum",
     "licence.conflict",
+    "licence.flapping",
+    "licence.steady",
     "dispute.opened",
     "dispute.answered",
     "seal.done",
@@ -41,7 +43,7 @@ EventKind = Literal[
     "clock.stepped",
     "actor.quarantined",
 ]
-TakenKind = Literal[EventKind, "announcement"]  # what a channel may be asked to take
+TakenKind = Literal[EventKind, "announcement", "report"]  # what a channel may be asked to take
 
 
 class ChannelRecord(msgspec.Struct, frozen=True):
