@@ -54,7 +54,11 @@ def test_whoever_flushes_when_the_leases_are_the_oracles(seed: int, tmp_path: Pa
     assert world.disagreements() == []
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, 60))])
+# 6, 40: nothing lived before midnight, so there is no day to be sealed.
+DAYS = [pytest.param(n, marks=pytest.mark.slow) for n in range(2, 62) if n not in (6, 40)]
+
+
+@pytest.mark.parametrize("seed", [0, 1, *DAYS])
 async def test_a_day_is_sealed_paid_and_corrected_as_the_oracle_says(
     control: Control, tmp_path: Path, seed: int
 ):

@@ -218,7 +218,8 @@ class Leases:
 
 def absent_at(shard: Oracle, row: Row, slot: int, beats: list[Beat]) -> set[int]:
     """When a workload had been reported absent for 10 intervals: counted from the first frame that says so,
-    while its node is heard; a window of the node puts the deadline off, a gap and 60 s after it hold it back (0060)."""
+    while its node is heard; a window of the node puts the deadline off, a gap and 60 s after it hold
+    it back (0060)."""
     about, found = shard.circumstances(row), set()
     since: int | None = None
     certain_ms = (
