@@ -133,12 +133,13 @@ class LedgerRow(msgspec.Struct, frozen=True):
 
 
 class PaidRow(msgspec.Struct, frozen=True):
-    """What a project's rule asks of a sealed row."""
+    """What a project's rule asks of a sealed row. `held_paid_ms`: the paid time under licences (`held`)."""
 
     place: int
     workload_id: str
     kind: str | None
     paid_ms: int
+    held_paid_ms: int
 
 
 class KeyReusedError(Exception):

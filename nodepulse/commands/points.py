@@ -136,7 +136,7 @@ async def _given(
     if path is None:
         header = header_of({**said, **({"revision": told["revision"]} if told["revision"] else {})})
         seal = await _seal(desk, project, header.day)
-        rule = await rule_of(desk.stores.projects, project, header.day)
+        rule = await rule_of(desk.stores.projects, desk.stores.inventory, project, header.day)
         packed = await packed_suggestion(desk.stores.ledger, seal, rule)
         return Given(header, packed, "json"), digest.digest()
     with path.open("rb") as file:

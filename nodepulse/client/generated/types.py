@@ -1490,13 +1490,16 @@ class RewardBody(Struct, frozen=True, kw_only=True):
 
     `micro_points_per_paid_s`: for each paid second. `daily_cap_micro_points`: of one workload and UTC
     day, null = none. `floor_paid_ms`: a day with less paid time earns nothing. `kind_weights_ppm`: by
-    the slug of the kind, in millionths; a kind that is not named has 1,000,000.
+    the slug of the kind, in millionths; a kind that is not named has 1,000,000. `licensed_only`: true
+    counts only paid time that fell under a licence, false all of it, null: only that, if the project
+    has licences.
     """
 
     micro_points_per_paid_s: int | UnsetType = UNSET
     daily_cap_micro_points: int | UnsetType | None = UNSET
     floor_paid_ms: int | UnsetType = UNSET
     kind_weights_ppm: Mapping[str, int] | UnsetType = UNSET
+    licensed_only: bool | UnsetType | None = UNSET
 
 
 class RowItem(Struct, frozen=True, kw_only=True):
