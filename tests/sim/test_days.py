@@ -44,7 +44,7 @@ async def control(stores: AllStores, postgres_url: str, nursery: trio.Nursery) -
 
 
 # Not played, until they are settled:
-# 121, 157: a run lets go (STOPPING, LOST) and beats in one millisecond: it is granted and at once let go again.
+# 121, 157: a run lets go (STOPPING, LOST) and beats in one millisecond: granted and at once let go again.
 # 160: absent for 10 intervals before the run heard of its grant (another shard was down): it keeps the lease.
 # 130: this world flushes into the moment before a crash, which then begins elsewhere than its history says.
 UNSETTLED = (121, 130, 157, 160)
