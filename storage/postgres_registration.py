@@ -20,6 +20,7 @@ from engine.core.registration import (
     NewMachine,
     NewWorkload,
     NodeChange,
+    OperatorRefusedError,
     ReferenceRefusedError,
     WorkloadChange,
 )
@@ -87,6 +88,7 @@ async def _register(connection: Connection, new: NewMachine, act: Act, asker: As
         await reserve(connection, licence_ids, asker)
         await workloads.must_live(connection, new.project_id)
         await _must_be_free(connection, new.public_key)
+        await _must_be_known(connection, new, asker)
         await _must_be_somebody(connection, new.owner_id)
         resolved = [
             await workloads.resolve(connection, new.project_id, run, asker, at=f"/workloads/{number}")
@@ -229,6 +231,25 @@ async def _must_be_free(connection: Connection, public_key: bytes) -> None:
     """Also of nodes that are revoked or retired: a key that was given up must not come back."""
     if await connection.fetchval("select true from node where public_key = $1 limit 1", public_key):
         raise KeyTakenError("a node has this public key")
+
+
+async def _must_be_known(connection: Connection, new: NewMachine, asker: Asker) -> None:
+    """Before it is looked at whether there is such a person: that is nobody's to find out here."""
+    if asker.admin or new.owner_id in (None, asker.user_id):
+        return
+    known = await connection.fetchval(
+        """
+        select exists (
+            select from node where project_id = $1 and owner_id = $2 and retired_ms is null)
+          or exists (
+            select from licence l join account a on a.wallet = l.owner
+            where l.project_id = $1 and a.user_id = $2)
+        """,
+        new.project_id,
+        new.owner_id,
+    )
+    if not known:
+        raise OperatorRefusedError("this person operates no node of the project and owns no licence of it")
 
 
 async def _must_be_somebody(connection: Connection, user_id: str | None) -> None:
