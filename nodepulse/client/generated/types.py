@@ -274,7 +274,8 @@ class ChannelAnswer(Struct, frozen=True, kw_only=True):
     """A channel, without its secret; of a service's URL only the service is told. No `event_kinds`: all
     that are told at all. `disabled_at`: nothing goes there since then, and `disabled_because` says why
     (its receiver answered 410, its recipient unsubscribed); `announcements` false: none of those
-    either.
+    either. `state` unconfirmed: nothing is told there until whoever reads that address opens the link
+    in the letter that they were sent and confirms; what happens meanwhile is not told later.
     """
 
     channel_id: str
@@ -283,6 +284,7 @@ class ChannelAnswer(Struct, frozen=True, kw_only=True):
     name: str
     event_kinds: Sequence[str]
     created_at: str
+    state: Literal["disabled", "on", "unconfirmed"]
     disabled_at: str | None
     disabled_because: str
     announcements: bool
@@ -1102,7 +1104,8 @@ class NodePatch(Struct, frozen=True, kw_only=True):
 class NodeToRegister(Struct, frozen=True, kw_only=True):
     """`public_key`: Ed25519, 32 bytes in lower-case hex; its other half stays on the machine.
 
-    `owner_id`: whose machine it is; left out: the caller's, for a project's key nobody's.
+    `owner_id`: whose machine it is; left out: the caller's, for a project's key nobody's. Somebody
+    else's only if they operate a node or own a licence of the project, or an admin says so.
     `interval_ms`: how often it shall beat; less often than once a minute only if who runs the project
     says so: each beat vouches, and so is paid, for one and a half intervals.
     """
