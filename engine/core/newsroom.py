@@ -140,6 +140,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     nodes: dict[str, NodeFacts] = {}  # by node id, or by workload id where an event names no node
     owners: dict[str, tuple[str, ...]] = {}  # user ids by project id
     recipients: dict[str, Recipient] = {}  # by channel id
+    unconfirmed: dict[str, Recipient] = {}  # who would hear of things, had they confirmed their channel
     windows: dict[str, int] = {}  # node or workload in maintenance -> the end of it
     totals: dict[str, int] = {}  # nodes by area
     due: dict[Group, int] = {}  # groups of which something is due, and how many besides what `items` holds

@@ -33,7 +33,8 @@ class Delivery(msgspec.Struct, frozen=True):
     """One notice for one channel, waiting to be sent. As claimed, `due_ms` is the end of the lease.
 
     `wanted_ms`: when it fell due before. `endpoint`, `circuit`: where it goes and whose that is, for bounds
-    and breakers (worker/circuits.py); empty: never limited. `unsubscribe_token`: of the channel.
+    and breakers (worker/circuits.py); empty: never limited. `unsubscribe_token`: of the channel. `owner`: the
+    id of the project or person whose channel it is; `own_address`: it is their own account's mail address.
     """
 
     delivery_id: str
@@ -45,6 +46,8 @@ class Delivery(msgspec.Struct, frozen=True):
     endpoint: str = ""
     circuit: str = ""
     unsubscribe_token: str = ""
+    owner: str = ""
+    own_address: bool = False
 
 
 class Outbox(Protocol):

@@ -183,17 +183,18 @@ async def test_an_open_circuit_is_left_alone_held_and_probed_with_its_oldest(sto
 
 
 async def test_an_address_gets_only_so_many_mails_in_any_hour(stores):
-    async def take(at_ms, address="Ann@example.org"):
-        return await stores.sending.take_budget(address, per_hour_max=2, now_ms=at_ms)
+    async def take(at_ms, address="Ann@example.org", owner="p"):
+        return await stores.sending.take_budget(address, owner=owner, per_hour_max=2, now_ms=at_ms)
 
     assert await take(NOW) == (True, NOW)
     assert await take(NOW, "ann@EXAMPLE.org") == (True, NOW + 1)
     assert await take(NOW + 5) == (False, NOW + HOUR_MS)
     assert await take(NOW, "bob@example.org") == (True, NOW)
-    await stores.sending.give_back_budget("ann@example.org", taken_ms=NOW + 1)
+    assert await take(NOW + 5, owner="another") == (True, NOW + 5)
+    await stores.sending.give_back_budget("ann@example.org", owner="p", taken_ms=NOW + 1)
     assert await take(NOW + 7) == (True, NOW + 7)
     assert await take(NOW + HOUR_MS - 1) == (False, NOW + HOUR_MS)
     assert await take(NOW + HOUR_MS) == (True, NOW + HOUR_MS)
     assert await take(NOW + HOUR_MS) == (False, NOW + HOUR_MS + 7)
-    assert await stores.sending.prune(now_ms=NOW + HOUR_MS, limit=10) == 1
+    assert await stores.sending.prune(now_ms=NOW + HOUR_MS + 5, limit=10) == 2
     assert await stores.sending.prune(now_ms=NOW + 2 * HOUR_MS, limit=10) == 1

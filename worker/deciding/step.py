@@ -27,7 +27,7 @@ from worker.deciding.digests import tell_due
 from worker.deciding.kinds import CHANGES, kind_of, subject_of
 from worker.deciding.routing import Audience, node_of, takes
 
-FLAPPING = "flapping"
+FLAPPING, UNCONFIRMED = "flapping", "unconfirmed"
 
 
 def step(state: State, facts: Facts, policy: Policy) -> Decision:
@@ -59,7 +59,8 @@ class _Work:
             telling=dict(state.telling),
         )
         self.decision = Decision(state=self.state, notices=[], recorded=[], dropped={})
-        self._audience = Audience(facts)
+        self._audience = Audience(facts, facts.recipients)
+        self._unconfirmed = Audience(facts, facts.unconfirmed)
         self._channels: dict[str, set[str]] = {}  # by subject, of those there are items of
         for subject, channel_id in state.items:
             self._channels.setdefault(subject, set()).add(channel_id)
@@ -75,7 +76,10 @@ class _Work:
         licence = licence_of(event)
         if licence is not None and self._contends(licence, event):
             return
-        match kind_of(event).effect:
+        effect = kind_of(event).effect
+        if effect in ("fall", "stop", "news"):
+            self._count(UNCONFIRMED, len(self._unconfirmed.hears(event)))
+        match effect:
             case "fall":
                 self._fall(subject, event)
             case "rise":
@@ -218,6 +222,6 @@ class _Work:
             self.state.items[key] = item
             self._channels.setdefault(key[0], set()).add(key[1])
 
-    def _count(self, reason: str | None) -> None:
-        if reason is not None:
-            self.decision.dropped[reason] = self.decision.dropped.get(reason, 0) + 1
+    def _count(self, reason: str | None, count: int = 1) -> None:
+        if reason is not None and count:
+            self.decision.dropped[reason] = self.decision.dropped.get(reason, 0) + count
