@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import ExitStack
+from datetime import date
 from functools import partial
 
 import msgspec
@@ -15,6 +16,8 @@ import trio
 from quart import Response, request
 
 from engine.core.amounts import micro_of_total, points_of_micro
+from engine.core.catalog import Projects
+from engine.core.inventory import Inventory
 from engine.core.ledger import (
     AlreadyCommittedError,
     Commit,
@@ -29,6 +32,7 @@ from engine.core.ledger import (
 )
 from engine.core.people import Principal
 from engine.core.ports import Project
+from engine.core.rewards import RuleOfDay
 from web import sight
 from web.acts import act_of
 from web.backend import Backend
@@ -125,6 +129,13 @@ def must_name(seal: SealRef, header: PointsHeader, *, may_be_left_out: bool) -> 
         raise RefusedError(409, "seal_outdated", f"reckon anew: {newest}")
 
 
+async def rule_in_force(projects: Projects, inventory: Inventory, project: Project, day: str) -> RuleOfDay:
+    """The project's rule of that day, whether it pays anything or not."""
+    policy = await projects.policy_at(project.project_id, date.fromisoformat(day))
+    has_licences = await inventory.had_licences(project.project_id, parse_day(day) + DAY_MS)
+    return RuleOfDay(policy.reward, has_licences)
+
+
 async def commit_given(
     backend: Backend,
     caller: Principal,
@@ -137,6 +148,7 @@ async def commit_given(
 ) -> Response:
     """Commit rows that were read, or refuse them. RefusedError 409, 422."""
     packed, header = given.packed, given.header
+    rule = await rule_in_force(backend.stores.projects, backend.stores.inventory, project, header.day)
     new = NewCommit(
         project_id=project.project_id,
         day=header.day,
@@ -146,6 +158,7 @@ async def commit_given(
         total_micro_points=packed.total_micro_points,
         idempotency_key=key,
         body_sha256=digest,
+        licensed_only=rule.licensed_only,
     )
     ledger = backend.stores.ledger
     try:

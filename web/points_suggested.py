@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
-from datetime import date
 
 from quart import Response
 
@@ -19,20 +18,18 @@ from engine.core.ledger import Ledger, PaidRow, SealRef
 from engine.core.people import Principal
 from engine.core.ports import Project
 from engine.core.rewards import RuleOfDay, reward_of
-from engine.core.sealed import DAY_MS
 from web import sight
 from web.backend import Backend
 from web.bulk import format_of_query
 from web.days import DAY_SCHEMA, day_parameter
 from web.idempotency import key_of_request
-from web.points import KEY_PARAMETER, commit_given, digest_of, seal_for, stored_answer
+from web.points import KEY_PARAMETER, commit_given, digest_of, rule_in_force, seal_for, stored_answer
 from web.points_answers import CommitAnswer
 from web.points_body import Given, PointsHeader, header_of
 from web.points_packed import Packed
 from web.points_streams import FORMAT, OTHER_TYPES, PAGE, Head, RowItem, stream_rows
 from web.problems import RefusedError, bad_parameter
 from web.routing import Answer, Parameter, Route, read_body
-from web.times import parse_day
 
 Suggested = tuple[PaidRow, int]  # a sealed row, and its micro-points
 
@@ -83,12 +80,11 @@ async def _newest(backend: Backend, project: Project, header: PointsHeader) -> S
 
 async def rule_of(projects: Projects, inventory: Inventory, project: Project, day: str) -> RuleOfDay:
     """The project's rule of that day. RefusedError 409 when it pays nothing."""
-    policy = await projects.policy_at(project.project_id, date.fromisoformat(day))
-    if not policy.reward.micro_points_per_paid_s:
+    rule = await rule_in_force(projects, inventory, project, day)
+    if not rule.rule.micro_points_per_paid_s:
         detail = f"no rule that pays anything is in force on {day}: decide on one, or post your own rows"
         raise RefusedError(409, "no_reward_rule", detail)
-    has_licences = await inventory.had_licences(project.project_id, parse_day(day) + DAY_MS)
-    return RuleOfDay(policy.reward, has_licences)
+    return rule
 
 
 async def suggested(ledger: Ledger, seal: SealRef, rule: RuleOfDay) -> AsyncIterator[Sequence[Suggested]]:

@@ -35,7 +35,8 @@ class SealRef(msgspec.Struct, frozen=True):
 class NewCommit(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be committed. `reason`: empty for a day's first commit, of a correction not.
 
-    `rows`, `total_micro_points`: of the packed rows that come with it.
+    `rows`, `total_micro_points`: of the packed rows that come with it. `licensed_only`: the project's rule of
+    that day counts only time under licences (rewards.RuleOfDay), so nothing falls to the time without one.
     """
 
     project_id: str
@@ -46,6 +47,7 @@ class NewCommit(msgspec.Struct, frozen=True, kw_only=True):
     total_micro_points: int
     idempotency_key: str
     body_sha256: bytes
+    licensed_only: bool = False
 
 
 class Difference(msgspec.Struct, frozen=True):

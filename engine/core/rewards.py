@@ -30,11 +30,15 @@ class RuleOfDay(NamedTuple):
     rule: RewardRule
     has_licences: bool
 
+    @property
+    def licensed_only(self) -> bool:
+        """Whether it counts only time under licences."""
+        return self.has_licences if self.rule.licensed_only is None else self.rule.licensed_only
+
 
 def counted_ms(of: RuleOfDay, *, paid_ms: int, held_paid_ms: int) -> int:
     """How much of a day's paid time the rule counts. `held_paid_ms`: of that, what was under licences."""
-    licensed_only = of.has_licences if of.rule.licensed_only is None else of.rule.licensed_only
-    return min(paid_ms, held_paid_ms) if licensed_only else paid_ms
+    return min(paid_ms, held_paid_ms) if of.licensed_only else paid_ms
 
 
 def reward_of(of: RuleOfDay, *, kind: str | None, paid_ms: int, held_paid_ms: int) -> int:

@@ -95,7 +95,7 @@ def _refusing(asked: Asked, work: Callable[[Desk], Awaitable[Commit]]) -> Commit
 async def _committed(
     desk: Desk, project: Project, closing: ExitStack, path: Path | None, told: dict[str, Any], key: str | None
 ) -> Commit:
-    from web.points import check_total, must_name, refusal_of
+    from web.points import check_total, must_name, refusal_of, rule_in_force
 
     ledger = desk.stores.ledger
     given, digest = await _given(desk, project, path, told)
@@ -103,6 +103,7 @@ async def _committed(
     header, packed = given.header, given.packed
     seal = await _seal(desk, project, header.day)
     must_name(seal, header, may_be_left_out=path is None)
+    rule = await rule_in_force(desk.stores.projects, desk.stores.inventory, project, header.day)
     new = NewCommit(
         project_id=project.project_id,
         day=header.day,
@@ -112,6 +113,7 @@ async def _committed(
         total_micro_points=packed.total_micro_points,
         idempotency_key=key or f"cli-{digest.hex()[:32]}",
         body_sha256=digest,
+        licensed_only=rule.licensed_only,
     )
     try:
         if packed.fault_count:

@@ -162,6 +162,9 @@ async def test_one_licence_does_not_pay_for_runs_that_are_bound_to_none(control:
     made = await control.ask("POST", SUGGESTED, by="owner", json={"day": DAY})
     assert (made.status, made.json["total_points"]) == (201, "12.96")
     await sums_match(control)
+    # All of it was earned under the licence: nothing is left to the time that nobody held.
+    shares = await control.sql("select distinct kind from points_share")
+    assert [kind for (kind,) in shares] == ["wallet"]
     await control.sql("update collection set retired_ms = $1", parse_day(DAY) + DAY_MS)  # later than the day
     assert await told_points(control) == ["8.64", "4.32", "0"]
     await control.sql("update collection set retired_ms = $1", parse_day(DAY) + DAY_MS - 1)
