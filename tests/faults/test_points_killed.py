@@ -71,7 +71,7 @@ class World:
 
     def sql(self, statement: str, *arguments: Any) -> list[Any]:
         async def run() -> list[Any]:
-            connection = await asyncpg.connect(self.stores.postgres.url)
+            connection = await asyncpg.connect(self.stores.postgres.owner_url)
             found: list[Any] = await connection.fetch(statement, *arguments)
             await connection.close()
             return found
@@ -80,7 +80,7 @@ class World:
 
     def register(self) -> None:
         async def run() -> None:
-            connection = await asyncpg.connect(self.stores.postgres.url)
+            connection = await asyncpg.connect(self.stores.postgres.owner_url)
             await rig.register(connection, Fleet(ROWS, 40 * rig.DAY_MS, 41 * rig.DAY_MS))
             await connection.close()
 

@@ -22,6 +22,7 @@ from engine.settings import IngestSettings
 from storage.bridge import await_host
 from storage.ids import new_id
 from storage.open import AllStores
+from tests.conftest import as_owner
 from tests.web.pretended_engine import Engine
 from web.app import WebApp, create_app
 from web.main import system_ms
@@ -188,11 +189,11 @@ class Control:
                 await trio.sleep(0.05)
 
     async def sql(self, statement: str, *arguments: object) -> list[Any]:
-        """Run a statement on the database itself; its rows."""
+        """Run a statement on the database itself, as its owner; its rows."""
 
         async def run() -> list[Any]:
             if self._connection is None:
-                self._connection = await asyncpg.connect(self.postgres_url)
+                self._connection = await asyncpg.connect(as_owner(self.postgres_url))
             found: list[Any] = await self._connection.fetch(statement, *arguments)
             return found
 
