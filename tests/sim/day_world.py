@@ -50,6 +50,7 @@ class DayWorld:
         self.installed: Installation = played.installed
         self.rule = Rule(
             micro_points_per_paid_s=145,
+            licensed_only=not pay_claims,  # both are met, by seed
             floor_paid_ms=60_000,
             daily_cap_micro_points=1_000_000,
             kind_weight_ppm={KIND: 1_500_001},
@@ -96,6 +97,7 @@ class DayWorld:
         )
         rule = {
             "micro_points_per_paid_s": self.rule.micro_points_per_paid_s,
+            "licensed_only": self.rule.licensed_only,
             "floor_paid_ms": self.rule.floor_paid_ms,
             "daily_cap_micro_points": self.rule.daily_cap_micro_points,
             "kind_weights_ppm": self.rule.kind_weight_ppm,

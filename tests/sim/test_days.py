@@ -19,7 +19,7 @@ from tests.sealing import new_sealer
 from tests.sim.day_world import DAY, DAY_START_MS, DayWorld
 from tests.sim.history import Window
 from tests.sim.lease_world import LeaseWorld, installation
-from tests.sim.oracle.day import DAY_MS, DayRow, points, shares
+from tests.sim.oracle.day import DAY_MS, DayRow, counted_ms, points, shares
 from tests.sim.oracle.leases import Held, Leases
 from tests.web.control import Control
 from tests.web.points_given import sums_match
@@ -175,10 +175,11 @@ async def pay(day: DayWorld, rows: dict[str, DayRow], *, reason: str | None = No
                 row = rows.get(slot.workload_id)
                 if row is None:
                     continue
-                worth = points(day.rule, row.paid_ms, day.kind_of(slot))
+                worth = points(day.rule, counted_ms(day.rule, row), day.kind_of(slot))
                 expected_points[slot.workload_id] = worth
                 otherwise = day.operator_of(place) or place.node_id
-                for (_, who), amount in shares(row, worth, otherwise=otherwise).items():
+                whose = shares(row, worth, otherwise=otherwise, licensed_only=day.rule.licensed_only)
+                for (_, who), amount in whose.items():
                     expected_totals[who] = expected_totals.get(who, 0) + amount
     found = await control.sql(
         "select workload_id::text, micro_points from points where commit_id = $1", commit
