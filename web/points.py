@@ -136,6 +136,23 @@ async def rule_in_force(projects: Projects, inventory: Inventory, project: Proje
     return RuleOfDay(policy.reward, has_licences)
 
 
+def new_commit(
+    project: Project, given: Given, seal: SealRef, rule: RuleOfDay, *, key: str, digest: bytes
+) -> NewCommit:
+    """What is to be committed of rows that were read."""
+    return NewCommit(
+        project_id=project.project_id,
+        day=given.header.day,
+        seal=seal,
+        reason=given.header.reason,
+        rows=given.packed.rows,
+        total_micro_points=given.packed.total_micro_points,
+        idempotency_key=key,
+        body_sha256=digest,
+        licensed_only=rule.licensed_only,
+    )
+
+
 async def commit_given(
     backend: Backend,
     caller: Principal,
@@ -149,17 +166,7 @@ async def commit_given(
     """Commit rows that were read, or refuse them. RefusedError 409, 422."""
     packed, header = given.packed, given.header
     rule = await rule_in_force(backend.stores.projects, backend.stores.inventory, project, header.day)
-    new = NewCommit(
-        project_id=project.project_id,
-        day=header.day,
-        seal=seal,
-        reason=header.reason,
-        rows=packed.rows,
-        total_micro_points=packed.total_micro_points,
-        idempotency_key=key,
-        body_sha256=digest,
-        licensed_only=rule.licensed_only,
-    )
+    new = new_commit(project, given, seal, rule, key=key, digest=digest)
     ledger = backend.stores.ledger
     try:
         if packed.fault_count:

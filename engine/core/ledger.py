@@ -47,7 +47,7 @@ class NewCommit(msgspec.Struct, frozen=True, kw_only=True):
     total_micro_points: int
     idempotency_key: str
     body_sha256: bytes
-    licensed_only: bool = False
+    licensed_only: bool
 
 
 class Difference(msgspec.Struct, frozen=True):
