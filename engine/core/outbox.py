@@ -51,8 +51,7 @@ class Delivery(msgspec.Struct, frozen=True):
 
 
 class Outbox(Protocol):
-    """Channels, the notifier's lock and cursor, and new deliveries. What the notifier decides: newsroom.py; sending:
-    sending.py."""
+    """Channels, the notifier's lock and cursor, and new deliveries. newsroom.py decides, sending.py sends."""
 
     async def add_channel(
         self, project_id: str, *, kind: str, target: str, secret: str, now_ms: int

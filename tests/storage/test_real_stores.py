@@ -175,9 +175,8 @@ async def test_two_workers_never_claim_the_same_delivery(stores):
     channel = await stores.outbox.add_channel(project, kind="mail", target="a", secret="", now_ms=NOW)
     events = [make_event(number) for number in range(200)]
     await stores.history.flush(batch(events=tuple(events)))
-    await stores.outbox.decide(
-        cursor=1, notices=[(notice_of(event), channel) for event in events], now_ms=NOW
-    )
+    told = [(notice_of(event), channel.channel_id) for event in events]
+    assert await stores.outbox.put(told, now_ms=NOW) == 200
     claimed: list[str] = []
 
     async def work() -> None:
