@@ -23,9 +23,11 @@ PATIENCE_S = 300.0
 KEYS = ["bench", "machine", "versions", "figures", "peers", "ratios"]
 COMPILER = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
 SLOW = (
+    "bridge",
     "bulk",
     "burst",
     "detect",
+    "flush",
     "ingest",
     "points",
     "reads",

@@ -124,7 +124,9 @@ def recorded_ms(beats: SimpleNamespace) -> int:
     return beats.api.uptime(beats.load.nodes[0]["workloads"][0]).as_of
 
 
-@pytest.mark.parametrize("hours", [1, -1], ids=["forward", "back"])
+@pytest.mark.parametrize(
+    "hours", [pytest.param(1, id="forward", marks=pytest.mark.slow), pytest.param(-1, id="back")]
+)
 def test_a_step_under_way_moves_no_recorded_time_and_is_told_once(system, clock, hours):
     beats = beating(system, f"stepped-{'on' if hours > 0 else 'back'}")
     told = stepped_events(system)

@@ -65,6 +65,7 @@ def check_told(answer: Uptime, causes: list[str]) -> None:
         assert any(from_ms <= start < to_ms <= end for from_ms, to_ms, _ in gaps), (start, end, gaps)
 
 
+@pytest.mark.slow
 def test_sessions_and_uptime_go_on_with_another_number_of_shards(system):
     quick = system.provision("quick", nodes=NODES, workloads=1)  # its coverage ends within each restart
     slow = system.provision("slow", nodes=NODES, workloads=2, interval_ms=60_000)  # its does not

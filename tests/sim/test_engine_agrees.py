@@ -148,12 +148,12 @@ def disagreements(seed: int, directory: Path, *, store_away: tuple[StoreAway, ..
 ONCE_DISAGREED = (93, 135, 326, 420, 426)
 
 
-@pytest.mark.parametrize("seed", [*range(12), *ONCE_DISAGREED])
+@pytest.mark.parametrize("seed", [*range(6), *ONCE_DISAGREED])
 def test_the_engine_agrees_with_the_oracle(seed: int, tmp_path: Path):
     assert disagreements(seed, tmp_path) == []
 
 
-@pytest.mark.parametrize("seed", [7, 9, 11, 21])
+@pytest.mark.parametrize("seed", [7, 21])
 def test_the_engine_agrees_on_sessions_that_expire_while_the_store_is_away(seed: int, tmp_path: Path):
     """The worlds' managers open sessions all the same: only which of their frames are taken is at stake."""
     records = history_of(seed)[0].records
@@ -164,7 +164,7 @@ def test_the_engine_agrees_on_sessions_that_expire_while_the_store_is_away(seed:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(12, 512))
+@pytest.mark.parametrize("seed", range(6, 512))
 def test_the_engine_agrees_with_the_oracle_for_hundreds_of_seeds(seed: int, tmp_path: Path):
     """500 worlds of 4 nodes and 8 hours: some 670 virtual node-days."""
     assert disagreements(seed, tmp_path) == []

@@ -33,8 +33,12 @@ NASTY = (
 )
 # A stream that does not end, and what only an engine could answer within its two seconds.
 LEFT_OUT = {"GET /v1/events/stream"}
-ROUTES = [route for route in RESOURCES if f"{route.method} {route.path}" not in LEFT_OUT]
-IDS = [f"{route.method} {route.path}" for route in ROUTES]
+# What takes things away is asked last, for the others to have found them.
+ROUTES = sorted(
+    (route for route in RESOURCES if f"{route.method} {route.path}" not in LEFT_OUT),
+    key=lambda route: route.method == "DELETE",
+)
+MODULES = sorted({route.handler.__module__ for route in ROUTES})
 
 
 def strings_in(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -82,8 +86,16 @@ def path_of(route: Route, control: Control) -> str:
     return re.sub(r"\{(\w+)\}", lambda match: quote(there.get(match[1], "x")), route.path)
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=IDS)
-async def test_no_string_does_more_than_be_a_string(control: Control, route: Route) -> None:
+@pytest.mark.parametrize("module", MODULES)
+async def test_no_string_does_more_than_be_a_string(control: Control, module: str) -> None:
+    for route in ROUTES:
+        if route.handler.__module__ == module:
+            await ask_with_nasty_strings(control, route)
+    tables = await control.sql("select count(*) as rows from node n join workload w using (node_id)")
+    assert tables[0]["rows"] >= 3
+
+
+async def ask_with_nasty_strings(control: Control, route: Route) -> None:
     allowed = {*route.answers, *refusals_of(route), 404, 405}
 
     async def send(path: str, json: Any = None, headers: dict[str, str] | None = None) -> None:
@@ -107,8 +119,6 @@ async def test_no_string_does_more_than_be_a_string(control: Control, route: Rou
     for at in strings_in(body):
         for nasty in NASTY:
             await send(here, replaced(body, at, nasty))
-    tables = await control.sql("select count(*) as rows from node n join workload w using (node_id)")
-    assert tables[0]["rows"] >= 3
 
 
 async def test_control_characters_and_lone_surrogates_in_json_are_refused(control: Control) -> None:
