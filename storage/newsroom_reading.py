@@ -28,6 +28,7 @@ from storage.pool import Connection
 from storage.postgres_history import EVENT_FIELDS
 
 _REMINDS = "lane = 'reminder'"
+_LOOKED_AT = 20  # times `limit`, of what is due: enough to see of whom there is how much
 _ITEMS = "select subject, channel_id::text, body from news_item"
 
 
@@ -139,13 +140,26 @@ async def _items(
     as_of_ms: int,
     limit: int,
 ) -> dict[tuple[str, str], Item]:
-    """Of the subjects at hand all, and the first `limit` of those due."""
+    """Of the subjects at hand all, and up to `limit` of those due: of whole recipients, longest due first.
+
+    Not simply the first `limit`: of a crowd of recipients that would begin a digest for each of them that is
+    cut off, and each of those takes a step of its own to finish, while events wait.
+    """
     wanted = {event.workload_id or event.node_id or f"shard:{event.shard}" for event in events}
     records = await connection.fetch(
         f"""
         {_ITEMS} where subject = any($1::text[])
         union all select * from (
-          {_ITEMS} where due_ms <= $2 order by due_ms, channel_id, subject limit $3) due
+          select subject, i.channel_id::text, body from news_item i join (
+            select channel_id, reminds, count,
+              sum(count) over (order by due_ms, channel_id, reminds) - count as before
+            from (
+              select channel_id, {_REMINDS} as reminds, min(due_ms) as due_ms, count(*) as count
+              from (select channel_id, lane, due_ms from news_item where due_ms <= $2
+                order by due_ms limit $3 * {_LOOKED_AT}) early group by 1, 2) whose) g
+            on g.channel_id = i.channel_id and g.reminds = ({_REMINDS})
+          where i.due_ms <= $2 and (g.before = 0 or g.before + g.count <= $3)
+          order by i.due_ms, i.channel_id, i.subject limit $3) due
         """,
         list(wanted | set(subjects)),
         as_of_ms,

@@ -160,8 +160,9 @@ async def put_notices(connection: Connection, notices: Sequence[tuple[Notice, st
     # The lock on the channel orders this against its being disabled: no delivery is left over for ever.
     status = await connection.execute(
         """
-        insert into delivery (delivery_id, channel_id, notice_id, due_ms, created_ms)
-        select d.delivery_id, c.channel_id, d.notice_id, $4, $4
+        insert into delivery
+          (delivery_id, channel_id, notice_id, due_ms, created_ms, kind, endpoint, circuit)
+        select d.delivery_id, c.channel_id, d.notice_id, $4, $4, c.kind, c.endpoint, c.circuit
         from unnest($1::uuid[], $2::uuid[], $3::text[]) as d (delivery_id, channel_id, notice_id)
         join channel c using (channel_id) where c.disabled_ms is null for share of c
         on conflict (notice_id, channel_id) do nothing

@@ -25,7 +25,6 @@ from engine.core.sealed import DAY_MS, Seal, SealedRow
 from engine.core.sealing import Due
 from storage.bridge import await_host
 from storage.pool import Connection, Postgres, unavailable
-from storage.postgres_bulk import ITEM
 from storage.postgres_corrections import settle_correction
 from storage.postgres_events import control_event, record_event
 from storage.postgres_seals import day_of
@@ -35,8 +34,11 @@ _SEAL_LOCK = 0x4E50_0009  # of pg_try_advisory_lock, held by the session that wr
 _CLOSE_S = 2.0
 _PAUSE_S_MAX = 300.0  # a seal takes a minute
 _FIRST = "00000000-0000-0000-0000-000000000000"
-_PAGE = f"""
-{ITEM}
+# In the order of BulkItem; what a seal does not look at is not fetched.
+_PAGE = """
+select w.workload_id::text, '', w.slot, w.created_ms, w.retired_ms, w.first_report_ms, k.slug,
+  null, null, null, null, n.node_id::text, '', n."row", n.owner_id::text, n.partner_node_id
+from workload w join node n using (node_id) left join workload_kind k using (kind_id)
 where w.project_id = $1 and w.node_id > $2 and w.created_ms < $4
   and (w.retired_ms is null or w.retired_ms > $3)
 order by w.node_id, w.slot limit $5

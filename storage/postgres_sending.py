@@ -28,18 +28,19 @@ _CLAIMED = """
     update delivery d
     set due_ms = $2, attempts = d.attempts + 1, attempted_ms = coalesce(d.attempted_ms, $1)
     from due where d.delivery_id = due.delivery_id
-    returning d.delivery_id, d.channel_id, d.notice_id, d.attempts, due.due_ms as was_due_ms)
-select d.delivery_id::text, d.attempts, d.was_due_ms, c.endpoint, c.circuit, c.unsubscribe_token, n.body,
+    returning d.delivery_id, d.channel_id, d.notice_id, d.attempts, d.endpoint, d.circuit,
+      due.due_ms as was_due_ms)
+select d.delivery_id::text, d.attempts, d.was_due_ms, d.endpoint, d.circuit, c.unsubscribe_token, n.body,
   c.channel_id::text, c.project_id::text, c.kind, c.target, c.secret
 from claimed d join channel c using (channel_id) join notice n using (notice_id)
 order by d.was_due_ms, d.delivery_id
 """
 _CLAIM = f"""
-with seen as (
-    select d.delivery_id, d.due_ms, c.endpoint from delivery d join channel c using (channel_id)
-    where d.state = 'due' and d.due_ms <= $1 and c.kind = $3 and c.disabled_ms is null
-      and c.circuit <> all($5::text[]) and c.endpoint <> all($6::text[])
-    order by d.due_ms, d.delivery_id limit $4 * {_LOOKED_AT}),
+with seen as materialized (
+    select delivery_id, due_ms, endpoint from delivery
+    where state = 'due' and kind = $3 and due_ms <= $1
+      and circuit <> all($5::text[]) and endpoint <> all($6::text[])
+    order by due_ms, delivery_id limit $4 * {_LOOKED_AT}),
   ranked as (
     select s.*, row_number() over (partition by s.endpoint order by s.due_ms, s.delivery_id)
       + coalesce(f.count, 0) as place
@@ -53,10 +54,10 @@ _PROBE = f"""
 with due as (
     select d.delivery_id, d.due_ms from unnest($4::text[]) as asked (circuit)
     cross join lateral (
-      select d.delivery_id, d.due_ms from channel c join delivery d using (channel_id)
-      where c.circuit = asked.circuit and c.kind = $3 and c.disabled_ms is null
-        and d.state = 'due' and d.due_ms <= $1
-      order by d.due_ms, d.delivery_id limit 1 for update of d skip locked) d),
+      select d.delivery_id, d.due_ms from delivery d
+      where d.state = 'due' and d.circuit <> '' and d.circuit = asked.circuit and d.kind = $3
+        and d.due_ms <= $1
+      order by d.due_ms, d.delivery_id limit 1 for update skip locked) d),
 {_CLAIMED}"""
 
 
@@ -164,9 +165,9 @@ async def _hold(connection: Connection, circuit: str, now_ms: int, until_ms: int
     status = await connection.execute(
         f"""
         update delivery set due_ms = $3 where delivery_id = any(array(
-          select d.delivery_id from channel c join delivery d using (channel_id)
-          where c.circuit = $1 and d.state = 'due' and d.due_ms <= $2
-          limit {HELD_MAX} for update of d skip locked))
+          select delivery_id from delivery
+          where state = 'due' and circuit <> '' and circuit = $1 and due_ms <= $2
+          limit {HELD_MAX} for update skip locked))
         """,
         circuit,
         now_ms,

@@ -15,6 +15,7 @@ from engine.core.notices import ChannelRecord
 from engine.core.people import Act
 from engine.core.sending import HOUR_MS
 from engine.core.told import (
+    OWNERS_TESTS_PER_HOUR_MAX,
     REPLAYED_MAX,
     TESTS_PER_HOUR_MAX,
     ChannelOffError,
@@ -111,16 +112,7 @@ async def _send_test(connection: Connection, channel: ChannelRecord, notice: Not
         if found is not None:
             return found
         await _must_be_on(connection, channel)
-        recent = await connection.fetchval(
-            """
-            select count(*) from delivery d join notice n using (notice_id)
-            where d.channel_id = $1 and n.form = 'test' and n.created_ms > $2
-            """,
-            channel.channel_id,
-            act.now_ms - HOUR_MS,
-        )
-        if recent >= TESTS_PER_HOUR_MAX:
-            raise TooManyTestsError(f"{TESTS_PER_HOUR_MAX} tests were sent there within the hour")
+        await _must_not_be_too_many(connection, channel, act.now_ms)
         await put_notices(connection, [(notice, channel.channel_id)], act.now_ms)
         await write_audit(
             connection, act, action="channel.test", subject=channel.channel_id, project_id=channel.project_id
@@ -128,6 +120,24 @@ async def _send_test(connection: Connection, channel: ChannelRecord, notice: Not
         made = await _test(connection, channel, notice)
         assert made is not None, "it was just put there"
         return made
+
+
+async def _must_not_be_too_many(connection: Connection, channel: ChannelRecord, now_ms: int) -> None:
+    """Removed channels count, too: whoever makes one anew would else begin to count anew."""
+    there, in_all = await connection.fetchrow(
+        """
+        select count(*) filter (where o.kind = c.kind and o.target = c.target), count(*)
+        from channel c join channel o on o.project_id = c.project_id or o.user_id = c.user_id
+          join delivery d on d.channel_id = o.channel_id join notice n using (notice_id)
+        where c.channel_id = $1 and n.form = 'test' and n.created_ms > $2
+        """,
+        channel.channel_id,
+        now_ms - HOUR_MS,
+    )
+    if there >= TESTS_PER_HOUR_MAX:
+        raise TooManyTestsError(f"{TESTS_PER_HOUR_MAX} tests were sent there within the hour")
+    if in_all >= OWNERS_TESTS_PER_HOUR_MAX:
+        raise TooManyTestsError(f"{OWNERS_TESTS_PER_HOUR_MAX} tests were sent within the hour")
 
 
 async def _test(connection: Connection, channel: ChannelRecord, notice: Notice) -> str | None:

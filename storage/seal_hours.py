@@ -24,15 +24,18 @@ _MS_BYTES = 3
 
 def encode_hours(hours: np.ndarray) -> list[bytes]:
     """The coding of each workload's hours; `hours`: int64 of shape (n, 24, kinds), sums at most an hour."""
+    # Most days are of one kind: whatever the first hour was throughout.
+    first = hours[:, 0].argmax(axis=1)
+    alike = (hours[np.arange(len(hours)), :, first] == HOUR_MS).all(axis=1)
+    coded = [bytes((kind, HOURS)) for kind in first.tolist()]
+    mixed = np.flatnonzero(~alike)
+    others = hours[mixed]
     # Of each hour the one kind it was throughout, 12 for nothing, -1 for several.
-    whole = hours == HOUR_MS
-    code = np.where(whole.any(axis=2), whole.argmax(axis=2), np.where(hours.any(axis=2), -1, _NOTHING))
-    alike = (code == code[:, :1]).all(axis=1) & (code[:, 0] >= 0)
-    firsts = code[:, 0].tolist()
-    return [
-        bytes((firsts[place], HOURS)) if same else _encode(code[place].tolist(), hours[place])
-        for place, same in enumerate(alike.tolist())
-    ]
+    whole = others == HOUR_MS
+    code = np.where(whole.any(axis=2), whole.argmax(axis=2), np.where(others.any(axis=2), -1, _NOTHING))
+    for place, codes, hour in zip(mixed.tolist(), code.tolist(), others, strict=True):
+        coded[place] = _encode(codes, hour)
+    return coded
 
 
 def _encode(codes: list[int], hours: np.ndarray) -> bytes:

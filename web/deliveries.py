@@ -209,6 +209,11 @@ def _item(one: DeliveryRecord) -> DeliveryItem:
     )
 
 
+_STATE = Parameter(
+    name="state", description="Those in this state", schema={"type": "string", "enum": list(STATES)}
+)
+
+
 def _routes(path: str, *, tag: str, missing: int, handlers: tuple[Any, ...]) -> tuple[Route, ...]:
     """The routes over an owner's channel. `missing`: what is answered when there is no such owner."""
     listing, testing, replaying, replaying_one, enabling = handlers
@@ -221,14 +226,7 @@ def _routes(path: str, *, tag: str, missing: int, handlers: tuple[Any, ...]) -> 
             handler=listing,
             summary="What was told there, and what came of it; ?state=dead: dead letters",
             tag=tag,
-            parameters=(
-                Parameter(
-                    name="state",
-                    description="Those in this state",
-                    schema={"type": "string", "enum": list(STATES)},
-                ),
-                *PARAMETERS,
-            ),
+            parameters=(_STATE, *PARAMETERS),
             answers={200: Answer(description="A page of deliveries", type=DeliveriesAnswer)},
             refusals=tuple({400, *refusals}),
         ),

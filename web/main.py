@@ -5,7 +5,6 @@ Configuration, signals and logging are the caller's; connections are server.py's
 
 from __future__ import annotations
 
-import gc
 import socket
 import time
 from collections.abc import Callable
@@ -25,7 +24,6 @@ from web.backend import BeatDoor
 from web.server import Server
 from web.settings import WebSettings
 
-YOUNG_OBJECTS_MAX = 10_000  # before they are looked through; Python's own 700 is for small programs
 NO_DATAGRAM = DatagramSettings()  # without a token it is not used
 _log = structlog.get_logger("web")
 
@@ -108,18 +106,6 @@ def _url(listener: trio.SocketListener) -> str:
     if listener.socket.family == socket.AF_INET6:
         host = f"[{host}]"
     return f"http://{host}:{port}"
-
-
-def spare_collector() -> None:
-    """Let Python's cycle collector look at less, and less often: for the process that serves nothing else.
-
-    Called once all is loaded. Every open connection is hundreds of living objects; with 3,500 of them a third
-    of the time went into looking at them again and again. What is held back by this is at most ten thousand
-    objects of garbage in cycles.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS_MAX, 10, 10)
 
 
 def system_ms() -> int:

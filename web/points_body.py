@@ -81,6 +81,8 @@ def read_given(file: IO[bytes], form: Form, query: Mapping[str, str]) -> Given:
 
 def header_of(value: Any) -> PointsHeader:
     """A header of plain values. RefusedError 400."""
+    if isinstance(value, dict):  # what nobody asked for is passed over, whatever its name is
+        value = {name: value[name] for name in PointsHeader.__struct_fields__ if name in value}
     try:
         header = msgspec.convert(value, PointsHeader)
     except msgspec.ValidationError as error:
@@ -157,7 +159,10 @@ def _read_ndjson(file: IO[bytes], packed: Packed, _query: Mapping[str, str]) -> 
 def _is_end(number: int, line: bytes, seen: int, error: Exception) -> bool:
     """Whether the line says that these rows are all. RefusedError 400 for any other."""
     if line.replace(b" ", b"").startswith(_TRUE_END):
-        end = msgspec.json.decode(line, type=_End)
+        try:
+            end = msgspec.json.decode(line, type=_End)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as broken:
+            raise _bad_line(number, str(broken)) from broken
         if end.rows == seen:
             return True
         raise _bad_line(number, f"says that there are {end.rows} rows, and {seen} came")

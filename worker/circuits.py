@@ -93,6 +93,11 @@ class Circuits:
         """The endpoint answered something sensible."""
         self._circuits.pop(circuit, None)
 
+    def unjudged(self, circuit: str) -> None:
+        """Nobody will know how this attempt ended; if it was the probe, there may be another."""
+        if (one := self._circuits.get(circuit)) is not None:
+            one.probing = False
+
     def failed(self, circuit: str, now_ms: int) -> int | None:
         """The endpoint failed. Until when (unix ms) it is left alone, if this failure opened its circuit.
 

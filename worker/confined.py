@@ -31,7 +31,9 @@ _READABLE = tuple(
         sys.prefix,
         sys.base_prefix,
         str(Path(contextlib.__file__).parent),
-        "/etc/ssl",
+        "/etc/ssl/certs",  # and not /etc/ssl: private keys lie beside them
+        "/etc/ssl/cert.pem",
+        "/etc/ssl/openssl.cnf",
         "/etc/mime.types",
         "/usr/share",
         "/usr/lib",

@@ -173,10 +173,15 @@ class Deliveries:
 
     async def _deliver(self, delivery: Delivery) -> None:
         try:
-            outcome = await self._attempt(delivery)
+            try:
+                outcome = await self._attempt(delivery)
+            except BaseException:
+                self._circuits.unjudged(delivery.circuit)  # cancelled: this task may be started again
+                raise
+            finally:
+                self._circuits.ended(delivery.endpoint)
             if outcome.result is Result.ACCEPTED:
                 reached("delivery.sent")
-            self._circuits.ended(delivery.endpoint)
             await self._judge_circuit(delivery, outcome)
             step, retry_at_ms = next_step(
                 outcome,

@@ -32,9 +32,11 @@ from storage.bulk_datagram import read_datagram
 from storage.bulk_reading import Asked, BulkReader
 from storage.datagram import SETTLED_MS
 from storage.seal_hours import encode_hours
-from worker.seal_rows import Page, held_by, rows_of
+from worker.seal_rows import Page, Spans, held_by, rows_of
 
-PAGE_WORKLOADS = 4_000
+PAGE_WORKLOADS = (
+    2_000  # half a thousandth of a large seal, and all that the other parts ever wait for at once
+)
 LATE_POLL_S = 0.1
 LATE_S_MAX = 30.0  # rows that are on their way into history for longer: something is wrong, look again later
 AUTHOR = "system"  # who seals a day for the first time
@@ -151,7 +153,7 @@ class DaySealer:
             raise NotYetError(f"Datagram cannot be asked: {error}") from error
         return chunk.totals
 
-    async def _held(self, items: Sequence[BulkItem], totals: Totals) -> list[list[tuple[str, str, int, int]]]:
+    async def _held(self, items: Sequence[BulkItem], totals: Totals) -> list[Spans]:
         """Of each workload which licence it ran under and whose that was."""
         due, stores = self._due, self._stores
         bindings = await stores.leases.bindings_during(
@@ -169,7 +171,7 @@ class DaySealer:
         self,
         items: Sequence[BulkItem],
         totals: Totals,
-        held: Sequence[Sequence[tuple[str, str, int, int]]],
+        held: Sequence[Spans],
     ) -> dict[int, list[int]]:
         """What Datagram tells of each part of a day that was not one owner's, in whole hours."""
         assert self._source is not None, "see _must_be_told"

@@ -40,8 +40,10 @@ def held_by(
     owners: Mapping[str, Sequence[Ownership]],
     from_ms: int,
     to_ms: int,
-) -> list[tuple[str, str, int, int]]:
+) -> Spans:
     """Which licence a workload ran under and who owned that, by time, cut to the window."""
+    if not bindings:
+        return ()
     found: list[tuple[str, str, int, int]] = []
     for binding in bindings:
         low, high = (
@@ -73,7 +75,7 @@ def rows_of(page: Page) -> list[SealedRow]:
             ms=tuple(ms),
             paid_ms=paid[place],
             held=_held(page, place, from_ms, to_ms, paid[place]),
-            refused=dict(page.refused.get(item.node_id, {})),
+            refused=dict(page.refused[item.node_id]) if item.node_id in page.refused else {},
         )
         for place, (item, ms, (from_ms, to_ms)) in enumerate(
             zip(page.items, totals.ms.tolist(), windows, strict=True)
@@ -83,6 +85,8 @@ def rows_of(page: Page) -> list[SealedRow]:
 
 def _held(page: Page, place: int, from_ms: int, to_ms: int, paid_ms: int) -> tuple[Held, ...]:
     spans = page.held[place]
+    if not spans:
+        return ()
     if len(spans) == 1 and spans[0][2:] == (from_ms, to_ms):
         return (Held(*spans[0], paid_ms),)
     if place in page.asked_paid_ms:

@@ -7,6 +7,7 @@ Orders: `run` (answers when the time is over, see `Fleet.run`), `save`. It ends 
 from __future__ import annotations
 
 import json
+import os
 import select
 import sys
 import time
@@ -58,8 +59,9 @@ class Fleet:
         stop_from_s: float = 0.0,
         stop_until_s: float = 0.0,
         together_at_s: float | None = None,
+        until: str = "",
     ) -> dict[str, Any]:
-        """Beat for so long.
+        """Beat for so long, or until the file `until` is there.
 
         `stopping` random rows fall silent for ever at random moments between the two times, each after at
         least one beat; with `together_at_s` they all beat once more at that time and are silent then.
@@ -80,6 +82,8 @@ class Fleet:
             if together is not None and now_s >= together:
                 self._send(stopped, began)
                 together = None
+            if until and os.path.exists(until):
+                break
             left = TICK_S - (time.perf_counter() - began - now_s)
             if select.select([self._socket], [], [], max(0.0, left))[0]:
                 self._take(began)

@@ -1,7 +1,8 @@
 """A fleet in real stores for benches of web: registry, a day of history, the live view; no engine.
 
-One workload per node. Most were up all day; every tenth had outages. Made by SQL and by binary COPY, because
-a million nodes through the registry's own doors would take longer than what is measured.
+One workload per node unless more are asked for. Most were up all day; every tenth had outages. Made by SQL
+and by binary COPY, because a million nodes through the registry's own doors would take longer than what is
+measured.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import asyncpg
 import numpy as np
 
 from bench.rig.world import PROJECT_ID
-from engine.core.liveview import ROW_BYTES, ROW_DTYPE, SLOT_BYTES, SLOT_DTYPE
+from engine.core.liveview import ROW_DTYPE, SLOT_DTYPE
 from engine.core.ports import LiveView
 from engine.core.records import BASE_UP, INTERVAL_DTYPE, NODE_STATES, ShardHead
 from storage.postgres_history import _COLUMNS, _COPY_HEADER, _COPY_TRAILER, copy_rows
@@ -31,11 +32,19 @@ _WORKLOAD_LO = 0x8000_000000000000
 
 
 class Fleet(NamedTuple):
-    """`day_ms`: the beginning of the day that is asked about; everybody beat at `now_ms` last."""
+    """`day_ms`: the beginning of the day that is asked about; everybody beat at `now_ms` last.
+
+    `per_node`: workloads of each node, a divisor of PART; all nodes are full.
+    """
 
     workloads: int
     day_ms: int
     now_ms: int
+    per_node: int = 1
+
+    @property
+    def nodes(self) -> int:
+        return self.workloads // self.per_node
 
     @property
     def flaky(self) -> np.ndarray:
@@ -60,20 +69,22 @@ async def register(connection: asyncpg.Connection, fleet: Fleet) -> None:
             """,
             _PROJECT,
             born_ms,
-            first,
-            first + many - 1,
+            first // fleet.per_node,
+            (first + many) // fleet.per_node - 1,
         )
         await connection.execute(
             """
             insert into workload (workload_id, node_id, slot, name, created_ms, first_report_ms, project_id)
             select ('0192f000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,
-              ('0192e000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 0, 'inference-' || n, $2, $2, $1
+              ('0192e000-0000-7000-8000-' || lpad(to_hex(n / $5), 12, '0'))::uuid, n % $5, 'inference-' || n,
+              $2, $2, $1
             from generate_series($3::bigint, $4::bigint) n
             """,
             _PROJECT,
             born_ms,
             first,
             first + many - 1,
+            fleet.per_node,
         )
     await connection.execute("insert into shard_state values (0, 1, $1, $1)", fleet.now_ms)
     await connection.execute("vacuum analyze")
@@ -119,22 +130,26 @@ async def _add_key(connection: asyncpg.Connection, project_id: str, born_ms: int
     )
 
 
-async def write_day(connection: asyncpg.Connection, fleet: Fleet) -> int:
-    """Closed rows: two old ones of everybody, and the day's of those with outages. How many."""
+async def write_day(connection: asyncpg.Connection, fleet: Fleet, *, days: int = 1) -> int:
+    """Closed rows: two old ones of everybody, and the day's of those with outages. How many.
+
+    `days`: as many with such outages, of which the fleet's day is the last; at most 2.
+    """
     everybody, flaky = np.arange(fleet.workloads), np.flatnonzero(fleet.flaky)
     rows = [
         _rows(everybody, fleet.day_ms - (9 - 3 * each) * DAY_MS, fleet.day_ms - (7 - 3 * each) * DAY_MS)
         for each in range(2)
     ]
     rows += [
-        _rows(flaky, fleet.day_ms + number * DAY_MS // OUTAGES, fleet.day_ms + _outage(number))
+        _rows(flaky, day_ms + number * DAY_MS // OUTAGES, day_ms + _outage(number))
+        for day_ms in (fleet.day_ms - day * DAY_MS for day in range(days))
         for number in range(OUTAGES)
     ]
     return await _copy(connection, rows)
 
 
-async def days_sealed_before(connection: asyncpg.Connection, fleet: Fleet) -> None:
-    """As if all days before had been sealed: the day's turn is next."""
+async def days_sealed_before(connection: asyncpg.Connection, day_ms: int) -> None:
+    """As if all days before had been sealed: this one's turn is next."""
     await connection.execute(
         """
         insert into seal (seal_no, project_id, day, revision, "rows", nodes, paid_ms, root, hour_roots,
@@ -142,10 +157,10 @@ async def days_sealed_before(connection: asyncpg.Connection, fleet: Fleet) -> No
         values (1, $1, date '1970-01-01' + $2::integer, 1, 0, 0, 0, $3, $4, '', $5)
         """,
         _PROJECT,
-        fleet.day_ms // DAY_MS - 1,
+        day_ms // DAY_MS - 1,
         bytes(32),
         bytes(24 * 32),
-        fleet.day_ms,
+        day_ms,
     )
 
 
@@ -157,28 +172,36 @@ async def close_all(connection: asyncpg.Connection, fleet: Fleet) -> int:
 
 async def write_view(live: LiveView, fleet: Fleet, *, restarted: bool) -> None:
     """The live view: everybody is up, since long ago or (`restarted`) since this morning."""
-    head = ShardHead(0, 1, "bench", fleet.now_ms, 1, fleet.workloads, False, None, fleet.now_ms)
+    head = ShardHead(0, 1, "bench", fleet.now_ms, 1, fleet.nodes, False, None, fleet.now_ms)
     await live.reset(head)
     for first in range(0, fleet.workloads, PART):
-        many = min(PART, fleet.workloads - first)
-        numbers = np.arange(first, first + many)
-        rows, slots = np.zeros(many, ROW_DTYPE), np.zeros(many, SLOT_DTYPE)
-        rows["state"], rows["generation"], rows["ttl_ms"] = NODE_STATES.index("up"), 1, TTL_MS
-        rows["last_t_ms"] = rows["since_ms"] = fleet.now_ms
-        rows["plane0"] = rows["slots"] = rows["seen"] = rows["slot_count"] = 1
-        rows["slot_base"] = numbers
-        slots["kind"], slots["ttl_ms"] = BASE_UP, TTL_MS
-        slots["first_report_ms"] = fleet.day_ms - 30 * DAY_MS
-        morning_ms = fleet.day_ms + DAY_MS + 2_000
-        steady_ms = morning_ms if restarted else _steady_since(fleet)
-        slots["started_ms"] = np.where(fleet.flaky[numbers], morning_ms, steady_ms)
-        for part in range(0, many, 10_000):
-            cut = slice(part, part + 10_000)
-            assert await live.write(
-                head,
-                rows=[((first + part) * ROW_BYTES, rows[cut].tobytes())],
-                slots=[((first + part) * SLOT_BYTES, slots[cut].tobytes())],
-            )
+        numbers = np.arange(first, min(first + PART, fleet.workloads))
+        rows, slots = _view_rows(fleet, numbers[:: fleet.per_node]), _view_slots(fleet, numbers, restarted)
+        for records, at in ((rows, first // fleet.per_node), (slots, first)):
+            for part in range(0, len(records), 10_000):
+                page = [((at + part) * records.itemsize, records[part : part + 10_000].tobytes())]
+                named = {"rows": page, "slots": []} if records is rows else {"rows": [], "slots": page}
+                assert await live.write(head, **named)
+
+
+def _view_rows(fleet: Fleet, firsts: np.ndarray) -> np.ndarray:
+    """Of the nodes of these first workloads."""
+    rows = np.zeros(len(firsts), ROW_DTYPE)
+    rows["state"], rows["generation"], rows["ttl_ms"] = NODE_STATES.index("up"), 1, TTL_MS
+    rows["last_t_ms"] = rows["since_ms"] = fleet.now_ms
+    rows["plane0"] = rows["slots"] = rows["seen"] = (1 << fleet.per_node) - 1
+    rows["slot_base"], rows["slot_count"] = firsts, fleet.per_node
+    return rows
+
+
+def _view_slots(fleet: Fleet, numbers: np.ndarray, restarted: bool) -> np.ndarray:
+    slots = np.zeros(len(numbers), SLOT_DTYPE)
+    slots["kind"], slots["ttl_ms"] = BASE_UP, TTL_MS
+    slots["first_report_ms"] = fleet.day_ms - 30 * DAY_MS
+    morning_ms = fleet.day_ms + DAY_MS + 2_000
+    steady_ms = morning_ms if restarted else _steady_since(fleet)
+    slots["started_ms"] = np.where(fleet.flaky[numbers], morning_ms, steady_ms)
+    return slots
 
 
 def _steady_since(fleet: Fleet) -> int:

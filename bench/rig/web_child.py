@@ -17,8 +17,9 @@ import trio
 from bench.rig.child import say
 from engine.settings import IngestSettings
 from storage.bridge import run_on_uvloop
+from storage.collector import spare_collector
 from storage.settings import DatabaseSettings, RedisSettings
-from web.main import serve, spare_collector
+from web.main import serve
 from web.settings import WebSettings
 
 

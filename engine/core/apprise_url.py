@@ -7,7 +7,7 @@ anything with it is asked of apprise itself; what it may reach is bounded where 
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import unquote_plus, urlsplit
 
 # Services on the internet that need no host of one's own, and the usual ones that do: such a host is checked
 # when it is connected to.
@@ -28,6 +28,8 @@ account token secret key apikey sender source country unicode type tags user pas
 webhook version v"""
 PARAMETERS = frozenset(_PARAMETERS.split())
 _SCHEMA = re.compile(r"([a-z0-9]{2,20})://.", re.IGNORECASE)
+# apprise knows no fragments and splits at semicolons, too: a parameter behind "#?" is one to it.
+_BETWEEN_PARAMETERS = re.compile(r"[?&;#]")
 
 
 def schemas_of(text: str) -> frozenset[str]:
@@ -59,10 +61,11 @@ def fault_of_service(target: str, schemas: frozenset[str]) -> str | None:
     if schema not in schemas or schema in NEVER_SCHEMAS:
         return f"{schema}:// is not among the services of this installation"
     try:
-        query = parse_qsl(urlsplit(target).query, keep_blank_values=True)
+        urlsplit(target)
     except ValueError:
         return "not a URL"
-    for name, _ in query:
-        if name.lower() not in PARAMETERS:
+    _, _, query = target.partition("?")
+    for parameter in filter(None, _BETWEEN_PARAMETERS.split(query)):
+        if unquote_plus(parameter.partition("=")[0]).lower() not in PARAMETERS:
             return "its query may only have these parameters: " + ", ".join(sorted(PARAMETERS))
     return None

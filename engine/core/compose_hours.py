@@ -29,16 +29,23 @@ class Hours:
     def add(self, of: np.ndarray, from_ms: np.ndarray, to_ms: np.ndarray, rank: np.ndarray) -> None:
         """Take the whole time of all workloads, in pieces without overlap; arrays of shape (m,). Once."""
         self._pieces = _Pieces(of, from_ms, to_ms, rank)
-        workloads, count, kinds = self.ms.shape
-        # Workloads that were one thing all the time, which most are, make one piece and 24 numbers each.
-        edges = self.first_ms + HOUR_MS * np.arange(count + 1)
-        reached = np.clip(to_ms[:, None], edges[:-1], edges[1:]) - np.clip(
-            from_ms[:, None], edges[:-1], edges[1:]
-        )
-        place = (of[:, None] * count + np.arange(count)) * kinds + rank[:, None]
-        # Weights are floats, and these are whole and far below 2**53: exact.
-        sums = np.bincount(place.ravel(), reached.ravel(), minlength=workloads * count * kinds)
-        self.ms += sums.astype(np.int64).reshape(self.ms.shape)
+        last_ms = self.first_ms + HOUR_MS * self.ms.shape[1]
+        # Most workloads were one thing all the time, and most of the others' pieces lie within few hours.
+        whole = (from_ms <= self.first_ms) & (to_ms >= last_ms)
+        self.ms[of[whole], :, rank[whole]] = HOUR_MS
+        cut = np.flatnonzero(~whole & (to_ms > from_ms))
+        self._add_cut(of[cut], from_ms[cut], to_ms[cut], rank[cut])
+
+    def _add_cut(self, of: np.ndarray, from_ms: np.ndarray, to_ms: np.ndarray, rank: np.ndarray) -> None:
+        """Pieces that cover a part of some hours."""
+        count = self.ms.shape[1]
+        first = np.clip((from_ms - self.first_ms) // HOUR_MS, 0, count)
+        hours = np.clip(-((self.first_ms - to_ms) // HOUR_MS), first, count) - first
+        piece = np.repeat(np.arange(len(of)), hours)
+        hour = np.arange(len(piece)) - np.repeat(np.cumsum(hours) - hours, hours) + first[piece]
+        begins_ms = self.first_ms + HOUR_MS * hour
+        reached = np.minimum(to_ms[piece], begins_ms + HOUR_MS) - np.maximum(from_ms[piece], begins_ms)
+        np.add.at(self.ms, (of[piece], hour, rank[piece]), reached)
 
     def put(self, index: int, answer: Composition) -> None:
         """Take over what `compose` answered for one workload."""

@@ -6,6 +6,7 @@ stored storage/postgres_seals.py's. The byte layout is told to others in docs/pr
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Protocol
 
 import msgspec
@@ -20,6 +21,13 @@ DAY_DOMAIN = b"nodepulse.day.v1\n"
 HOUR_DOMAIN = b"nodepulse.hour.v1\n"
 # One workload in the leaf of its node's hour: its id, then the milliseconds of each kind as in KINDS.
 HOUR_DTYPE = np.dtype([("hi", ">u8"), ("lo", ">u8"), ("ms", ">u4", (len(KINDS),))])
+
+_ROW_TEXT = (
+    '{"v":1,"project":%s,"day":%s,"revision":%d,"workload":"%s","node":"%s","operator":%s,"kind":%s,"source":%s,'
+    '"from_ms":%d,"to_ms":%d,"ms":{'
+    + ",".join(f'"{kind}":%d' for kind in KINDS)
+    + '},"paid_ms":%d,"held":%s,"refused":%s}'
+)
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -77,25 +85,30 @@ class Seal(msgspec.Struct, frozen=True, kw_only=True):
 
 def row_text(row: SealedRow, *, project: str, day: str, revision: int) -> bytes:
     """The one text of a row: JSON in UTF-8, keys in this order, no spaces. Its leaf is over DAY_DOMAIN."""
-    return msgspec.json.encode(
-        {
-            "v": 1,
-            "project": project,
-            "day": day,
-            "revision": revision,
-            "workload": row.workload_id,
-            "node": row.node_id,
-            "operator": row.operator_id,
-            "kind": row.kind,
-            "source": row.source,
-            "from_ms": row.from_ms,
-            "to_ms": row.to_ms,
-            "ms": dict(zip(KINDS, row.ms, strict=True)),
-            "paid_ms": row.paid_ms,
-            "held": row.held,
-            "refused": dict(sorted(row.refused.items())),
-        }
+    # A seal does this a million times: put together from parts, which takes half of what an encoder does.
+    text = _ROW_TEXT % (
+        _told(project),
+        _told(day),
+        revision,
+        row.workload_id,
+        row.node_id,
+        _told(row.operator_id),
+        _told(row.kind),
+        _told(row.source),
+        row.from_ms,
+        row.to_ms,
+        *row.ms,
+        row.paid_ms,
+        msgspec.json.encode(row.held).decode() if row.held else "[]",
+        msgspec.json.encode(dict(sorted(row.refused.items()))).decode() if row.refused else "{}",
     )
+    return text.encode()
+
+
+@lru_cache(maxsize=4096)
+def _told(text: str | None) -> str:
+    """As JSON has it. Of few different values: the same for many rows."""
+    return msgspec.json.encode(text).decode()
 
 
 def statement_text(seal: Seal) -> bytes:

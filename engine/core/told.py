@@ -15,7 +15,8 @@ from engine.core.people import Act
 
 DeliveryState = Literal["due", "sent", "dead"]
 REPLAYED_MAX = 10_000  # by one act
-TESTS_PER_HOUR_MAX = 10  # of one channel: its target may be a stranger's
+# By one owner to one target, which may be a stranger's, whatever channel it was in; and of one owner in all.
+TESTS_PER_HOUR_MAX, OWNERS_TESTS_PER_HOUR_MAX = 10, 100
 
 
 class DeliveryRecord(msgspec.Struct, frozen=True):
@@ -60,7 +61,7 @@ class ChannelOffError(Exception):
 
 
 class TooManyTestsError(Exception):
-    """There were TESTS_PER_HOUR_MAX within the hour."""
+    """There were TESTS_PER_HOUR_MAX or OWNERS_TESTS_PER_HOUR_MAX within the hour."""
 
 
 class Told(Protocol):

@@ -22,6 +22,7 @@ from nodepulse.commands.options import Sources, address_option, config_options
 from nodepulse.config import Config
 from nodepulse.limits import ConfigError, Problem
 from nodepulse.runfolder import read_effective
+from storage.collector import spare_collector
 from storage.observe import configure_logging, init_sentry
 
 
@@ -114,16 +115,11 @@ def engine(*, shard: int, udp_fd: str, http_fd: int | None, **how: Any) -> None:
 def web(**how: Any) -> None:
     """Run the web API."""
     from web.main import serve as run
-    from web.main import spare_collector
 
     config = _process_config(how)
     observe(config, "web")
 
     async def live(stop: trio.Event, listening: Listening) -> None:
-        def ready(url: str) -> None:
-            spare_collector()
-            listening(url)
-
         await run(
             settings=config.web,
             database=config.database,
@@ -132,7 +128,7 @@ def web(**how: Any) -> None:
             secrets_file=config.secrets_file,
             shards=config.engine.shards,
             ingest=config.ingest,
-            listening=ready,
+            listening=_sparing(listening),
             stop=stop,
             clock_ahead_ms=config.clock_ahead_s * 1_000,
             services=config.worker.apprise_schemas,
@@ -157,13 +153,23 @@ def worker(**how: Any) -> None:
             redis=config.redis,
             datagram=config.datagram,
             shards=config.engine.shards,
-            listening=listening,
+            listening=_sparing(listening),
             stop=stop,
             clock_ahead_ms=config.clock_ahead_s * 1_000,
             public_url=config.web.public_url,
         )
 
     _run(live, how)
+
+
+def _sparing(listening: Listening) -> Listening:
+    """All is loaded when one is listening: Python's collector need not look at it again."""
+
+    def ready(where: str) -> None:
+        spare_collector()
+        listening(where)
+
+    return ready
 
 
 def observe(config: Config, process: str) -> None:

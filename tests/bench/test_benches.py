@@ -22,7 +22,15 @@ TOP = Path(__file__).parents[2]
 PATIENCE_S = 300.0
 KEYS = ["bench", "machine", "versions", "figures", "peers", "ratios"]
 COMPILER = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
-SLOW = ("bulk", "burst", "detect", "ingest", "points", "reads")  # more than some seconds, even when quick
+SLOW = (
+    "bulk",
+    "burst",
+    "detect",
+    "ingest",
+    "points",
+    "reads",
+    "seal",
+)  # more than some seconds, even when quick
 
 
 class Wanted(NamedTuple):
@@ -100,6 +108,11 @@ WANTED = {
         ("commit_s_to_copy", "commit_s_to_promise"),
         draws=False,
     ),
+    "news": Wanted(
+        ("live/event_to_arrival_s/p99", "live/missing", "backlog/messages_per_s"),
+        ("plain_posts/posts_per_s",),
+        ("p99_to_promise", "backlog_to_plain_posts_by_rate"),
+    ),
     "reads": Wanted(
         ("loaded/p99_ms", "loaded/reads_per_s", "loaded/beats_per_s", "loaded/ack_p99_ms"),
         ("quiet/p50_ms", "quiet/p99_ms"),
@@ -108,9 +121,9 @@ WANTED = {
         draws=False,
     ),
     "seal": Wanted(
-        ("seal/s", "seal/rows_per_s", "seal/rss_max_mb"),
+        ("seal/s", "seal/stall_max_ms", "seal/rss_max_mb", "beats/alone/p99_ms", "beats/during/acks_per_s"),
         ("copy/s",),
-        ("s_to_copy", "s_to_promise"),
+        ("s_to_copy", "s_to_promise", "acks_during_to_alone", "ack_p99_during_to_alone"),
         draws=False,
     ),
     "recover": Wanted(

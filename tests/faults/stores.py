@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,17 @@ class OwnStores:
 
     def stop_postgres(self) -> None:
         trio.run(self.postgres.stop)
+
+    def kill_postgres(self) -> None:
+        """kill -9 of the postmaster and all of its backends; it is started again."""
+        assert self.postgres.process is not None
+        pid = self.postgres.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for each in (pid, *map(int, children)):
+            with suppress(ProcessLookupError):  # it went by itself
+                os.kill(each, signal.SIGKILL)
+        self.stop_postgres()
+        self.start_postgres()
 
     def start_postgres(self) -> None:
         trio.run(self.postgres.start)

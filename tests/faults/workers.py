@@ -59,6 +59,11 @@ class Workers:
                 self.deaths.append(process.returncode)
                 self._processes[number] = self._start()
 
+    def kill(self, number: int) -> None:
+        """kill -9; `tend` starts it again."""
+        self._processes[number].kill()
+        self._processes[number].wait()
+
     def log(self) -> str:
         return self._log.read_text(errors="replace")
 

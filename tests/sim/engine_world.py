@@ -234,7 +234,7 @@ class EngineWorld:
         directory: Path,
         *,
         shards: int = 1,
-        standing: Callable[[str], Standing] = lambda _workload_id: Standing(),
+        standing: Callable[[str, int], Standing] = lambda _workload_id, _now_ms: Standing(),
     ) -> None:
         self.history = history
         self.directory = directory

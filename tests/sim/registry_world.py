@@ -44,7 +44,7 @@ class RegistryWorld:
     def __init__(
         self,
         rows: tuple[told.Row, ...],
-        standing: Callable[[str], Standing] = lambda _workload_id: Standing(),
+        standing: Callable[[str, int], Standing] = lambda _workload_id, _now_ms: Standing(),
     ) -> None:
         self._standing = standing
         self.rows = {row.row: row for row in rows}
@@ -86,7 +86,7 @@ class RegistryWorld:
                 slot.workload_id,
                 slot.created_ms,
                 slot.retired_ms if _retired(slot) <= now_ms else None,
-                *self._standing(slot.workload_id),
+                *self._standing(slot.workload_id, now_ms),
             )
             for slot in row.slots
             if _created(slot) <= now_ms or not row.sessions

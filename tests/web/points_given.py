@@ -45,22 +45,6 @@ async def seal_rows(
     root = hashlib.sha256(msgspec.json.encode([day, revision, rows])).digest()
     start_ms = parse_day(day)
     [[number]] = await sql("select coalesce(max(seal_no), 0) + 1 from seal")
-    await sql(
-        """
-        insert into seal (seal_no, project_id, day, revision, "rows", nodes, paid_ms, root, hour_roots,
-          node_blocks, sealed_ms)
-        values ($1, $2, $3::text::date, $4, $5, $5, $6, $7, $8, '', $9)
-        """,
-        number,
-        project_id,
-        day,
-        revision,
-        len(rows),
-        sum(row.paid_ms for row in rows),
-        root,
-        EMPTY_ROOT * 24,
-        start_ms + DAY_MS + 600_000,
-    )
     for place, row in enumerate(rows):
         await sql(
             """
@@ -80,6 +64,22 @@ async def seal_rows(
             row.paid_ms,
             _held(row, start_ms),
         )
+    await sql(
+        """
+        insert into seal (seal_no, project_id, day, revision, "rows", nodes, paid_ms, root, hour_roots,
+          node_blocks, sealed_ms)
+        values ($1, $2, $3::text::date, $4, $5, $5, $6, $7, $8, '', $9)
+        """,
+        number,
+        project_id,
+        day,
+        revision,
+        len(rows),
+        sum(row.paid_ms for row in rows),
+        root,
+        EMPTY_ROOT * 24,
+        start_ms + DAY_MS + 600_000,
+    )
     return root.hex()
 
 

@@ -6,7 +6,7 @@ import re
 
 from engine.core.news import notice_of
 from engine.core.sending import Settled
-from engine.core.told import TESTS_PER_HOUR_MAX
+from engine.core.told import OWNERS_TESTS_PER_HOUR_MAX, TESTS_PER_HOUR_MAX
 from storage.ids import new_id
 from tests.contract.given import make_event
 from tests.web.control import Control
@@ -93,6 +93,27 @@ async def test_only_so_many_tests_an_hour_go_to_a_target_that_may_be_a_strangers
     path = f"{ALPHA}/{await made_channel(control)}/test"
     statuses = [(await control.ask("POST", path, by="owner")).status for _ in range(TESTS_PER_HOUR_MAX + 1)]
     assert statuses == [202] * TESTS_PER_HOUR_MAX + [429]
+
+
+async def test_a_channel_made_anew_does_not_begin_to_count_its_targets_tests_anew(control: Control):
+    for expected in [202] * TESTS_PER_HOUR_MAX + [429]:
+        channel_id = await made_channel(control)
+        answer = await control.ask("POST", f"{ALPHA}/{channel_id}/test", by="owner")
+        assert answer.status == expected
+        await control.ask("DELETE", f"{ALPHA}/{channel_id}", by="owner")
+    other = await made_channel(control, target="other@example.org")
+    assert (await control.ask("POST", f"{ALPHA}/{other}/test", by="owner")).status == 202
+    mine = await made_channel(control, MINE, by="olga")
+    assert (await control.ask("POST", f"{MINE}/{mine}/test", by="olga")).status == 202
+
+
+async def test_an_owner_sends_only_so_many_tests_an_hour_wherever_they_go(control: Control):
+    statuses = []
+    for number in range(OWNERS_TESTS_PER_HOUR_MAX // TESTS_PER_HOUR_MAX + 1):
+        channel_id = await made_channel(control, target=f"stranger{number}@example.org")
+        for _ in range(TESTS_PER_HOUR_MAX):
+            statuses.append((await control.ask("POST", f"{ALPHA}/{channel_id}/test", by="owner")).status)
+    assert statuses == [202] * OWNERS_TESTS_PER_HOUR_MAX + [429] * TESTS_PER_HOUR_MAX
 
 
 async def test_dead_letters_are_sent_again_one_or_all_and_only_they(control: Control):

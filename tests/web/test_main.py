@@ -7,7 +7,7 @@ import sys
 
 COLLECTIONS = """
 import gc
-from web.main import spare_collector
+from storage.collector import spare_collector
 import web.app
 
 class Connection:

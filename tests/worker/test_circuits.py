@@ -56,6 +56,15 @@ def test_without_anything_to_probe_with_it_is_closed_on_trial():
     assert circuits.failed(HOOK, NOW) == NOW + 2 * OPEN_MS_MIN, "the very next failure opens it, for longer"
 
 
+def test_a_probe_that_was_cancelled_may_be_made_again():
+    circuits = Circuits(in_flight_max=4, failures_max=1)
+    until_ms = circuits.failed(HOOK, NOW)
+    circuits.probed(HOOK, found=True)
+    circuits.unjudged(HOOK)
+    circuits.unjudged("nobody's")
+    assert circuits.to_probe(until_ms) == [HOOK]
+
+
 def test_one_owners_failures_leave_another_owner_at_the_same_endpoint_alone():
     circuits = Circuits(in_flight_max=4, failures_max=1)
     circuits.failed(HOOK, NOW)
