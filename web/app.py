@@ -67,6 +67,7 @@ from web import (
 from web.backend import Backend, BeatDoor, Stores
 from web.cors import Cors
 from web.guard import Guard
+from web.pages.site import install_pages
 from web.proxies import Proxies
 from web.settings import WebSettings
 from web.spool import Spools
@@ -162,6 +163,7 @@ def create_app(
     app.url_map.merge_slashes = False
     problems.install(app)
     routing.install(app, app.backend, served)
+    install_pages(app, app.backend)
     guard = Guard(
         app.asgi_app,  # type: ignore[arg-type]
         limit_of=routing.body_limits(served, longest=settings.body_bytes_max),

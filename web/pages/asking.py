@@ -7,7 +7,7 @@ visitor could not ask for. No rule of any resource is written in the pages a sec
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
@@ -89,20 +89,20 @@ class Asking:
             headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(raw))]
         if key:
             headers.append((b"idempotency-key", key.encode()))
-        scope: MutableMapping[str, Any] = {name: request.scope[name] for name in _COPIED if name in request.scope}  # type: ignore[literal-required]
-        scope |= {
+        outer: Mapping[str, Any] = dict(request.scope)
+        scope = {name: outer[name] for name in _COPIED if name in outer} | {
             "type": "http",
             "method": method,
             "path": given.path,
             "raw_path": given.path.encode(),
             "query_string": text.encode(),
             "headers": headers,
-            REQUEST_ID: request.scope.get(REQUEST_ID, ""),
+            REQUEST_ID: outer.get(REQUEST_ID, ""),
         }
         return await _run(self.app, scope, raw)
 
 
-async def _run(app: Application, scope: MutableMapping[str, Any], raw: bytes) -> Answered:
+async def _run(app: Application, scope: dict[str, Any], raw: bytes) -> Answered:
     sent = False
     status, headers, body = 500, {}, bytearray()
 

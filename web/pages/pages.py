@@ -1,7 +1,7 @@
 """How a page is stated and served: its path, who may look, and what becomes of what goes wrong.
 
-A page is an async function ``(visitor, **path parameters) -> Response``. What needs a visitor who is signed in
-sends others to sign in first, and back afterwards. Errors are pages, too, and say what to do.
+A page is an async function ``(visitor, **path parameters) -> Response``. What needs a visitor who is signed
+in sends others to sign in first, and back afterwards. Errors are pages, too, and say what to do.
 """
 
 from __future__ import annotations

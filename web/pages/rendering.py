@@ -1,4 +1,4 @@
-"""Templates into answers: the one Jinja environment, what every page is given, and the headers it goes out with."""
+"""Templates into answers: the one Jinja environment, what every page is given, and a page's headers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from engine.core.version import VERSION
 HERE = Path(__file__).parent
 HEADERS = {
     # Nothing is loaded from elsewhere and nothing runs that stands in a page itself.
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "cache-control": "no-store",
     "referrer-policy": "same-origin",
 }
@@ -41,7 +41,7 @@ def duration(ms: float | None) -> str:
     seconds = round(ms / 1_000)
     if seconds < 1:
         return f"{round(ms)} ms"
-    parts = []
+    parts: list[str] = []
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
         number, seconds = divmod(seconds, length)
         if number or parts:

@@ -66,7 +66,9 @@ class SignIn:
         return see_other(f"/sign-in?told=letter&next={quote(next_)}")
 
     async def by_token(self, visitor: Visitor) -> Response:
-        return await self._signed_in(visitor, "/v1/sign-in/mail/confirm", {"token": await form_field("token")})
+        return await self._signed_in(
+            visitor, "/v1/sign-in/mail/confirm", {"token": await form_field("token")}
+        )
 
     async def by_wallet(self, visitor: Visitor) -> Response:
         form = await request.form
@@ -89,7 +91,7 @@ class SignIn:
 
 
 _TOLD = {
-    "letter": "If that address may sign in, a letter with a link is on its way. It works once, for a quarter of an hour.",
+    "letter": "If that address may sign in, a letter with a link is on its way; it works once.",
     "out": "You are signed out.",
     "forgotten": "This browser has forgotten your key; the key itself still works.",
 }

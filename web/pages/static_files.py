@@ -1,4 +1,4 @@
-"""`/static/...`: style sheets and scripts, from our own tree, kept by browsers for ever under their fingerprint."""
+"""`/static/...`: style sheets and scripts of our own tree, which browsers may keep for ever."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Who looks at a page: the login in their cookie, what they may do, and whether a form is really theirs.
 
-The cookie holds a login's token, or an API key that its owner pasted, and nothing else; it is sent to this site
-alone, not read by scripts. A form counts only if the browser says that a page of ours sent it.
+The cookie holds a login's token, or an API key that its owner pasted, and nothing else; it is sent to this
+site alone, not read by scripts. A form counts only if the browser says that a page of ours sent it.
 """
 
 from __future__ import annotations

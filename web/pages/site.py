@@ -1,0 +1,23 @@
+"""All pages together, and how they become part of the app. Each module of pages states its own."""
+
+from __future__ import annotations
+
+from quart_trio import QuartTrio
+
+from web.backend import Backend
+from web.pages import live, nodes, sign_in, static_files
+from web.pages.pages import install
+
+
+def install_pages(app: QuartTrio, backend: Backend) -> None:
+    """Add all pages. To be called before the app is put into its guard: they ask the API inside of it."""
+    install(
+        app,
+        app.asgi_app,
+        (
+            *static_files.PAGES,
+            *sign_in.pages(backend),
+            *live.pages(backend),
+            *nodes.PAGES,
+        ),
+    )
