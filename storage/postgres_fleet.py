@@ -21,6 +21,7 @@ from storage.postgres_history import EVENT_FIELDS, events_of
 from storage.postgres_nodes import read_nodes, read_workloads
 
 _FIRST = "00000000-0000-0000-0000-000000000000"
+_LAST_CURSOR = (1 << 63) - 1
 # What a list is made of: where its rows are, and how one person's are found among them.
 _NODES = "node n where {rest} {limit}"
 _WORKLOADS = """workload w join node n using (node_id) left join workload_kind k using (kind_id)
@@ -86,9 +87,11 @@ class PostgresFleet:
         return await self._db.run(read_workloads, ids)
 
     async def events(
-        self, sight: Sight, which: EventFilter, *, after: int, limit: int
+        self, sight: Sight, which: EventFilter, *, after: int, limit: int, newest: bool = False
     ) -> list[tuple[int, Event]]:
-        query = _Query(after, limit, key="e.cursor", project="e.project_id")
+        if newest and not after:
+            after = _LAST_CURSOR
+        query = _Query(after, limit, key="e.cursor", project="e.project_id", descending=newest)
         query.narrow("e.project_id = {}", which.project_id)
         query.narrow("e.node_id = {}", which.node_id)
         query.narrow("e.kind = any({}::text[])", which.kinds or None)
@@ -108,11 +111,14 @@ class PostgresFleet:
 class _Query:
     """A list's statement while it is being put together: by key, narrowed down, within a sight."""
 
-    def __init__(self, after: object, limit: int, *, key: str, project: str) -> None:
+    def __init__(
+        self, after: object, limit: int, *, key: str, project: str, descending: bool = False
+    ) -> None:
         self.arguments: list[object] = [after, limit]
         self._key = key
         self._project = project
-        self._conditions = [f"{key} > $1"]
+        self._direction = " desc" if descending else ""
+        self._conditions = [f"{key} {'<' if descending else '>'} $1"]
 
     def narrow(self, condition: str, value: object | None) -> None:
         """One more condition, unless there is no value. ``{}`` stands for it."""
@@ -122,7 +128,7 @@ class _Query:
 
     def text(self, columns: str, sight: Sight, all_of: str, mine: str) -> str:
         """The statement; empty when nothing can be seen."""
-        limit = f"order by {self._key} limit $2"
+        limit = f"order by {self._key}{self._direction} limit $2"
         rest = " and ".join(self._conditions)
         if sight.everything:
             return f"select {columns} from {all_of.format(rest=rest, limit=limit)}"
@@ -139,7 +145,7 @@ class _Query:
             parts.append(f"select {columns} from {of_me}")
         # Not `union all`: what is both of one's project and of one's machines is told once.
         together = " union ".join(f"({part})" for part in parts)
-        return f"select * from ({together}) found order by 1 limit $2" if parts else ""
+        return f"select * from ({together}) found order by 1{self._direction} limit $2" if parts else ""
 
     def _parameter(self, value: object) -> str:
         self.arguments.append(value)

@@ -28,6 +28,7 @@ from engine.core.sealed import (
     HOURS,
     Held,
     Seal,
+    SealedDay,
     SealedRow,
     hour_content,
     row_text,
@@ -45,6 +46,21 @@ _ROW = """
 select place, workload_id::text, node_id::text, operator_id::text, kind, source, from_ms, to_ms, ms, paid_ms,
   held, refused, hours from sealed_row where seal_no = $1
 """
+# The newest seals of some days of the projects of what is asked about, and its rows in them: two steps, each
+# along an index.
+_DAYS = """
+with of as materialized (select distinct project_id from {of}),
+newest as materialized (
+  select distinct on (s.project_id, s.day) s.seal_no, s.day, s.revision from seal s join of using (project_id)
+  where s.day >= $2 and s.day < $3 order by s.project_id, s.day, s.revision desc)
+select n.day::text, n.revision, r.node_id::text, r.workload_id::text, r.to_ms - r.from_ms, r.paid_ms, r.ms
+from newest n cross join lateral (
+  select * from sealed_row r where r.seal_no = n.seal_no and {rows}) r
+order by n.day, r.workload_id
+"""
+_OF_WORKLOAD = _DAYS.format(of="workload where workload_id = $1", rows="r.workload_id = $1")
+_OF_NODES = _DAYS.format(of="node where node_id = any($1::uuid[])", rows="r.node_id = any($1::uuid[])")
+_UP, _UNOBSERVED = KINDS.index("up"), KINDS.index("unobserved")
 _NODE_BLOCKS = "select node_blocks from seal where seal_no = $1"
 
 
@@ -76,6 +92,14 @@ class PostgresSeals:
 
     async def rows_of_node(self, seal: Seal, node_id: str) -> list[tuple[int, SealedRow]]:
         return await self._db.run(_rows, seal.seal_no, "node_id = $2", node_id) if is_id(node_id) else []
+
+    async def days_of_workload(self, workload_id: str, *, from_day: str, to_day: str) -> list[SealedDay]:
+        of = _OF_WORKLOAD
+        return await self._db.run(_days, of, workload_id, from_day, to_day) if is_id(workload_id) else []
+
+    async def days_of_nodes(self, node_ids: Sequence[str], *, from_day: str, to_day: str) -> list[SealedDay]:
+        ids = [node_id for node_id in node_ids if is_id(node_id)]
+        return await self._db.run(_days, _OF_NODES, ids, from_day, to_day) if ids else []
 
     async def block(self, seal: Seal, tree: int, block: int) -> list[bytes]:
         if tree == DAY_TREE:
@@ -190,6 +214,17 @@ async def _rows(
 ) -> list[tuple[int, SealedRow]]:
     records = await connection.fetch(f"{_ROW} and {which} order by place", seal_no, *arguments)
     return [row_of(record) for record in records]
+
+
+async def _days(connection: Connection, text: str, of: object, from_day: str, to_day: str) -> list[SealedDay]:
+    first, last = (datetime.date.fromisoformat(each) for each in (from_day, to_day))
+    days: list[SealedDay] = []
+    for day, revision, node_id, workload_id, window_ms, paid_ms, ms in await connection.fetch(
+        text, of, first, last
+    ):
+        up_ms, unobserved_ms = np.frombuffer(ms, ">u4")[[_UP, _UNOBSERVED]].tolist()
+        days.append(SealedDay(day, revision, node_id, workload_id, window_ms, paid_ms, up_ms, unobserved_ms))
+    return days
 
 
 async def _places(connection: Connection, seal_no: int) -> list[int]:

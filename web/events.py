@@ -1,4 +1,4 @@
-"""`GET /v1/events` and `GET /v1/events/stream`: what happened, oldest first, by cursor.
+"""`GET /v1/events` and `GET /v1/events/stream`: what happened, oldest first, by cursor; or the newest first.
 
 A cursor is the event's decimal number in history; each item carries its own, which is also the stream's
 `id`. The frames of the stream are made in stream.py, the waking in tails.py.
@@ -7,19 +7,21 @@ A cursor is the event's decimal number in history; each item carries its own, wh
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import msgspec
 from quart import Response, request
 
 from engine.core.fleet import EventFilter
 from engine.core.people import Principal
+from engine.core.records import Event
 from web import sight
 from web.backend import Backend
 from web.event_item import EventAnswer, answer_of
 from web.lists import PROJECT, id_parameter, project_parameter
-from web.paging import link_headers
+from web.paging import cut, link_headers
 from web.problems import RefusedError, bad_parameter, unavailable
-from web.routing import Answer, Parameter, Route, integer_parameter, reply
+from web.routing import Answer, Parameter, Route, boolean_parameter, integer_parameter, reply
 from web.stream import CONTENT_TYPE, EventStream
 from web.tails import TooManyStreamsError
 
@@ -30,7 +32,8 @@ _KIND = re.compile(r"[a-z][a-z_.]{0,63}")
 
 
 class EventsAnswer(msgspec.Struct, frozen=True):
-    """A page. `next_cursor` follows the last item, so that a reader can go on; null on an empty page."""
+    """A page. `next_cursor` follows the last item, so that a reader can go on; null on an empty page. With
+    `newest` it is null when there is nothing older."""
 
     items: list[EventAnswer]
     next_cursor: str | None
@@ -40,8 +43,15 @@ async def list_events(backend: Backend, caller: Principal) -> Response:
     which = await _filter(backend, caller)
     after = _cursor(request.args.get("after"), "after")
     limit = integer_parameter("limit", default=LIMIT_DEFAULT, least=1, most=LIMIT_MAX)
-    page = await backend.stores.fleet.events(sight.sight_of(caller), which, after=after, limit=limit)
-    next_cursor = str(page[-1][0]) if page else None
+    newest = boolean_parameter("newest")
+    seen_by, fleet = sight.sight_of(caller), backend.stores.fleet
+    page: Sequence[tuple[int, Event]]
+    if newest:
+        found = await fleet.events(seen_by, which, after=after, limit=limit + 1, newest=True)
+        page, next_cursor = cut(found, limit, lambda each: str(each[0]))
+    else:
+        page = await fleet.events(seen_by, which, after=after, limit=limit)
+        next_cursor = str(page[-1][0]) if page else None
     items = [answer_of(cursor, event) for cursor, event in page]
     return reply(EventsAnswer(items=items, next_cursor=next_cursor), headers=link_headers(next_cursor))
 
@@ -114,11 +124,16 @@ ROUTES = (
         method="GET",
         path="/v1/events",
         handler=list_events,
-        summary="Events, oldest first",
+        summary="Events, oldest first, or the newest first",
         tag="events",
         parameters=(
             *_FILTERS,
             _AFTER,
+            Parameter(
+                name="newest",
+                description="The newest first; after is then the cursor that they come before",
+                schema={"type": "boolean"},
+            ),
             Parameter(
                 name="limit",
                 description="Items in a page",

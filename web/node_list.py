@@ -31,17 +31,20 @@ from web.lists import (
 from web.paging import PARAMETERS, link_headers
 from web.problems import bad_parameter
 from web.reading import Reader
-from web.routing import Answer, Parameter, Route, boolean_parameter, reply
+from web.routing import Answer, Parameter, Route, boolean_parameter, integer_parameter, reply
 from web.times import format_rfc3339
+from web.uptime_days import NodeDay, days_of_nodes
 
 NODE_KINDS = ("node", "check", "canary")
+DAYS_MAX = 31  # told of each node in a list
 
 
 class NodeItem(msgspec.Struct, frozen=True):
     """A node in a list, without its workloads' states. `state` is null while the live view is away.
 
     `since`: of the state; `last_beat`: the newest accepted one; null when there was none. `owner_id`: the
-    user whose machine it is. `manager_version`: of its newest session, "" before one.
+    user whose machine it is. `manager_version`: of its newest session, "" before one. `days`: if they were
+    asked for, those that are sealed.
     """
 
     node_id: str
@@ -59,6 +62,7 @@ class NodeItem(msgspec.Struct, frozen=True):
     created_at: str
     retired_at: str | None
     workload_ids: list[str]
+    days: list[NodeDay] | msgspec.UnsetType = msgspec.UNSET
 
 
 class NodesAnswer(msgspec.Struct, frozen=True):
@@ -79,6 +83,7 @@ async def list_nodes(backend: Backend, caller: Principal) -> Response:
         retired=boolean_parameter("retired"),
     )
     state = choice_parameter("state", NODE_STATES)
+    days = integer_parameter("days", default=0, least=0, most=DAYS_MAX)
     fleet, seen_by = backend.stores.fleet, sight.sight_of(caller)
 
     async def places(after: str | None, limit: int) -> list[Place]:
@@ -88,6 +93,9 @@ async def list_nodes(backend: Backend, caller: Principal) -> Response:
     nodes = await fleet.nodes([place.id for place in found.places])
     looked = await Reader(backend).look_many([node.row for node in nodes])
     items = [_item(node, looked.get(node.row), known=node.row in looked) for node in nodes]
+    if days:
+        sums = await days_of_nodes(backend, [node.node_id for node in nodes], days=days)
+        items = [msgspec.structs.replace(item, days=sums.get(item.node_id, [])) for item in items]
     return reply(
         NodesAnswer(
             # One that has just changed is no longer what was asked for.
@@ -162,6 +170,11 @@ ROUTES = (
                 name="kind", description="What they are", schema={"type": "string", "enum": list(NODE_KINDS)}
             ),
             RETIRED,
+            Parameter(
+                name="days",
+                description="Tell the sealed ones of so many days before today as well",
+                schema={"type": "integer", "minimum": 0, "maximum": DAYS_MAX},
+            ),
             *PARAMETERS,
         ),
         answers={200: Answer(description="A page of nodes", type=NodesAnswer)},

@@ -96,9 +96,12 @@ class Fleet(Protocol):
     async def workloads(self, ids: Sequence[str]) -> list[WorkloadRecord]: ...
 
     async def events(
-        self, sight: Sight, which: EventFilter, *, after: int, limit: int
+        self, sight: Sight, which: EventFilter, *, after: int, limit: int, newest: bool = False
     ) -> list[tuple[int, Event]]:
-        """(cursor, event) with cursor > after, in cursor order; no late commit is skipped."""
+        """(cursor, event) with cursor > after, in cursor order; no late commit is skipped.
+
+        `newest`: from the end instead, with cursor < after (0: from the very end), the newest first.
+        """
         ...
 
     async def newest_cursor(self) -> int:

@@ -502,6 +502,7 @@ class Client(Calls):
         name: str | None = None,
         kind: Literal["node", "check", "canary"] | None = None,
         retired: bool | None = None,
+        days: int | None = None,
         after: str | None = None,
         limit: int | None = None,
     ) -> types.NodesAnswer:
@@ -512,7 +513,8 @@ class Client(Calls):
         `project`: Slug of the project; without it everything that you may see. `owner`: Id of the user
         whose machines they are, or me. `state`: Their state now. `region`: Their region, exactly.
         `version`: Version of the manager, exactly. `name`: What their name begins with. `kind`: What they
-        are. `retired`: Retired ones, too. `after`: The last page's next_cursor. `limit`: Items in a page.
+        are. `retired`: Retired ones, too. `days`: Tell the sealed ones of so many days before today as
+        well. `after`: The last page's next_cursor. `limit`: Items in a page.
         """
         return self._call(
             "GET",
@@ -527,6 +529,7 @@ class Client(Calls):
                 "name": name,
                 "kind": kind,
                 "retired": retired,
+                "days": days,
                 "after": after,
                 "limit": limit,
             },
@@ -684,6 +687,35 @@ class Client(Calls):
             f"/v1/workloads/{part(workload_id)}/uptime",
             types.UptimeAnswer,
             query={"from": from_, "to": to, "intervals": intervals},
+        )
+
+    def get_workload_days(
+        self, workload_id: str, *, from_: date | str | None = None, to: date | str | None = None
+    ) -> types.WorkloadDaysAnswer:
+        """Uptime by day: sealed days, and the newest of the others.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+
+        `from_`: The first day; else 90 days before `to`. `to`: The day after the last; else today is last.
+        """
+        return self._call(
+            "GET",
+            f"/v1/workloads/{part(workload_id)}/days",
+            types.WorkloadDaysAnswer,
+            query={"from": from_, "to": to},
+        )
+
+    def get_node_days(
+        self, node_id: str, *, from_: date | str | None = None, to: date | str | None = None
+    ) -> types.NodeDaysAnswer:
+        """Uptime by day of all workloads of a node.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+
+        `from_`: The first day; else 90 days before `to`. `to`: The day after the last; else today is last.
+        """
+        return self._call(
+            "GET", f"/v1/nodes/{part(node_id)}/days", types.NodeDaysAnswer, query={"from": from_, "to": to}
         )
 
     def get_why(self, workload_id: str, *, day: date | str) -> types.WhyAnswer:
@@ -980,21 +1012,30 @@ class Client(Calls):
         node: str | None = None,
         kinds: str | None = None,
         after: str | None = None,
+        newest: bool | None = None,
         limit: int | None = None,
     ) -> types.EventsAnswer:
-        """Events, oldest first.
+        """Events, oldest first, or the newest first.
 
         For: operator, owner, admin. A key needs the permission `read`.
 
         `project`: Slug of the project; without it everything that you may see. `node`: Id of a node.
         `kinds`: Kinds of events, separated by commas; without it all. `after`: A cursor; events after it,
-        without it from the beginning. `limit`: Items in a page.
+        without it from the beginning. `newest`: The newest first; after is then the cursor that they come
+        before. `limit`: Items in a page.
         """
         return self._call(
             "GET",
             "/v1/events",
             types.EventsAnswer,
-            query={"project": project, "node": node, "kinds": kinds, "after": after, "limit": limit},
+            query={
+                "project": project,
+                "node": node,
+                "kinds": kinds,
+                "after": after,
+                "newest": newest,
+                "limit": limit,
+            },
         )
 
     def stream_events(

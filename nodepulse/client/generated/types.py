@@ -412,6 +412,22 @@ class DatagramRegistration(Struct, frozen=True, kw_only=True):
     partner_node_id: str | UnsetType | None = UNSET
 
 
+class DayAnswer(Struct, frozen=True, kw_only=True):
+    """A UTC day of a workload. `window_ms`: as much of it as it lived (of today: up to now). `revision`:
+    of the day's newest seal; null: not sealed yet. `ratio` is paid_ms / (window_ms - unobserved_ms),
+    null when that is zero. `provisional`: it may still change without a correction.
+    """
+
+    day: str
+    revision: int | None
+    window_ms: int
+    paid_ms: int
+    up_ms: int
+    unobserved_ms: int
+    ratio: float | None
+    provisional: bool
+
+
 class DeclaredGap(Struct, frozen=True, kw_only=True):
     """A time within the day in which this shard did not listen, not on record yet; an admin's to give."""
 
@@ -562,7 +578,9 @@ class EventAnswer(Struct, frozen=True, kw_only=True):
 
 
 class EventsAnswer(Struct, frozen=True, kw_only=True):
-    """A page. `next_cursor` follows the last item, so that a reader can go on; null on an empty page."""
+    """A page. `next_cursor` follows the last item, so that a reader can go on; null on an empty page. With
+    `newest` it is null when there is nothing older.
+    """
 
     items: Sequence[EventAnswer]
     next_cursor: str | None
@@ -1064,11 +1082,29 @@ class NodeCounts(Struct, frozen=True, kw_only=True):
     by_state: Mapping[str, int]
 
 
+class NodeDay(Struct, frozen=True, kw_only=True):
+    """A sealed day of a node: the sums over its workloads."""
+
+    day: str
+    window_ms: int
+    paid_ms: int
+    unobserved_ms: int
+
+
+class NodeDaysAnswer(Struct, frozen=True, kw_only=True):
+    """The node's workloads that are not retired, by slot, each with its days. `next_cursor`: always null."""
+
+    node_id: str
+    items: Sequence[WorkloadOfDays]
+    next_cursor: str | None
+
+
 class NodeItem(Struct, frozen=True, kw_only=True):
     """A node in a list, without its workloads' states. `state` is null while the live view is away.
 
     `since`: of the state; `last_beat`: the newest accepted one; null when there was none. `owner_id`:
-    the user whose machine it is. `manager_version`: of its newest session, "" before one.
+    the user whose machine it is. `manager_version`: of its newest session, "" before one. `days`: if
+    they were asked for, those that are sealed.
     """
 
     node_id: str
@@ -1086,6 +1122,7 @@ class NodeItem(Struct, frozen=True, kw_only=True):
     created_at: str
     retired_at: str | None
     workload_ids: Sequence[str]
+    days: Sequence[NodeDay] | UnsetType = UNSET
 
 
 class NodePatch(Struct, frozen=True, kw_only=True):
@@ -1917,6 +1954,14 @@ class WorkloadCounts(Struct, frozen=True, kw_only=True):
     by_state: Mapping[str, int]
 
 
+class WorkloadDaysAnswer(Struct, frozen=True, kw_only=True):
+    """By day; days that it did not live or that are not known are left out. `next_cursor`: always null."""
+
+    workload_id: str
+    items: Sequence[DayAnswer]
+    next_cursor: str | None
+
+
 class WorkloadItem(Struct, frozen=True, kw_only=True):
     """A workload in a list. `state`: what beats alone say of now, null while the live view is away.
 
@@ -1935,6 +1980,15 @@ class WorkloadItem(Struct, frozen=True, kw_only=True):
     state: str | None
     created_at: str
     retired_at: str | None
+
+
+class WorkloadOfDays(Struct, frozen=True, kw_only=True):
+    """WorkloadOfDays of the API."""
+
+    workload_id: str
+    slot: int
+    name: str
+    days: Sequence[DayAnswer]
 
 
 class WorkloadOfNode(Struct, frozen=True, kw_only=True):
