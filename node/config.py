@@ -32,7 +32,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConfig:
-    """Everything that a node is told. Empty texts are "not yet": `init` writes a key, `register` a node id."""
+    """Everything a node is told. Empty texts are "not yet": `init` writes a key, `register` a node id."""
 
     node_id: str = ""
     private_key: str = field(default="", repr=False)  # the Ed25519 seed, 32 bytes in hex
@@ -47,7 +47,7 @@ class NodeConfig:
     desired_every_s: int = 600  # the desired state is asked for this often, and at once on RESYNC
     driver: str = "process"  # or kubernetes
     driver_options: Mapping[str, str] = field(default_factory=dict)
-    backlog_bytes_max: int = 1_048_576  # 26,000 beats that were never acknowledged: 18 days of minutes
+    backlog_bytes_max: int = 1_048_576  # 33,000 beats that were never acknowledged: 23 days of minutes
     backlog_age_s_max: int = 172_800  # older beats belong to sealed days: nobody takes them any more
     log_bytes_max: int = 10_485_760  # of one workload's output before it is rotated
     log_files: int = 3  # rotated ones that are kept
