@@ -50,6 +50,7 @@ from web import (
     releases,
     restarts,
     routing,
+    running,
     schedule,
     seal_corrections,
     seals,
@@ -118,6 +119,7 @@ RESOURCES = (
     *releases.ROUTES,
     *manager.ROUTES,
     *restarts.ROUTES,
+    *running.ROUTES,
     *windows.ROUTES,
     *health.ROUTES,
 )

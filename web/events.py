@@ -56,7 +56,8 @@ async def list_events(backend: Backend, caller: Principal) -> Response:
     return reply(EventsAnswer(items=items, next_cursor=next_cursor), headers=link_headers(next_cursor))
 
 
-async def stream_events(backend: Backend, caller: Principal) -> Response:
+async def stream_events(backend: Backend, caller: Principal, *, authorization: str | None = None) -> Response:
+    """`authorization`: the caller's credential, where it is not in the request's header."""
     which = await _filter(backend, caller)
     resumed = request.headers.get("last-event-id")
     after = (
@@ -64,7 +65,7 @@ async def stream_events(backend: Backend, caller: Principal) -> Response:
     )
     if request.method == "HEAD":
         return Response(b"", content_type=CONTENT_TYPE)  # its body would never end
-    authorization = request.headers.get("authorization")
+    authorization = authorization or request.headers.get("authorization")
 
     async def still_welcome() -> bool:
         try:

@@ -152,6 +152,7 @@ POLICIES: dict[str, Policy] = {
     "GET /v1/workloads/{workload_id}": _read(PEOPLE),
     "GET /v1/workloads/{workload_id}/uptime": _read(PEOPLE),
     "GET /v1/workloads/{workload_id}/days": _read(PEOPLE),
+    "GET /v1/workloads/{workload_id}/version": _read(PEOPLE),
     "GET /v1/nodes/{node_id}/days": _read(PEOPLE),
     "GET /v1/workloads/{workload_id}/proof": _read(PEOPLE),
     "GET /v1/nodes/{node_id}/receipt": _read(PEOPLE),

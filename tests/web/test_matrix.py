@@ -141,6 +141,7 @@ EXPECTED: dict[str, str] = {
     "GET /v1/workloads/{workload_id}": THING,
     "GET /v1/workloads/{workload_id}/uptime": THING,
     "GET /v1/workloads/{workload_id}/days": THING,
+    "GET /v1/workloads/{workload_id}/version": THING,
     "GET /v1/nodes/{node_id}/days": THING,
     "GET /v1/workloads/{workload_id}/proof": THING,
     "GET /v1/nodes/{node_id}/receipt": THING,

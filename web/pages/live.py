@@ -13,7 +13,8 @@ from web.pages.visitor import Visitor, token_of_request
 def pages(backend: Backend) -> tuple[Page, ...]:
     async def stream(visitor: Visitor) -> Response:
         # A browser's EventSource cannot send a key: the cookie speaks for its owner, as on every page.
-        caller = await backend.keys.caller(f"Bearer {token_of_request()}")
-        return await events.stream_events(backend, caller)
+        authorization = f"Bearer {token_of_request()}"
+        caller = await backend.keys.caller(authorization)
+        return await events.stream_events(backend, caller, authorization=authorization)
 
     return (Page(path="/live/events", handler=stream),)

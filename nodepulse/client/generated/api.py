@@ -1818,6 +1818,13 @@ class Client(Calls):
             headers={"Idempotency-Key": idempotency_key or new_key()},
         )
 
+    def get_versions(self, workload_id: str) -> types.VersionsOfWorkload:
+        """The version that runs, and the one that should.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+        """
+        return self._call("GET", f"/v1/workloads/{part(workload_id)}/version", types.VersionsOfWorkload)
+
     def list_windows(
         self,
         node_id: str,

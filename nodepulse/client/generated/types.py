@@ -1873,6 +1873,19 @@ class VersionsAnswer(Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
+class VersionsOfWorkload(Struct, frozen=True, kw_only=True):
+    """`running_version`: as its manager reported it; null: not yet. `wanted_version`: what its manager is
+    asked to run; null: none. `below_minimum`: what runs is older than the project's minimum.
+    """
+
+    workload_id: str
+    kind: str | None
+    running_version: str | None
+    wanted_version: str | None
+    minimum_version: str | None
+    below_minimum: bool
+
+
 class WalletSignIn(Struct, frozen=True, kw_only=True):
     """`message`: the text of EIP-4361, as it was signed. `signature`: 65 bytes as 0x and hex (EIP-191)."""
 
