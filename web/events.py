@@ -56,16 +56,25 @@ async def list_events(backend: Backend, caller: Principal) -> Response:
     return reply(EventsAnswer(items=items, next_cursor=next_cursor), headers=link_headers(next_cursor))
 
 
-async def stream_events(backend: Backend, caller: Principal, *, authorization: str | None = None) -> Response:
-    """`authorization`: the caller's credential, where it is not in the request's header."""
+async def stream_events(backend: Backend, caller: Principal) -> Response:
+    authorization = request.headers.get("authorization")
+    return await open_stream(backend, caller, authorization=authorization)
+
+
+async def open_stream(
+    backend: Backend, caller: Principal, *, authorization: str | None, for_page: bool = False
+) -> Response:
+    """`authorization`: the caller's credential. `for_page`: from now on unless it is resumed, and without
+    names, so that a browser hands all kinds of events to one listener. RefusedError 400, 404, 503."""
     which = await _filter(backend, caller)
     resumed = request.headers.get("last-event-id")
     after = (
         _cursor(request.args.get("after"), "after") if resumed is None else _cursor(resumed, "Last-Event-ID")
     )
+    if for_page and not after:
+        after = await backend.stores.fleet.newest_cursor()
     if request.method == "HEAD":
         return Response(b"", content_type=CONTENT_TYPE)  # its body would never end
-    authorization = authorization or request.headers.get("authorization")
 
     async def still_welcome() -> bool:
         try:
@@ -80,6 +89,7 @@ async def stream_events(backend: Backend, caller: Principal, *, authorization: s
             which=which,
             after=after,
             still_welcome=still_welcome,
+            named=not for_page,
         )
     except TooManyStreamsError as error:
         raise unavailable("too many streams are open, or this process is ending", retry_after_s=5) from error

@@ -15,6 +15,6 @@ def pages(backend: Backend) -> tuple[Page, ...]:
         # A browser's EventSource cannot send a key: the cookie speaks for its owner, as on every page.
         authorization = f"Bearer {token_of_request()}"
         caller = await backend.keys.caller(authorization)
-        return await events.stream_events(backend, caller, authorization=authorization)
+        return await events.open_stream(backend, caller, authorization=authorization, for_page=True)
 
     return (Page(path="/live/events", handler=stream),)
