@@ -67,29 +67,37 @@ def members_of_session(session: int) -> list[int]:
 
 
 async def wait_ended(pid: int, who: str) -> int | None:
-    """Return when this process has ended: its exit code (negative: a signal), None if it was not our child."""
+    """Return when this process has ended, with its exit code (negative: a signal), None if not our child.
+
+    What it leaves behind in its group and session is ended too.
+    """
     try:
         descriptor = os.pidfd_open(pid)
     except (AttributeError, OSError):  # not Linux; an old kernel; it has ended already
-        while identity(pid) == who:
+        while identity(pid) == who:  # noqa: ASYNC110 - there is nothing to wait for
             await trio.sleep(LOOK_S)
-        return _reap(pid)
-    try:
-        if identity(pid) == who:
-            await trio.lowlevel.wait_readable(descriptor)
-    finally:
-        os.close(descriptor)
-    # Before it is reaped its number, and with that its group's, can be nobody else's.
-    _signal_group(pid, signal.SIGKILL)
-    return _reap(pid)
+    else:
+        try:
+            if identity(pid) == who:
+                await trio.lowlevel.wait_readable(descriptor)
+        finally:
+            os.close(descriptor)
+    return reap(pid)
 
 
-def _reap(pid: int) -> int | None:
+def reap(pid: int) -> int | None:
+    """The exit code of a child of ours that has ended; what is left of its session is ended."""
     try:
-        ended, status = os.waitpid(pid, os.WNOHANG)
+        found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
+        end_remains(pid)
         return None
-    return os.waitstatus_to_exitcode(status) if ended else None
+    if found is None:
+        return None
+    # Until it is reaped its number, and with that its group's, can be nobody else's.
+    _signal_group(pid, signal.SIGKILL)
+    end_remains(pid)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 async def end_group(pid: int, who: str, *, timeout_s: float) -> None:
@@ -103,7 +111,7 @@ async def end_group(pid: int, who: str, *, timeout_s: float) -> None:
         _signal_group(pid, signal.SIGKILL)
         with trio.move_on_after(KILL_S):
             await wait_ended(pid, who)
-    end_remains(pid)
+    reap(pid)
 
 
 def end_remains(leader: int) -> None:

@@ -6,6 +6,7 @@ rather than starting it twice. Folder, record and spawning are process_child.py'
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Mapping
@@ -16,10 +17,18 @@ import trio
 
 from node.drivers.pids import end_group, end_remains, wait_ended
 from node.drivers.port import DriverError, ManifestError, Order, Origin, Phase, Running
-from node.drivers.process_child import Child, Record, WorkloadFolder, must_be_runnable, new_run
+from node.drivers.process_child import (
+    WORKLOAD_ID,
+    Child,
+    Record,
+    WorkloadFolder,
+    must_be_runnable,
+    new_run,
+)
 from node.drivers.process_manifest import ProcessManifest, parse_manifest
 from node.drivers.rotation import rotate
 
+log = logging.getLogger(__name__)
 BACKOFF_S_MIN, BACKOFF_S_MAX = 1.0, 60.0
 STEADY_S = 60.0  # who ran so long is not in a crash loop
 ROTATE_S = 5.0
@@ -29,7 +38,7 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 def backoff_s(crashes: int) -> float:
     """How long to wait before the next try after so many crashes in a row: 1 s, doubled, at most 60 s."""
-    return min(BACKOFF_S_MIN * 2 ** min(crashes - 1, 16), BACKOFF_S_MAX)
+    return min(BACKOFF_S_MIN * (1 << min(crashes - 1, 16)), BACKOFF_S_MAX)
 
 
 def starts_again(manifest: ProcessManifest, code: int | None) -> bool:
@@ -83,7 +92,7 @@ class ProcessDriver:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             for path in sorted(self._folder.iterdir()):
-                self._take_up(WorkloadFolder(path))
+                await self._take_up(WorkloadFolder(path))
             task_status.started()
             while True:
                 await trio.sleep(ROTATE_S)
@@ -151,10 +160,17 @@ class ProcessDriver:
         except OSError as error:
             raise DriverError(str(error)) from error
 
-    def _take_up(self, folder: WorkloadFolder) -> None:
+    async def _take_up(self, folder: WorkloadFolder) -> None:
         """What an earlier manager was told, and the process if it still runs."""
-        record = folder.read()
-        manifest = parse_manifest(record.order.manifest)
+        try:
+            record = folder.read()
+            manifest = parse_manifest(record.order.manifest)
+        except (DriverError, ManifestError) as error:
+            log.error("a workload is set aside until it is ordered again: %s", error)
+            stray = folder.find_unrecorded()
+            if stray is not None:
+                await end_group(stray.pid, stray.who, timeout_s=BACKOFF_S_MIN)
+            return
         kept = _Kept(folder=folder, order=record.order, manifest=manifest)
         kept.run, kept.child = record.run, folder.find(record)
         if kept.child is not None:
@@ -168,7 +184,7 @@ class ProcessDriver:
             self._start(kept)
 
     def _begin(self, kept: _Kept) -> None:
-        """Write it down, then keep it: a manager that is killed between the two begins it at its next start."""
+        """Write it down, then keep it: killed between the two, the next manager begins it."""
         kept.folder.write(Record(order=kept.order))
         self._kept[kept.order.workload_id] = kept
         self._start(kept)
@@ -208,7 +224,7 @@ class ProcessDriver:
             with kept.scope:
                 while True:
                     if kept.child is None and not self._spawn(kept):
-                        await self._wait_after_crash(kept, f"{kept.detail}")
+                        await self._wait_after_crash(kept, kept.detail)
                         continue
                     assert kept.child is not None
                     began_s = trio.current_time()
@@ -229,18 +245,18 @@ class ProcessDriver:
         kept.run = new_run()
         record = Record(order=kept.order, run=kept.run)
         try:
-            kept.folder.write(record)
+            kept.folder.write(record)  # before: by this run's name it is found, should we die now
             kept.child = kept.folder.spawn(kept.manifest, self._environment_of(kept), run=kept.run)
-            kept.folder.write(replace(record, who=kept.child.who))
         except DriverError as error:
             kept.detail = str(error)
-            return kept.child is not None
+            return False
+        self._write(kept, replace(record, who=kept.child.who))
         kept.origin = Origin.CRASHED if kept.in_a_row else Origin.ORDERED
         kept.turn(Phase.RUNNING)
         return True
 
     def _environment_of(self, kept: _Kept) -> dict[str, str]:
-        names = {"NODEPULSE_WORKLOAD_ID": kept.order.workload_id, "NODEPULSE_WORKLOAD": kept.order.name}
+        names = {WORKLOAD_ID: kept.order.workload_id, "NODEPULSE_WORKLOAD": kept.order.name}
         return {**self._environment, **names}
 
     async def _wait_after_crash(self, kept: _Kept, why: str) -> None:
@@ -254,7 +270,14 @@ class ProcessDriver:
         """It is not begun again, whatever becomes of the manager."""
         failed = code != 0
         kept.turn(Phase.FAILED if failed else Phase.COMPLETED, _told(code))
-        kept.folder.write(Record(order=kept.order, run=kept.run, ended=kept.detail, failed=failed))
+        self._write(kept, Record(order=kept.order, run=kept.run, ended=kept.detail, failed=failed))
+
+    def _write(self, kept: _Kept, record: Record) -> None:
+        """What a later manager would know better with, but can do without."""
+        try:
+            kept.folder.write(record)
+        except DriverError as error:
+            log.error("%s", error)
 
     def _rotate_logs(self) -> None:
         for kept in list(self._kept.values()):

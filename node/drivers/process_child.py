@@ -21,7 +21,7 @@ from node.drivers.pids import end_remains, has_in_environment, identity
 from node.drivers.port import DriverError, ManifestError, Order
 from node.drivers.process_manifest import ProcessManifest
 
-RUN = "NODEPULSE_RUN"
+RUN, WORKLOAD_ID = "NODEPULSE_RUN", "NODEPULSE_WORKLOAD_ID"
 # $1: where to stand, $2: the file for our number; the rest is the command.
 _SHELL = 'cd -- "$1" || exit 126; echo $$ > "$2" || exit 126; shift 2; exec "$@"'
 # What Python ignores must not be ignored in what it starts.
@@ -30,7 +30,7 @@ _DEFAULTS = [number for name in ("SIGPIPE", "SIGXFSZ") if (number := getattr(sig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What `record.json` says. `who` is the process's identity, "" until it is known; `ended`: why no more."""
+    """What `record.json` says. `who`: the process's identity, "" until it is known; `ended`: why no more."""
 
     order: Order
     run: str = ""
@@ -101,15 +101,28 @@ class WorkloadFolder:
 
     def find(self, record: Record) -> Child | None:
         """The process of this record, if it still runs. What a dead one has left behind is ended."""
-        try:
-            pid = int(self._pid.read_text())
-        except (FileNotFoundError, ValueError):
+        pid = self._written_pid()
+        if pid is None:
             return None
         who = identity(pid)
         if who is not None and (record.who == who or has_in_environment(pid, f"{RUN}={record.run}")):
             return Child(pid, who)
         end_remains(pid)
         return None
+
+    def find_unrecorded(self) -> Child | None:
+        """The process that runs here though its record cannot be read."""
+        pid = self._written_pid()
+        who = None if pid is None else identity(pid)
+        if pid is None or who is None or not has_in_environment(pid, f"{WORKLOAD_ID}={self.path.name}"):
+            return None
+        return Child(pid, who)
+
+    def _written_pid(self) -> int | None:
+        try:
+            return int(self._pid.read_text())
+        except (FileNotFoundError, ValueError):
+            return None
 
 
 def must_be_runnable(manifest: ProcessManifest, environment: Mapping[str, str]) -> None:
