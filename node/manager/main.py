@@ -1,0 +1,153 @@
+"""Starting the manager: configuration, the lock on its folder, its driver, signals, and what takes its place.
+
+SIGTERM and SIGINT: an orderly stop. SIGHUP: begin anew with the same command and a newly read configuration,
+the workloads running on. Exit codes: 0 stopped, 1 failed, 2 the configuration is wrong, 3 another one runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import logging
+import os
+import signal
+import ssl
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import trio
+
+from node.config import ENVIRONMENT, ConfigError, NodeConfig, default_path, load
+from node.drivers.port import Driver, DriverError
+from node.drivers.process import ProcessDriver
+from node.manager.manager import Manager
+from node.version import VERSION
+
+log = logging.getLogger(__name__)
+SECRETS = (*ENVIRONMENT, "NODEPULSE_NODE_CONFIG")  # no workload's business
+LOCK = "manager.lock"  # held by the one manager that may use a data folder
+Tasks = Sequence[Callable[[Manager], Awaitable[None]]]
+
+
+def run_manager(
+    path: Path, *, tasks: Tasks = (), command: Sequence[str] = (), version: str = f"nodepulse/{VERSION}"
+) -> int:
+    """Run until a signal; the exit code. command: what SIGHUP begins anew; default: this process's own."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        config = load(path)
+        must_be_complete(config)
+        tls = _trusting(config)
+    except ConfigError as error:
+        log.error("%s", error)
+        return 2
+    try:
+        config.data_path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (config.data_path / LOCK).open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log.error("another manager runs in %s", config.data_path)
+        return 3
+    except OSError as error:
+        log.error("%s", error)
+        return 1
+    again = list(command) or [sys.executable, *sys.orig_argv[1:]]
+    try:
+        successor = trio.run(_run, config, tls, tasks, again, version)
+    except (OSError, DriverError, ConfigError, ExceptionGroup) as error:
+        if not _is_operational(error):
+            raise
+        log.error("%s", _told(error))
+        return 1
+    if successor is not None:
+        log.info("hands over to %s", " ".join(successor))
+        os.execv(successor[0], list(successor))  # the lock goes with us, and is taken anew
+    return 0
+
+
+def _is_operational(error: BaseException) -> bool:
+    """Whether nothing in it is a bug of ours, which shows its traceback."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_operational(inner) for inner in error.exceptions)
+    return isinstance(error, (OSError, DriverError, ConfigError))
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(_told(inner) for inner in error.exceptions)
+    return str(error)
+
+
+def must_be_complete(config: NodeConfig) -> None:
+    """ConfigError when something is missing without which no beat can be sent."""
+    for key, how in (("private_key", "init"), ("web_url", "init"), ("node_id", "register")):
+        if not getattr(config, key):
+            raise ConfigError(f"{key}: not there yet; `nodepulse node {how}` writes it")
+
+
+def make_driver(config: NodeConfig) -> Driver:
+    """The driver that the configuration names. ConfigError."""
+    if config.driver == "process":
+        return ProcessDriver(
+            config.data_path,
+            environment=environment_of_workloads(config),
+            log_bytes_max=config.log_bytes_max,
+            log_files=config.log_files,
+        )
+    raise ConfigError(f"driver: {config.driver} is not there")
+
+
+def environment_of_workloads(config: NodeConfig) -> dict[str, str]:
+    """Our own without secrets, and where to report."""
+    own = {name: text for name, text in os.environ.items() if name not in SECRETS}
+    own["NODEPULSE_SOCKET"] = str(config.socket_path)
+    if config.health_port:
+        host = f"[{config.health_host}]" if ":" in config.health_host else config.health_host
+        own["NODEPULSE_URL"] = f"http://{host}:{config.health_port}"
+    return own
+
+
+def _trusting(config: NodeConfig) -> ssl.SSLContext | None:
+    if not config.tls_ca_file:
+        return None
+    try:
+        return ssl.create_default_context(cafile=config.tls_ca_file)
+    except OSError as error:
+        raise ConfigError(f"tls_ca_file: {error}") from error
+
+
+async def _run(
+    config: NodeConfig, tls: ssl.SSLContext | None, tasks: Tasks, again: Sequence[str], version: str
+) -> Sequence[str] | None:
+    manager = Manager(
+        config,
+        make_driver(config),
+        version=version,
+        environment=environment_of_workloads(config),
+        tls=tls,
+        tasks=tasks,
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_heed_signals, manager, again)
+        successor = await manager.run()
+        nursery.cancel_scope.cancel()
+    return successor
+
+
+async def _heed_signals(
+    manager: Manager, again: Sequence[str], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        task_status.started()
+        async for number in signals:
+            if number == signal.SIGHUP:
+                manager.hand_over(again)
+            else:
+                manager.stop()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="node.manager", description=__doc__)
+    parser.add_argument("--config", type=Path, default=default_path())
+    return run_manager(parser.parse_args().config)
