@@ -11,6 +11,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from quart import Response
 
 from engine.core.version import VERSION
+from storage.ids import new_id
+from web.pages import words
 
 HERE = Path(__file__).parent
 HEADERS = {
@@ -77,8 +79,16 @@ ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-ENVIRONMENT.filters |= {"duration": duration, "percent": percent, "when": when, "short": short}
-ENVIRONMENT.globals |= {"fingerprint": FINGERPRINT, "version": VERSION}
+ENVIRONMENT.filters |= {
+    "duration": duration,
+    "percent": percent,
+    "when": when,
+    "short": short,
+    "state_words": words.state_words,
+    "event_words": words.event_words,
+}
+# `once`: the Idempotency-Key of a form, so that it is done once however often it is sent.
+ENVIRONMENT.globals |= {"fingerprint": FINGERPRINT, "version": VERSION, "once": new_id, "words": words}
 
 
 def render(template: str, status: int = 200, **values: Any) -> Response:

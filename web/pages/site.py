@@ -5,7 +5,7 @@ from __future__ import annotations
 from quart_trio import QuartTrio
 
 from web.backend import Backend
-from web.pages import live, nodes, sign_in, static_files
+from web.pages import live, nodes, sign_in, static_files, workloads
 from web.pages.pages import install
 
 
@@ -19,5 +19,6 @@ def install_pages(app: QuartTrio, backend: Backend) -> None:
             *sign_in.pages(backend),
             *live.pages(backend),
             *nodes.PAGES,
+            *workloads.PAGES,
         ),
     )

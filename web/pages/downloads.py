@@ -1,0 +1,22 @@
+"""Documents of the API as files: receipts and proofs, which are checked offline (docs/proofs.md)."""
+
+from __future__ import annotations
+
+import re
+
+from quart import Response
+
+from web.pages.asking import ApiError
+from web.pages.rendering import HEADERS
+from web.pages.visitor import Visitor
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9.-]")
+
+
+async def download(visitor: Visitor, path: str, *, name: str, **query: object) -> Response:
+    """What the API answers there, byte for byte, to be kept under this name. ApiError."""
+    answered = await visitor.api.ask("GET", path, query=query)
+    if not answered.ok:
+        raise ApiError(answered.status, answered.json or {})
+    headers = {**HEADERS, "content-disposition": f'attachment; filename="{_UNSAFE.sub("_", name)}"'}
+    return Response(answered.body, 200, headers, content_type="application/json")
