@@ -76,6 +76,7 @@ class PostgresFleet:
     ) -> list[Place]:
         query = _Query(after or _FIRST, limit, key="w.workload_id", project="w.project_id")
         query.narrow("w.project_id = {}", which.project_id)
+        query.narrow("n.owner_id = {}", which.operator_id)
         query.narrow("w.node_id = {}", which.node_id)
         query.narrow("k.slug = {}", which.kind)
         query.narrow("w.running_version = {}", which.version)

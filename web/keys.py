@@ -22,7 +22,7 @@ from web.ids import SLUG
 from web.paging import PARAMETERS, cut, id_cursor, limit_parameter, link_headers
 from web.policy import Permission
 from web.problems import Fault, RefusedError
-from web.routing import Answer, Parameter, Route, read_body, reply
+from web.routing import Answer, Parameter, Route, boolean_parameter, read_body, reply
 from web.times import format_rfc3339, parse_rfc3339
 
 KeyScope = Literal["admin", "project", "user"]
@@ -77,6 +77,8 @@ async def list_keys(backend: Backend, caller: Principal) -> Response:
     if (slug := request.args.get("project")) is not None:
         project_ids = ((await sight.project(backend, caller, slug)).project_id,)
         user_id, everyones = None, False
+    elif boolean_parameter("mine"):
+        project_ids, everyones = (), False
     found = await backend.stores.accounts.keys(
         user_id=user_id,
         project_ids=project_ids,
@@ -190,7 +192,11 @@ ROUTES = (
         handler=list_keys,
         summary="Keys that one may revoke: one's own and those of one's projects; an admin's are all",
         tag="keys",
-        parameters=(*PARAMETERS, Parameter(name="project", description="Only keys of this project (slug)")),
+        parameters=(
+            *PARAMETERS,
+            Parameter(name="project", description="Only keys of this project (slug)"),
+            Parameter(name="mine", description="Only those that speak for me", schema={"type": "boolean"}),
+        ),
         answers={200: Answer(description="A page of keys", type=KeysAnswer)},
         refusals=(400, 404),
     ),

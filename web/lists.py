@@ -41,6 +41,24 @@ class Found(NamedTuple):
     next_cursor: str | None
 
 
+def person_parameter(caller: Principal, name: str) -> str | None:
+    """Whose: an id, or `me`. RefusedError 400."""
+    if request.args.get(name) != "me":
+        return id_parameter(name)
+    if caller.user_id is None:
+        raise bad_parameter(name, "me is for people: this key is of no person")
+    return caller.user_id
+
+
+def person(name: str, description: str) -> Parameter:
+    """The parameter that `person_parameter` reads."""
+    return Parameter(
+        name=name,
+        description=f"{description}: their id, or me",
+        schema={"anyOf": [{"const": "me"}, {"type": "string", "format": "uuid"}]},
+    )
+
+
 async def page_of(backend: Backend, places: Places, wanted: Callable[[Seen], np.ndarray] | None) -> Found:
     """The page that the query asks for; `wanted`: which of those looked up belong in it.
 

@@ -9,7 +9,7 @@ from functools import partial
 
 import msgspec
 import numpy as np
-from quart import Response, request
+from quart import Response
 
 from engine.core.fleet import NodeFilter, Place
 from engine.core.people import Principal
@@ -22,14 +22,14 @@ from web.lists import (
     PROJECT,
     RETIRED,
     choice_parameter,
-    id_parameter,
     page_of,
+    person,
+    person_parameter,
     project_parameter,
     text_filter,
     text_parameter,
 )
 from web.paging import PARAMETERS, link_headers
-from web.problems import bad_parameter
 from web.reading import Reader
 from web.routing import Answer, Parameter, Route, boolean_parameter, integer_parameter, reply
 from web.times import format_rfc3339
@@ -75,7 +75,7 @@ class NodesAnswer(msgspec.Struct, frozen=True):
 async def list_nodes(backend: Backend, caller: Principal) -> Response:
     which = NodeFilter(
         project_id=await project_parameter(backend, caller),
-        owner_id=_owner(caller),
+        owner_id=person_parameter(caller, "owner"),
         region=text_parameter("region"),
         version=text_parameter("version"),
         prefix=text_parameter("name"),
@@ -108,15 +108,6 @@ async def list_nodes(backend: Backend, caller: Principal) -> Response:
 
 def _is_in(state: str, seen: Seen) -> np.ndarray:
     return np.asarray(seen.node_state == NODE_STATES.index(state))
-
-
-def _owner(caller: Principal) -> str | None:
-    """Whose machines: an id, or `me`. RefusedError 400."""
-    if request.args.get("owner") != "me":
-        return id_parameter("owner")
-    if caller.user_id is None:
-        raise bad_parameter("owner", "me is for people: this key is of no person")
-    return caller.user_id
 
 
 def _item(node: NodeRecord, live: LiveNode | None, *, known: bool) -> NodeItem:
@@ -153,11 +144,7 @@ ROUTES = (
         tag="nodes",
         parameters=(
             PROJECT,
-            Parameter(
-                name="owner",
-                description="Id of the user whose machines they are, or me",
-                schema={"anyOf": [{"const": "me"}, {"type": "string", "format": "uuid"}]},
-            ),
+            person("owner", "The user whose machines they are"),
             Parameter(
                 name="state",
                 description="Their state now",

@@ -24,6 +24,8 @@ from web.lists import (
     choice_parameter,
     id_parameter,
     page_of,
+    person,
+    person_parameter,
     project_parameter,
     slug_parameter,
     text_filter,
@@ -67,6 +69,7 @@ class WorkloadsAnswer(msgspec.Struct, frozen=True):
 async def list_workloads(backend: Backend, caller: Principal) -> Response:
     which = WorkloadFilter(
         project_id=await project_parameter(backend, caller),
+        operator_id=person_parameter(caller, "operator"),
         node_id=id_parameter("node"),
         kind=slug_parameter("kind"),
         version=text_parameter("version"),
@@ -126,6 +129,7 @@ ROUTES = (
         tag="workloads",
         parameters=(
             PROJECT,
+            person("operator", "The user on whose machines they run"),
             Parameter(name="node", description="Id of their node", schema=_ID),
             Parameter(
                 name="kind", description="Slug", schema={"type": "string", "pattern": f"^{SLUG.pattern}$"}

@@ -41,6 +41,7 @@ class WorkloadFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which workloads; None does not narrow. `kind`: a slug; `version`: as its manager reported it."""
 
     project_id: str | None = None
+    operator_id: str | None = None
     node_id: str | None = None
     kind: str | None = None
     version: str | None = None

@@ -43,7 +43,7 @@ async def start(visitor: Visitor) -> Response:
 
 async def list_nodes(visitor: Visitor) -> Response:
     args = request.args
-    asked = {"state": args.get("state") or None, "name": args.get("name") or None}
+    asked: dict[str, Any] = {"state": args.get("state") or None, "name": args.get("name") or None}
     page = await visitor.api.get(
         "/v1/nodes",
         **asked,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from quart import Response
+from quart import Response, request
 
 from engine.core.version import VERSION
 from storage.ids import new_id
@@ -72,6 +72,11 @@ def short(text: str) -> str:
     return text[-8:]
 
 
+def at(path: str) -> bool:
+    """Whether the page that is made now is this one, or lies below it."""
+    return f"{request.path}/".startswith(f"{path}/")
+
+
 ENVIRONMENT = Environment(
     loader=FileSystemLoader(HERE / "templates"),
     autoescape=True,
@@ -88,7 +93,7 @@ ENVIRONMENT.filters |= {
     "event_words": words.event_words,
 }
 # `once`: the Idempotency-Key of a form, so that it is done once however often it is sent.
-ENVIRONMENT.globals |= {"fingerprint": FINGERPRINT, "version": VERSION, "once": new_id, "words": words}
+ENVIRONMENT.globals |= {"fingerprint": FINGERPRINT, "version": VERSION, "once": new_id, "at": at}
 
 
 def render(template: str, status: int = 200, **values: Any) -> Response:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from quart_trio import QuartTrio
 
 from web.backend import Backend
-from web.pages import live, nodes, sign_in, static_files, workloads
+from web.pages import (
+    disputes,
+    licences,
+    live,
+    me,
+    nodes,
+    notifications,
+    points,
+    sign_in,
+    static_files,
+    workloads,
+)
 from web.pages.pages import install
 
 
@@ -20,5 +31,10 @@ def install_pages(app: QuartTrio, backend: Backend) -> None:
             *live.pages(backend),
             *nodes.PAGES,
             *workloads.PAGES,
+            *licences.PAGES,
+            *points.PAGES,
+            *disputes.PAGES,
+            *notifications.PAGES,
+            *me.PAGES,
         ),
     )

@@ -127,17 +127,25 @@ class Client(Calls):
         return self._call("PATCH", f"/v1/users/{part(user_id)}", types.UserAnswer, body=body)
 
     def list_keys(
-        self, *, after: str | None = None, limit: int | None = None, project: str | None = None
+        self,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        project: str | None = None,
+        mine: bool | None = None,
     ) -> types.KeysAnswer:
         """Keys that one may revoke: one's own and those of one's projects; an admin's are all.
 
         For: operator, owner, admin. A key needs the permission `read`.
 
         `after`: The last page's next_cursor. `limit`: Items in a page. `project`: Only keys of this project
-        (slug).
+        (slug). `mine`: Only those that speak for me.
         """
         return self._call(
-            "GET", "/v1/keys", types.KeysAnswer, query={"after": after, "limit": limit, "project": project}
+            "GET",
+            "/v1/keys",
+            types.KeysAnswer,
+            query={"after": after, "limit": limit, "project": project, "mine": mine},
         )
 
     def create_key(self, body: types.NewKeyRequest, *, idempotency_key: str | None = None) -> types.MadeKey:
@@ -510,8 +518,8 @@ class Client(Calls):
 
         For: operator, owner, admin. A key needs the permission `read`.
 
-        `project`: Slug of the project; without it everything that you may see. `owner`: Id of the user
-        whose machines they are, or me. `state`: Their state now. `region`: Their region, exactly.
+        `project`: Slug of the project; without it everything that you may see. `owner`: The user whose
+        machines they are: their id, or me. `state`: Their state now. `region`: Their region, exactly.
         `version`: Version of the manager, exactly. `name`: What their name begins with. `kind`: What they
         are. `retired`: Retired ones, too. `days`: Tell the sealed ones of so many days before today as
         well. `after`: The last page's next_cursor. `limit`: Items in a page.
@@ -632,6 +640,7 @@ class Client(Calls):
         self,
         *,
         project: str | None = None,
+        operator: Literal["me"] | str | None = None,
         node: str | None = None,
         kind: str | None = None,
         version: str | None = None,
@@ -645,10 +654,10 @@ class Client(Calls):
 
         For: operator, owner, admin. A key needs the permission `read`.
 
-        `project`: Slug of the project; without it everything that you may see. `node`: Id of their node.
-        `kind`: Slug. `version`: The version that runs, exactly. `licence`: Id of their licence. `state`:
-        What beats say. `retired`: Retired ones, too. `after`: The last page's next_cursor. `limit`: Items
-        in a page.
+        `project`: Slug of the project; without it everything that you may see. `operator`: The user on
+        whose machines they run: their id, or me. `node`: Id of their node. `kind`: Slug. `version`: The
+        version that runs, exactly. `licence`: Id of their licence. `state`: What beats say. `retired`:
+        Retired ones, too. `after`: The last page's next_cursor. `limit`: Items in a page.
         """
         return self._call(
             "GET",
@@ -656,6 +665,7 @@ class Client(Calls):
             types.WorkloadsAnswer,
             query={
                 "project": project,
+                "operator": operator,
                 "node": node,
                 "kind": kind,
                 "version": version,
@@ -1528,19 +1538,25 @@ class Client(Calls):
         )
 
     def list_licence_leases(
-        self, licence_id: str, *, after: str | None = None, limit: int | None = None
+        self,
+        licence_id: str,
+        *,
+        newest: bool | None = None,
+        after: str | None = None,
+        limit: int | None = None,
     ) -> types.LicenceLeasesAnswer:
         """Which run held a licence when, by cursor.
 
         For: operator, owner, admin. A key needs the permission `read`.
 
-        `after`: The last page's next_cursor. `limit`: Items in a page.
+        `newest`: The newest first; else by epoch. `after`: The last page's next_cursor. `limit`: Items in a
+        page.
         """
         return self._call(
             "GET",
             f"/v1/licences/{part(licence_id)}/leases",
             types.LicenceLeasesAnswer,
-            query={"after": after, "limit": limit},
+            query={"newest": newest, "after": after, "limit": limit},
         )
 
     def list_projects(self, *, after: str | None = None, limit: int | None = None) -> types.ProjectsAnswer:
