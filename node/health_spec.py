@@ -97,16 +97,15 @@ def _number(value: Any, name: str) -> int:
 
 
 def _url(value: Any) -> str:
-    if is_text(value) and value.isascii() and value.isprintable() and " " not in value:
-        parts = urlsplit(value)
-        if parts.scheme in ("http", "https") and parts.hostname and _has_port(value):
-            return str(value)
+    if is_text(value) and value.isascii() and value.isprintable() and " " not in value and _is_url(value):
+        return str(value)
     raise ValueError("health.http: not an http or https URL")
 
 
-def _has_port(url: str) -> bool:
+def _is_url(text: str) -> bool:
     try:
-        return urlsplit(url).port != 0
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
 

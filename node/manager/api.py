@@ -65,7 +65,7 @@ class ManagerApi:
         return read_desired((await self._ask("GET", "/v1/manager/desired")).body)
 
     async def manifest(self, workload_id: str, digest: str) -> str:
-        """The manifest of this digest (``sha256:<hex>``). ApiError, also when another one is offered by now."""
+        """The manifest of this digest (``sha256:<hex>``). ApiError, also when it is another one by now."""
         reply = await self._ask("GET", f"/v1/manager/manifests/{workload_id}")
         if f"sha256:{hashlib.sha256(reply.body).hexdigest()}" != digest:
             raise ApiError(Refusal(reply.status), "the manifest is not the one that was desired")

@@ -122,6 +122,8 @@ async def _read(stream: trio.SocketStream, private: bool) -> Request:
         if not more:
             raise LocalRefusalError(400, "the request is not whole")
         data += more
+    if end > HEAD_BYTES_MAX:
+        raise LocalRefusalError(431, f"the head is longer than {HEAD_BYTES_MAX} bytes")
     first, *lines = bytes(data[:end]).decode("latin-1").split("\r\n")
     words = first.split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/1."):
