@@ -14,8 +14,8 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -196,13 +196,3 @@ class Machine:
 
     def log(self) -> str:
         return (self.folder / "manager.log").read_text(errors="replace")
-
-
-@contextmanager
-def running(machine: Machine) -> Iterator[Machine]:
-    """The machine, started; afterwards nothing of it is left."""
-    try:
-        machine.start()
-        yield machine
-    finally:
-        machine.close()

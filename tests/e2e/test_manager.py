@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,8 +18,8 @@ import pytest
 
 from tests.e2e.api import now_ms
 from tests.e2e.forwarder import Forwarder
-from tests.e2e.machine import Machine, Owner
-from tests.e2e.system import System, eventually, new_folder
+from tests.e2e.machine import MANAGER, Machine, Owner
+from tests.e2e.system import TOP, System, eventually, new_folder
 from tests.e2e.system import running as system_running
 
 RSS_MIB_MAX = 60
@@ -131,6 +132,7 @@ def test_a_killed_manager_finds_its_workloads_and_doubles_none(start: Start, own
     assert {kind for kind, ms in spent.items() if ms} <= {"up", "silent"}
 
 
+@pytest.mark.slow
 def test_without_udp_beats_go_over_http_within_three_intervals_and_back(start: Start, wire: Forwarder):
     machine = start(command=(sys.executable, "-P", "-c", QUICK_PROBE))
     frames = machine.status()["frames_sent"]
@@ -170,6 +172,7 @@ def outage(machine: Machine, seconds: float, *, kill: bool) -> None:
     assert set(spent) == {"up", "claimed_up"}, (spent, answer.intervals)
 
 
+@pytest.mark.slow
 def test_no_beat_is_lost_while_the_backend_is_away_and_the_manager_is_killed(start: Start):
     outage(start(), 6, kill=True)
 
@@ -206,6 +209,27 @@ def test_a_new_version_is_begun_inside_its_window_and_reported(start: Start, own
     assert machine.of("only") == [running_now]
     assert machine.told("only")["state"] == "healthy"
 
+    # One that does not get well does not delay the one that mends it.
+    nowhere = {"http": "http://127.0.0.1:9/", "start_period_s": 300}
+    owner.offer("rolled", "4.0.0", sleeper("broken", health=nowhere))
+    eventually(lambda: output.read_text().endswith("broken\n"), within_s=15)
+    eventually(lambda: machine.seen("only") in ("updating", "maintenance"), within_s=5)
+    owner.offer("rolled", "5.0.0", sleeper("mended"))
+    eventually(lambda: output.read_text().endswith("mended\n"), within_s=15)
+    eventually(lambda: owner.api.get(where)["running_version"] == "5.0.0", within_s=10)
+
+
+def test_two_managers_do_not_share_a_folder(start: Start, capfd: pytest.CaptureFixture[str]):
+    machine = start()
+    command = [*MANAGER, "--config", str(machine.folder / "node.json")]
+    environment = {**os.environ, "PYTHONPATH": str(TOP)}
+    second = subprocess.run(command, env=environment, check=False, timeout=20)
+    assert second.returncode == 3
+    assert "another manager runs" in capfd.readouterr().err
+    (machine.folder / "node.json").chmod(0o644)
+    assert subprocess.run(command, env=environment, check=False, timeout=20).returncode == 2
+    assert len(machine.of("one")) == 1
+
 
 def test_an_orderly_stop_is_told_and_ends_everything_but_a_hand_over_ends_nothing(start: Start, owner: Owner):
     machine = start()
@@ -222,6 +246,7 @@ def test_an_orderly_stop_is_told_and_ends_everything_but_a_hand_over_ends_nothin
     assert owner.api.node_state(machine.node_id) == "stopped"
 
 
+@pytest.mark.slow
 def test_a_workload_that_others_run_is_believed_for_a_while(start: Start, owner: Owner):
     owner.kind("foreign")
     machine = start({"foreign": "foreign"}, awaited=False, health_ttl_s=3)
