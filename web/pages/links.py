@@ -25,6 +25,9 @@ def day_of(text: str | None, default: date) -> str:
     if not text:
         return str(default)
     try:
-        return str(date.fromisoformat(text))
+        found = date.fromisoformat(text)
+        if found == date.max:
+            raise ValueError("no day follows it")
+        return str(found)
     except ValueError as error:
         raise ApiError(400, {"detail": "That is not a day: days are written like 2026-01-31."}) from error
