@@ -60,7 +60,7 @@ async def _now(visitor: Visitor, path: str, workload: dict[str, Any]) -> dict[st
     return {
         "workload": workload,
         "node": await visitor.api.get(f"/v1/nodes/{workload['node_id']}"),
-        "version": await visitor.api.get(f"{path}/version"),
+        "versions": await visitor.api.get(f"{path}/version"),
         # A licence in another wallet is not this visitor's to see.
         "licence": await visitor.api.find(f"/v1/licences/{licence_id}") if licence_id else None,
     }

@@ -1,4 +1,4 @@
-"""A browser without scripts for tests: it looks at pages as somebody, fills in forms, follows what they answer."""
+"""A browser without scripts for tests: it looks at pages as somebody, fills in forms, and sends them."""
 
 from __future__ import annotations
 
