@@ -154,9 +154,14 @@ def outage(machine: Machine, seconds: float, *, kill: bool) -> None:
     system.stop()
     missed = max(2, int(seconds) - 4)
     eventually(lambda: machine.status()["backlog"]["beats"] >= missed // 2, within_s=seconds)
+    dead_ms = 0
     if kill:
+        before, killed_ms = machine.status()["backlog"]["beats"], now_ms()
         machine.kill()
         machine.start()
+        assert machine.status()["backlog"]["beats"] >= before
+        eventually(lambda: machine.status()["frames_sent"] > 0, within_s=10)
+        dead_ms = now_ms() - killed_ms
     eventually(lambda: machine.status()["backlog"]["beats"] >= missed, within_s=2 * seconds)
     kept = machine.status()["backlog"]["beats"]
     system.start()
@@ -168,7 +173,8 @@ def outage(machine: Machine, seconds: float, *, kill: bool) -> None:
     answer = owner.api.uptime(machine.workloads["one"], from_ms, now_ms() - 1_000)
     answer.check_sum()
     spent = {kind: ms for kind, ms in answer.ms.items() if ms}
-    # Not a moment is lost: what no beat vouched for a claim does, as far as the server was away.
+    # Not a moment is lost while a manager lives: what no beat vouched for a claim does.
+    assert spent.pop("unobserved", 0) <= dead_ms
     assert set(spent) == {"up", "claimed_up"}, (spent, answer.intervals)
 
 
