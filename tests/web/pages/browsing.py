@@ -107,4 +107,5 @@ class _Forms(HTMLParser):
 async def _looked(response) -> Looked:
     body = await response.get_data(as_text=False)
     headers = {name.lower(): value for name, value in response.headers.items()}
+    assert len(headers) == len(list(response.headers.items())), "of two policies the stricter would hold"
     return Looked(response.status_code, body.decode(), headers)
