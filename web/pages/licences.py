@@ -12,6 +12,7 @@ from quart import Response, request
 from web.pages import words
 from web.pages.forms import NONE, Attempt, Given, fault, submit
 from web.pages.links import link, segment
+from web.pages.named import projects_of
 from web.pages.pages import Page
 from web.pages.rendering import render
 from web.pages.strips import utc_today
@@ -39,6 +40,7 @@ async def list_licences(visitor: Visitor) -> Response:
         visitor=visitor,
         user=user,
         licences=items,
+        projects=await projects_of(visitor, items),
         workloads={each["workload_id"]: each for each in workloads},
         sources=sources,
         first=not after,

@@ -14,6 +14,7 @@ from web.pages import words
 from web.pages.downloads import download
 from web.pages.forms import NONE, Attempt, Given, fault, submit
 from web.pages.links import link, segment
+from web.pages.named import projects_of
 from web.pages.pages import Page, see_other
 from web.pages.rendering import render
 from web.pages.strips import strip_of, utc_today
@@ -61,6 +62,7 @@ async def list_nodes(visitor: Visitor) -> Response:
         "parts/node_rows.html" if "hx-request" in request.headers else "nodes.html",
         visitor=visitor,
         nodes=page["items"],
+        projects=await projects_of(visitor, page["items"]),
         states=STATES,
         days=DAYS_IN_LIST,
         here=link("/nodes", **asked, after=args.get("after")),
