@@ -80,7 +80,7 @@ async def test_points_lead_to_how_they_came_about_and_to_why_not_more(furnished:
     assert f"{furnished.day} alpha 12.5 " in listed.words
     [path] = re.findall(r'href="(/points/[^"]+)"', listed.text)
     day = await olga.look(path)
-    assert "w1 21 h of 1 d 87.499 %" in day.words
+    assert "21 h of 1 d 87.499 %" in day.words
     assert f'href="/workloads/{furnished.workload_id}?day={furnished.day}#day"' in day.text
 
 
@@ -220,4 +220,4 @@ async def test_a_projects_key_sees_pages_and_is_told_that_it_is_no_person(contro
         assert (await key.look(path)).status == 200, path
     assert "not for a person" in (await key.look("/me")).words
     refused = await key.look("/notifications")
-    assert (refused.status, "sign in, or use a person's key" in refused.words) == (409, True)
+    assert (refused.status, "Not yours to do" in refused.words) == (403, True)
