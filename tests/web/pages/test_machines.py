@@ -7,6 +7,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import msgspec
+import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from engine.core.ports import NewNode
@@ -14,6 +15,7 @@ from engine.core.proof_check import check_proof
 from engine.core.proofs import ProofDocument
 from engine.core.receipts import ReceiptDocument, check_receipt
 from tests.web.pages.furnished import Furnished
+from tests.web.test_events import Listener
 
 
 async def test_the_list_shows_how_much_of_each_day_was_paid_and_can_be_narrowed(furnished: Furnished):
@@ -135,7 +137,29 @@ def _verifies(key: bytes, signature: bytes, message: bytes) -> bool:
     return True
 
 
-async def test_a_page_that_is_open_is_told_what_happens_from_then_on(furnished: Furnished):
+async def test_a_page_that_is_open_is_told_what_happens_from_then_on(
+    furnished: Furnished, nursery: trio.Nursery
+):
+    control = furnished.control
     looked = await furnished.browser().look(f"/nodes/{furnished.node_id}")
     [source] = re.findall(r'data-live="([^"]+)"', looked.text)
-    assert source == f"/live/events?node={furnished.node_id}"
+    path, _, query = source.partition("?")
+    listener = Listener(control, query, cookie=f"nodepulse_login={control.bearers['olga']}")
+    listener.scope |= {"path": path, "raw_path": path.encode()}
+    nursery.start_soon(listener.run)
+    with trio.fail_after(10):
+        while not listener.status:  # noqa: ASYNC110 - nothing else tells that it listens
+            await trio.sleep(0.01)
+        await control.sql(
+            """
+            insert into event (event_id, kind, shard, project_id, node_id, since_ms, at_ms, workloads, detail)
+            values ('e2', 'node.up', 0, $1, $2, 1, 1, '{}', '')
+            """,
+            control.alpha.project_id,
+            furnished.node_id,
+        )
+        while not listener.frames:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+    assert [json.loads(frame["data"])["event_id"] for frame in listener.frames] == ["e2"], "not what was"
+    assert "event" not in listener.frames[0], "browsers hand events with a name to nobody"
+    control.app.backend.tails.close()
