@@ -71,10 +71,10 @@ def run(*, quick: bool) -> dict[str, dict[str, Any]]:
         server = PostgresServer(Path(folder))
         trio.run(server.start)
         try:
-            run_on_uvloop(lambda: _migrated(server.url))
+            run_on_uvloop(lambda: _migrated(server.owner_url))
             for _ in range(rounds):
                 for name, way in ways.items():
-                    samples[name].append(way(server.url, flushes))
+                    samples[name].append(way(server.owner_url, flushes))
         finally:
             trio.run(server.stop)
     found = {name: _figures(rounds_of) for name, rounds_of in samples.items()}

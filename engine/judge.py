@@ -80,6 +80,7 @@ class Judge:
         self.breaker = Breaker()
         self.judged_ms = 0
         self.told_ms = 0  # whoever was due up to here has been told
+        self.held_until_ms = 0  # but for those who may not fall yet, up to here
         self.silence = Silence(0, 0, 0)
         self._due = 0
         self._canary_missed_ms: int | None = None
@@ -149,6 +150,7 @@ class Judge:
             grace_end = self._gaps.holding_end_ms + np.maximum(60_000, 5 * (2 * ttl // 3))
         graced = grace_end > judged_ms
         fallen = rows.state[due] != UP
+        self.held_until_ms = max(self.held_until_ms, int(grace_end[fallen & graced].max(initial=0)))
         rows.deadline_ms[due[fallen & graced]] = grace_end[fallen & graced]
         let = allowance(self.breaker, self.silence, judged_ms, share=self._settings.degraded_share)
         keep = ~(fallen & graced)

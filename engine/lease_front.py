@@ -2,13 +2,18 @@
 
 Claims come with beats, so they are complete where the watermark is. Releases by silence and absence come with
 the judge: up to where it has told everybody who was due, and they have decided. In a gap, the grace after it,
-DEGRADED, or while no beats can be taken, nothing is certain: what is said meanwhile waits with its time.
+DEGRADED, or while no beats can be taken, nothing is certain: what is said meanwhile waits with its time. So
+it does where only a row's own, longer grace holds back that it is lost, from its deadline on.
 """
 
 from __future__ import annotations
 
+import numpy as np
+
 from engine.actors import Actors
+from engine.columns import NEVER
 from engine.committer import Committer
+from engine.core.step import DOWN, SUSPECT
 from engine.core.timing import GRACE_MS_MIN
 from engine.entries import Entries
 from engine.gaps import Gaps
@@ -45,7 +50,21 @@ class LeaseFront:
     def _advance(self) -> None:
         told_ms = min(self._looked_ms, self._judge.told_ms)
         if self._actors.settled() and not self._frozen(told_ms):
-            self._said_ms = max(self._said_ms, told_ms)
+            self._said_ms = max(self._said_ms, min(told_ms, self._held_back_ms()))
+
+    def _held_back_ms(self) -> int:
+        """The first deadline of a licensed row that would be LOST, were it not in the grace after a gap.
+
+        That grace is five intervals of its own; when it ends the row lets go at its deadline.
+        """
+        rows = self._table.row
+        if self._judge.told_ms >= self._judge.held_until_ms:
+            return int(NEVER)
+        state = rows.state[: self._table.rows]
+        at = np.flatnonzero(((state == SUSPECT) | (state == DOWN)) & (rows.licensed[: len(state)] != 0))
+        silent_ms = np.maximum(rows.last_t_ms[at], rows.window_end_ms[at])
+        lost_ms = silent_ms + 10 * (2 * rows.ttl_ms[at].astype(np.int64) // 3)
+        return int(lost_ms.min(initial=NEVER))
 
     def _frozen(self, at_ms: int) -> bool:
         if self._committer.undecided_from_ms is not None or self._judge.breaker.phase != "normal":

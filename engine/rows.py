@@ -64,7 +64,8 @@ def _apply_slots(table: Table, index: int, spec: RowSpec) -> None:
             base + slot - old_base if old_base <= slot < old_base + old_count else slot
             for slot in table.detached
         ]
-        table.absent = None  # they lie elsewhere now
+        slots.away_ms[old_base : old_base + old_count] = 0  # who is absent lies elsewhere now
+        table.absent = None
         slots.row_index[base : base + room] = index
         rows.slot_base[index], rows.slot_room[index] = base, room
         for slot in range(base, base + room):

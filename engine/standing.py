@@ -92,7 +92,7 @@ def let_go_absent(table: Entries, judged_ms: int) -> None:
     row = slots.row_index[at].astype(np.int64)
     since = np.maximum(slots.away_ms[at], rows.window_end_ms[row])
     deadline = since + 10 * (2 * rows.ttl_ms[row].astype(np.int64) // 3)
-    # Of one that was not heard then: when it was heard again. Before that all up to the deadline counts as said.
+    # Of one that was not heard then, when it is heard again: up to the deadline all counts as said before.
     deadline = np.maximum(deadline, rows.since_ms[row])
     over = (deadline <= judged_ms) & (rows.state[row] == UP)
     for slot, index, at_ms in zip(

@@ -313,5 +313,6 @@ _FORMS: dict[str, Callable[[str], str | None]] = {
     "worker.apprise_schemas": _services,
     "sentry.dsn": _url_of("http", "https"),
     "database.url": _url_of("postgresql", "postgres"),
+    "database.owner_url": _url_of("postgresql", "postgres"),
     "redis.url": _url_of("redis", "rediss", "unix"),
 }

@@ -187,7 +187,7 @@ async def _pass_over(seeding: Seeding, projects: set[str]) -> None:
     cursor = await outbox.notifier_cursor()
     waiting = await seeding.stores.history.events(project_id=None, after=cursor, limit=EVENTS_MAX)
     if {event.project_id for _, event in waiting} <= projects and len(waiting) < EVENTS_MAX:
-        await outbox.decide(cursor=waiting[-1][0], notices=(), now_ms=seeding.act.now_ms)
+        await outbox.pass_over(waiting[-1][0])
 
 
 # -- what is told -----------------------------------------------------------------------------------------

@@ -31,8 +31,9 @@ from nodepulse.systemd import notify
 from storage.bridge import run_on_uvloop
 from storage.embedded import PostgresServer, ValkeyServer
 from storage.metrics_http import new_registry, serve_metrics
-from storage.migrate import migrate
+from storage.migrate import NotTheOwnerError, migrate
 from storage.observe import close_sentry
+from storage.roles import OtherDatabaseError, make_application_role
 
 log = structlog.get_logger()
 Say = Callable[[str], None]
@@ -108,8 +109,8 @@ class _System:
         )
         await self._supervisor.start([self._guard], stop_s=GUARD_STOP_S)
         config = await self._start_stores(_with_ports(self._config, sockets))
-        await _migrate(config)
-        file = write_effective(self._run, config)
+        await _migrate(config, embedded=not self._config.database.url)
+        file = write_effective(self._run, _without_owner(config))
         engines = [self._engine(file, shard, sockets) for shard in range(config.engine.shards)]
         await self._supervisor.start(engines, stop_s=config.serve.stop_engine_s)
         edge = [self._child("web", file), self._child("worker", file)]
@@ -136,7 +137,7 @@ class _System:
         await self._supervisor.start(servants, stop_s=config.serve.stop_stores_s)
         replace = msgspec.structs.replace
         if not config.database.url:
-            config = replace(config, database=replace(config.database, url=postgres.url))
+            config = replace(config, database=replace(config.database, **_urls_of(postgres)))
         if not config.redis.url:
             config = replace(config, redis=replace(config.redis, url=valkey.url))
         return config
@@ -172,13 +173,27 @@ class _System:
         )
 
 
-async def _migrate(config: Config) -> None:
+def _urls_of(postgres: PostgresServer) -> dict[str, str]:
+    return {"url": postgres.url, "owner_url": postgres.owner_url}
+
+
+def _without_owner(config: Config) -> Config:
+    """For the children, none of whom may be able to become the owner of what is sealed."""
+    replace = msgspec.structs.replace
+    return replace(config, database=replace(config.database, owner_url=""))
+
+
+async def _migrate(config: Config, *, embedded: bool) -> None:
     """Bring the database up to date; one that is away is waited for, as long as a start may take."""
     deadline = trio.current_time() + config.serve.ready_s_max
     while True:
         try:
-            await migrate(config.database.url)
+            if embedded:
+                await make_application_role(config.database.owner_url)
+            await migrate(config.database.migration_url, application_url=config.database.url)
             return
+        except (NotTheOwnerError, OtherDatabaseError) as error:
+            raise StartFailedError(f"the database cannot be brought up to date: {error}") from error
         except StoreUnavailableError as error:
             log.warning("database.away", why=str(error))
             if trio.current_time() > deadline:

@@ -25,6 +25,6 @@ def watchdog_period_s() -> float:
 
 
 def environment_of_children() -> dict[str, str]:
-    """Ours without what is meant for us alone: only serve speaks for the unit."""
-    ours = (SOCKET_VARIABLE, WATCHDOG_VARIABLE, "WATCHDOG_PID")
+    """Ours without what is meant for us alone: only serve speaks for the unit, and only it migrates."""
+    ours = (SOCKET_VARIABLE, WATCHDOG_VARIABLE, "WATCHDOG_PID", "NODEPULSE_DATABASE__OWNER_URL")
     return {name: value for name, value in os.environ.items() if name not in ours}

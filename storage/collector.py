@@ -14,7 +14,7 @@ def spare_collector() -> None:
 
     Called once all is loaded. In web every open connection is hundreds of living objects; with 3,500 of them
     a third of the time went into looking at them again and again. In a worker that seals, each page of
-    thousands of rows had all modules looked through: a third of its time, and the longest stalls. What is
+    thousands of rows had all modules looked through: a fifth of its time, and the longest stalls. What is
     held back by this is at most ten thousand objects of garbage in cycles.
     """
     gc.collect()

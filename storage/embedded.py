@@ -23,6 +23,7 @@ from urllib.parse import quote
 
 import trio
 
+from storage import roles
 from storage.binaries import (
     Account,
     EmbeddedServerError,
@@ -210,7 +211,10 @@ class EmbeddedServer(ABC):
 
 
 class PostgresServer(EmbeddedServer):
-    """PostgreSQL in ``DIR/postgres``, superuser nodepulse, database postgres."""
+    """PostgreSQL in ``DIR/postgres``, database postgres, with two roles (storage/roles.py).
+
+    Its owner is made here, the application's role by `roles.make_application_role` at every start.
+    """
 
     name = "postgres"
     pid_file = "postmaster.pid"
@@ -235,8 +239,16 @@ class PostgresServer(EmbeddedServer):
 
     @property
     def url(self) -> str:
+        return self._url_of(roles.APPLICATION)
+
+    @property
+    def owner_url(self) -> str:
+        """The address for migrations only; known once started."""
+        return self._url_of(roles.OWNER)
+
+    def _url_of(self, role: str) -> str:
         assert self._sockets is not None, "not started"
-        return f"postgresql://nodepulse@/postgres?host={quote(str(self._sockets), safe='')}"
+        return f"postgresql://{role}@/postgres?host={quote(str(self._sockets), safe='')}"
 
     async def _prepare(self, account: Account) -> list[str]:
         programs = await postgres_binaries(account, setting=self._binaries)
@@ -253,7 +265,7 @@ class PostgresServer(EmbeddedServer):
         unfinished.mkdir(mode=0o700)
         os.chown(unfinished, account.uid, account.gid)
         command = [str(programs / "initdb"), "-D", await _name_of(unfinished, account)]
-        command += ["-U", "nodepulse", "--auth=trust", "--encoding=UTF8", "--no-instructions"]
+        command += ["-U", roles.OWNER, "--auth=trust", "--encoding=UTF8", "--no-instructions"]
         command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         done = await trio.run_process(
             command,

@@ -64,7 +64,7 @@ class Gather(Generic[Q, R]):
                 call.answer = outcome.Error(StoreUnavailableError(str(error)))
             self._waiting.clear()
             return
-        except Exception:
+        except Exception:  # whatever it was: raised for who is alone with it, found out for the others
             if batch == [mine]:
                 raise
             # One of them is at fault, and nobody knows which: this one alone, the others in their turn.

@@ -87,6 +87,15 @@ class MemoryNewsroom:
         items, subjects = self._world.newsroom.items.values(), self._world.newsroom.subjects.values()
         return Waiting(sum(item.waits is not None for item in items), sum(each.flaps for each in subjects))
 
+    async def prune(self, *, now_ms: int, limit: int) -> int:
+        await self._world.enter()
+        world, items = self._world, self._world.newsroom.items
+        nodes = {each.node_id for each in world.nodes.values() if each.retired_ms is not None}
+        gone = [key for key, item in items.items() if item.lane is None and key[0] in nodes][:limit]
+        for key in gone:
+            del items[key]
+        return len(gone)
+
 
 def due_of(state: State, as_of_ms: int) -> dict[Group, int]:
     """The groups of which something is due; all of it is in `items`."""

@@ -44,6 +44,10 @@ class MemoryOutbox:
         await self._world.enter()
         return self._world.notifier_cursor
 
+    async def pass_over(self, cursor: int) -> None:
+        await self._world.enter()
+        self._world.notifier_cursor = max(self._world.notifier_cursor, cursor)
+
     async def put(self, notices: Sequence[tuple[Notice, str]], *, now_ms: int) -> int:
         await self._world.enter()
         return self.put_nowait(notices, now_ms=now_ms)
@@ -59,10 +63,6 @@ class MemoryOutbox:
                 made = MemoryDelivery(new_id(), channel_id, notice, now_ms)
                 self._world.deliveries[made.delivery_id] = made
         return len(self._world.deliveries) - before
-
-    async def decide(self, *, cursor: int, notices: Sequence[tuple[Notice, Channel]], now_ms: int) -> None:
-        await self.put([(notice, channel.channel_id) for notice, channel in notices], now_ms=now_ms)
-        self._world.notifier_cursor = max(self._world.notifier_cursor, cursor)
 
     def _on(self, channel: Channel) -> bool:
         return channel.channel_id not in self._world.disabled_channels

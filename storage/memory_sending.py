@@ -67,17 +67,19 @@ class MemorySending:
             one.due_ms = until_ms
         return len(held)
 
-    async def take_budget(self, address: str, *, per_hour_max: int, now_ms: int) -> tuple[bool, int]:
+    async def take_budget(
+        self, address: str, *, owner: str, per_hour_max: int, now_ms: int
+    ) -> tuple[bool, int]:
         await self._world.enter()
-        sent = self._world.mail_budget.setdefault(address.lower(), [])
+        sent = self._world.mail_budget.setdefault((address.lower(), owner), [])
         if len(sent) >= per_hour_max and sent[-per_hour_max] > now_ms - HOUR_MS:
             return False, sent[-per_hour_max] + HOUR_MS
         sent.append(max(now_ms, sent[-1] + 1) if sent else now_ms)
         return True, sent[-1]
 
-    async def give_back_budget(self, address: str, *, taken_ms: int) -> None:
+    async def give_back_budget(self, address: str, *, owner: str, taken_ms: int) -> None:
         await self._world.enter()
-        self._world.mail_budget[address.lower()].remove(taken_ms)
+        self._world.mail_budget[address.lower(), owner].remove(taken_ms)
 
     async def disable_channel(self, channel_id: str, *, now_ms: int, note: str) -> int:
         await self._world.enter()
@@ -92,8 +94,8 @@ class MemorySending:
         await self._world.enter()
         budget = self._world.mail_budget
         gone = [one for one, sent in budget.items() if not sent or sent[-1] <= now_ms - HOUR_MS][:limit]
-        for address in gone:
-            del budget[address]
+        for one in gone:
+            del budget[one]
         return len(gone)
 
     def _due(self, kind: str, now_ms: int) -> list[MemoryDelivery]:
@@ -117,6 +119,7 @@ class MemorySending:
             endpoint=endpoint,
             circuit=circuit,
             unsubscribe_token=f"token-of-{channel.channel_id}",
+            owner=channel.project_id or "",
         )
 
 

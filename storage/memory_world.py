@@ -107,7 +107,8 @@ class MemoryWorld:
     channels: dict[str, Channel] = field(default_factory=dict)
     disabled_channels: set[str] = field(default_factory=set)
     deliveries: dict[str, MemoryDelivery] = field(default_factory=dict)
-    mail_budget: dict[str, list[int]] = field(default_factory=dict)  # by address: when mails were sent
+    # By address and owner: when mails were sent.
+    mail_budget: dict[tuple[str, str], list[int]] = field(default_factory=dict)
     newsroom: State = field(default_factory=State)
     notifier_cursor: int = 0
     notifier: object = None  # the outbox that holds the lock

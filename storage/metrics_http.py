@@ -104,8 +104,8 @@ async def serve_metrics(
                 await _answer(stream, routes)
         except trio.BrokenResourceError:
             return  # the client went away: nobody is left to be told
-        except Exception:
-            log.exception("metrics_http.failed")  # one request's, never the process's end
+        except Exception:  # a bug of one request, logged with its trace: never the process's end
+            log.exception("metrics_http.failed")
         finally:
             free.release()
 
@@ -145,7 +145,7 @@ def _route(
         return _text(HTTPStatus.METHOD_NOT_ALLOWED, "only GET\n")
     try:
         return routes[path](query)
-    except Exception:
+    except Exception:  # a bug in one part's statistics, logged with its trace and answered as 500
         log.exception("metrics_http.failed", path=path)
         return _text(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error\n")
 

@@ -22,6 +22,8 @@ from engine.core.newsroom import (
     State,
     Subject,
     Telling,
+    licence_of,
+    news_of,
 )
 from engine.core.records import Event
 from storage.pool import Connection
@@ -68,7 +70,10 @@ async def read(
     people = {node.owner_id for node in nodes.values() if node.owner_id} | {
         user for users in owners.values() for user in users
     }
-    recipients = await _recipients(connection, about, people, {channel for _, channel in state.items})
+    recipients, unconfirmed = await _recipients(
+        connection, about, people, {channel for _, channel in state.items}
+    )
+    state.subjects = subjects | await _told_last(connection, events, recipients)
     state.areas = await _areas(connection, events, nodes, as_of_ms, limit)
     facts = Facts(
         as_of_ms=as_of_ms,
@@ -76,6 +81,7 @@ async def read(
         nodes=nodes,
         owners=owners,
         recipients=recipients,
+        unconfirmed=unconfirmed,
         windows=await _windows(connection, about, as_of_ms),
         totals=totals,
         due=due,
@@ -126,9 +132,21 @@ async def _subjects(
         union all select * from (
           select subject, body from news_subject where due_ms <= $2 order by due_ms limit $3) due
         """,
-        list({event.workload_id or event.node_id or "" for event in events}),
+        list({licence_of(event) or event.workload_id or event.node_id or "" for event in events}),
         as_of_ms,
         limit,
+    )
+    return {subject: msgspec.json.decode(body, type=Subject) for subject, body in records}
+
+
+async def _told_last(
+    connection: Connection, events: Iterable[Event], recipients: Iterable[str]
+) -> dict[str, Subject]:
+    """When these channels were told last of these kinds of news."""
+    kinds = {event.kind for event in events if not event.kind.endswith((".down", ".up"))}
+    records = await connection.fetch(
+        "select subject, body from news_subject where subject = any($1::text[])",
+        [news_of(kind, channel) for kind in kinds for channel in recipients],
     )
     return {subject: msgspec.json.decode(body, type=Subject) for subject, body in records}
 
@@ -221,8 +239,9 @@ async def _owners(connection: Connection, events: Iterable[Event]) -> dict[str, 
 
 async def _recipients(
     connection: Connection, about: Iterable[Event], people: set[str], channels: set[str]
-) -> dict[str, Recipient]:
-    """Living channels of these projects and people, of the operators, and those asked for by id."""
+) -> tuple[dict[str, Recipient], dict[str, Recipient]]:
+    """Living channels of these projects and people, of the operators, and those asked for by id; and of them
+    for itself what waits for its recipient to confirm it."""
     records = await connection.fetch(
         """
         with wanted as (
@@ -231,17 +250,20 @@ async def _recipients(
           union select channel_id from channel join account using (user_id) where admin
           union select unnest($3::uuid[]))
         select channel_id::text, project_id::text, user_id::text, event_kinds, coalesce(admin, false),
-          coalesce(down_delay_s, 300), quiet_from, quiet_to, coalesce(time_zone, 'UTC')
+          coalesce(down_delay_s, 300), quiet_from, quiet_to, coalesce(time_zone, 'UTC'),
+          c.unconfirmed_ms is not null
         from wanted join channel c using (channel_id) left join account a using (user_id)
           left join notification_setting using (user_id)
-        where c.disabled_ms is null and c.removed_ms is null and a.retired_ms is null
+        where (c.disabled_ms is null or c.unconfirmed_ms is not null) and c.removed_ms is null
+          and a.retired_ms is null
         """,
         list({event.project_id for event in about if event.project_id}),
         list(people),
         list(channels),
     )
-    return {
-        channel: Recipient(
+    found: tuple[dict[str, Recipient], dict[str, Recipient]] = ({}, {})
+    for channel, project, user, kinds, admin, delay_s, quiet_from, quiet_to, zone, unconfirmed in records:
+        found[unconfirmed][channel] = Recipient(
             channel_id=channel,
             project_id=project,
             user_id=user,
@@ -250,10 +272,9 @@ async def _recipients(
             down_delay_s=delay_s,
             quiet_from=quiet_from,
             quiet_to=quiet_to,
-            time_zone=time_zone,
+            time_zone=zone,
         )
-        for channel, project, user, kinds, admin, delay_s, quiet_from, quiet_to, time_zone in records
-    }
+    return found
 
 
 async def _windows(connection: Connection, about: Iterable[Event], as_of_ms: int) -> dict[str, int]:

@@ -17,6 +17,7 @@ from engine.core.audit import AuditLog
 from engine.core.backfill import Backfill
 from engine.core.bulk import Bulk
 from engine.core.catalog import Catalog, Projects, Releases
+from engine.core.consent import Consent
 from engine.core.disputes import Disputes
 from engine.core.evidence import Evidence
 from engine.core.fleet import Fleet
@@ -48,6 +49,7 @@ from storage.postgres_audit import PostgresAuditLog
 from storage.postgres_backfill import PostgresBackfill
 from storage.postgres_bulk import PostgresBulk
 from storage.postgres_catalog import PostgresCatalog
+from storage.postgres_consent import PostgresConsent
 from storage.postgres_corrections import PostgresCorrections
 from storage.postgres_desired import PostgresOrders
 from storage.postgres_directory import PostgresDirectory
@@ -107,6 +109,7 @@ class AllStores(Stores, frozen=True, kw_only=True):
     sign_in: SignIn
     notices: Notices
     told: Told
+    consent: Consent
     announcements: Announcements
     letters: Letters
     asks: RedisAsks
@@ -166,6 +169,7 @@ async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> Async
             sign_in=PostgresSignIn(db),
             notices=PostgresNotices(db),
             told=PostgresTold(db),
+            consent=PostgresConsent(db),
             announcements=PostgresAnnouncements(db),
             letters=PostgresLetters(db),
             asks=asks,

@@ -69,6 +69,9 @@ class PostgresInventory:
     async def licences(self, which: LicenceFilter, *, after: str | None, limit: int) -> list[Licence]:
         return await self._db.run(_licences, which, after, limit)
 
+    async def had_licences(self, project_id: str, at_ms: int) -> bool:
+        return await self._db.run(_had_licences, project_id, at_ms)
+
     async def licence(self, licence_id: str) -> Licence | None:
         return await self._db.run(_licence, licence_id) if is_id(licence_id) else None
 
@@ -233,6 +236,19 @@ async def _licences(
         f"{_LICENCES} where {' and '.join(conditions)} order by l.licence_id limit $2", *arguments
     )
     return [_licence_of(record) for record in records]
+
+
+async def _had_licences(connection: Connection, project_id: str, at_ms: int) -> bool:
+    return bool(
+        await connection.fetchval(
+            """
+            select exists (select from collection where project_id = $1 and standard = 'erc721'
+              and created_ms < $2 and (retired_ms is null or retired_ms >= $2))
+            """,
+            project_id,
+            at_ms,
+        )
+    )
 
 
 async def _licence(connection: Connection, licence_id: str) -> Licence | None:

@@ -218,7 +218,7 @@ async def _commit(connection: Connection, act: Act, new: NewCommit, rows: IO[byt
         if await _write_rows(connection, act, new, revision=1 if before is None else before.revision + 1):
             await _refuse_faults(connection, new)
             raise AssertionError("rows were left out, and none of them has a fault")
-        await write_shares(connection, act.made_id, timeout_s=STATEMENT_S)
+        await write_shares(connection, act.made_id, licensed_only=new.licensed_only, timeout_s=STATEMENT_S)
         if before is not None:
             await _write_correction(connection, act.made_id, before)
         made = await reads.commit_of(connection, new.project_id, act.made_id)

@@ -35,6 +35,9 @@ class PostgresNewsroom:
     async def waiting(self) -> Waiting:
         return await self._db.run(_waiting)
 
+    async def prune(self, *, now_ms: int, limit: int) -> int:
+        return await self._db.run(_prune, limit)
+
 
 async def _decide(
     connection: Connection, step: Step, policy: Policy, totals: dict[str, int], now_ms: int, limit: int
@@ -85,3 +88,24 @@ async def _waiting(connection: Connection) -> Waiting:
         """
     )
     return Waiting(held, flapping)
+
+
+async def _prune(connection: Connection, limit: int) -> int:
+    # The ids of events, under which news waits, and the names of shards are no ids of nodes.
+    status = await connection.execute(
+        """
+        delete from news_item where (subject, channel_id) in (
+          select i.subject, i.channel_id
+          from (select subject, channel_id, case when subject ~ $2 then subject::uuid end as id
+              from news_item where lane is null) i
+            join channel c using (channel_id)
+            left join node n on n.node_id = i.id
+            left join workload w on w.workload_id = i.id left join node of on of.node_id = w.node_id
+          where c.removed_ms is not null or n.retired_ms is not null or n.revoked_ms is not null
+            or w.retired_ms is not null or of.retired_ms is not null or of.revoked_ms is not null
+          limit $1)
+        """,
+        limit,
+        "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$",
+    )
+    return int(status.rsplit(" ", 1)[1])

@@ -10,22 +10,24 @@ from typing import Any
 import msgspec
 
 from engine.core.apprise_url import shown
+from engine.core.consent import Question
 from engine.core.notices import CHANNELS_MAX, ChannelRecord, NotificationSetting, TooManyChannelsError
 from engine.core.people import Act
 from storage.ids import is_id
 from storage.pool import Connection, Postgres
 from storage.postgres_audit import write_audit
+from storage.postgres_consent import standing, wait_for_recipient
 from storage.postgres_sending import end_channel
 
 CHANNELS = """
 select channel_id::text, project_id::text, user_id::text, kind, target, secret, name, event_kinds, created_ms,
-  disabled_ms, disabled_note, no_announcements_ms from channel
+  disabled_ms, disabled_note, no_announcements_ms, unconfirmed_ms from channel
 """
 # Of an owner the other id is null, and null equals nothing: `is not distinct from` compares both at once.
 OWNED = "project_id is not distinct from $1 and user_id is not distinct from $2"
 _LEFT_OUT_IN_AUDIT = (
     *("secret", "channel_id", "created_ms"),
-    *("disabled_ms", "disabled_note", "no_announcements_ms"),
+    *("disabled_ms", "disabled_note", "no_announcements_ms", "unconfirmed_ms"),
 )
 
 
@@ -50,12 +52,13 @@ class PostgresNotices:
         secret: str,
         name: str,
         event_kinds: tuple[str, ...],
+        question: Question | None = None,
         act: Act,
     ) -> ChannelRecord:
         made = ChannelRecord(
             act.made_id, project_id, user_id, kind, target, secret, name, event_kinds, act.now_ms, None
         )
-        return await self._db.run(_create_channel, made, act)
+        return await self._db.run(_create_channel, made, question, act)
 
     async def remove_channel(
         self, channel_id: str, *, project_id: str | None = None, user_id: str | None = None, act: Act
@@ -85,7 +88,9 @@ async def _channels(
     return [channel_of(record) for record in records]
 
 
-async def _create_channel(connection: Connection, made: ChannelRecord, act: Act) -> ChannelRecord:
+async def _create_channel(
+    connection: Connection, made: ChannelRecord, question: Question | None, act: Act
+) -> ChannelRecord:
     async with connection.transaction():
         first = await connection.fetchval(
             f"""
@@ -106,6 +111,8 @@ async def _create_channel(connection: Connection, made: ChannelRecord, act: Act)
             made.created_ms,
             CHANNELS_MAX,
         )
+        if first and made.kind == "mail":
+            await _look_for_consent(connection, made, question)
         found = await connection.fetchrow(f"{CHANNELS} where channel_id = $1", made.channel_id)
         if found is None:
             raise TooManyChannelsError(f"{CHANNELS_MAX} channels are there already: remove one")
@@ -122,6 +129,22 @@ async def _create_channel(connection: Connection, made: ChannelRecord, act: Act)
                 detail={name: value for name, value in fields if name not in _LEFT_OUT_IN_AUDIT},
             )
     return channel_of(found)
+
+
+async def _look_for_consent(connection: Connection, made: ChannelRecord, question: Question | None) -> None:
+    """Have the new channel wait for its recipient, if they have to be asked."""
+    stands = await standing(connection, made, question.maker_id if question is not None else None)
+    if stands.own:
+        return
+    unknown = stands.confirmed_ms is None and question is not None
+    if unknown or stands.refused_ms is not None:
+        await wait_for_recipient(connection, made, question, made.created_ms)
+    if stands.no_announcements_ms is not None:
+        await connection.execute(
+            "update channel set no_announcements_ms = $2 where channel_id = $1",
+            made.channel_id,
+            stands.no_announcements_ms,
+        )
 
 
 async def _remove_channel(

@@ -12,14 +12,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from engine.core.maintenance import check_window, days_of
 from engine.core.orders import ORDER_MS, DesiredWorkload
 from engine.core.ports import WindowRefusedError
 from engine.core.records import Window
 from storage.ids import new_id
 from storage.pool import Connection
 from storage.postgres_wanted import NodeNow
-from storage.postgres_windows import windows_within
+from storage.postgres_windows import must_fit
 
 _RESTART = "restart"
 
@@ -149,9 +148,8 @@ def _is_done(order: Order, done: Done, desired_id: str | None) -> bool:
 async def _try_window(connection: Connection, node_id: str, workload_id: str, now_ms: int) -> str | None:
     """A window from now on, if the cap leaves room for one."""
     window = Window(new_id(), workload_id, now_ms, now_ms + ORDER_MS, own=False)
-    opened = await windows_within(connection, node_id, *days_of(window))
     try:
-        check_window(window, opened=opened, update=True, now_ms=now_ms)
+        await must_fit(connection, node_id, window, update=True, now_ms=now_ms)
     except WindowRefusedError:
         return None  # the order stands; the operator may do it when there is room again
     await connection.execute(

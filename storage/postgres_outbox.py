@@ -15,7 +15,6 @@ from engine.core.news import Notice
 from engine.core.outbox import Channel
 from engine.core.ports import StoreUnavailableError
 from storage.bridge import await_host
-from storage.failpoint import reached
 from storage.ids import is_id, new_id
 from storage.pool import Connection, Postgres, unavailable
 
@@ -46,13 +45,11 @@ class PostgresOutbox:
     async def notifier_cursor(self) -> int:
         return await self._db.run(_cursor)
 
+    async def pass_over(self, cursor: int) -> None:
+        await self._db.run(_pass_over, cursor)
+
     async def put(self, notices: Sequence[tuple[Notice, str]], *, now_ms: int) -> int:
         return await self._db.run(_put, notices, now_ms)
-
-    async def decide(self, *, cursor: int, notices: Sequence[tuple[Notice, Channel]], now_ms: int) -> None:
-        await self._db.run(_decide, cursor, notices, now_ms)
-        if notices:
-            reached("decide.after_commit")
 
     async def close(self) -> None:
         """Give the notifier's lock up."""
@@ -121,15 +118,8 @@ async def _cursor(connection: Connection) -> int:
     return int(await connection.fetchval("select cursor from notifier"))
 
 
-async def _decide(
-    connection: Connection, cursor: int, notices: Sequence[tuple[Notice, Channel]], now_ms: int
-) -> None:
-    async with connection.transaction():
-        await connection.execute("update notifier set cursor = greatest(cursor, $1)", cursor)
-        told = [(notice, channel.channel_id) for notice, channel in notices]
-        await put_notices(connection, told, now_ms)
-        if told:
-            reached("decide.before_commit")
+async def _pass_over(connection: Connection, cursor: int) -> None:
+    await connection.execute("update notifier set cursor = greatest(cursor, $1)", cursor)
 
 
 async def _put(connection: Connection, notices: Sequence[tuple[Notice, str]], now_ms: int) -> int:

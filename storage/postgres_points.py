@@ -301,7 +301,9 @@ async def rows(connection: Connection, commit_id: str, after: str | None, limit:
 async def paid(connection: Connection, seal_no: int, after_place: int, limit: int) -> list[PaidRow]:
     records = await connection.fetch(
         """
-        select place, workload_id::text, kind, paid_ms from sealed_row
+        select place, workload_id::text, kind, paid_ms, (
+          select coalesce(sum((h ->> 'paid_ms')::bigint), 0)::bigint from jsonb_array_elements(held::jsonb) h)
+        from sealed_row
         where seal_no = $1 and place > $2 order by place limit $3
         """,
         seal_no,

@@ -20,6 +20,7 @@ from engine.core.registration import (
     NewMachine,
     NewWorkload,
     NodeChange,
+    OperatorRefusedError,
     ReferenceRefusedError,
     WorkloadChange,
 )
@@ -28,8 +29,17 @@ from storage import postgres_workloads as workloads
 from storage.pool import Connection, Postgres
 from storage.postgres_audit import write_audit
 from storage.postgres_new_nodes import create_nodes
+from storage.postgres_takeover import reserve, take, tell
 
 _KEYS_LOCK = 0x4E50_0007  # of pg_advisory_xact_lock, held by whoever gives a node a public key
+
+# Before the change. Within one millisecond the first stands: what came between held for no time.
+_OWNER_WAS = """
+insert into node_owner_was (node_id, to_ms, owner_id)
+select node_id, greatest($2, (select max(to_ms) from node_owner_was o where o.node_id = n.node_id)), owner_id
+from node n where node_id = $1
+on conflict do nothing
+"""
 
 
 class PostgresRegistration:
@@ -74,8 +84,11 @@ async def _register(connection: Connection, new: NewMachine, act: Act, asker: As
         [made] = await sql.read_nodes(connection, [act.made_id])
         if made is not None:
             return made
+        licence_ids = [run.licence_id for run in new.workloads if run.licence_id is not None]
+        await reserve(connection, licence_ids, asker)
         await workloads.must_live(connection, new.project_id)
         await _must_be_free(connection, new.public_key)
+        await _must_be_known(connection, new, asker)
         await _must_be_somebody(connection, new.owner_id)
         resolved = [
             await workloads.resolve(connection, new.project_id, run, asker, at=f"/workloads/{number}")
@@ -94,8 +107,10 @@ async def _register(connection: Connection, new: NewMachine, act: Act, asker: As
             licence_ids=tuple(run.licence_id for run in new.workloads),
             node_id=act.made_id,
         )
+        taken = await take(connection, licence_ids, asker, operator_id=new.owner_id, now_ms=act.now_ms)
         [made] = await create_nodes(connection, [node], act.now_ms)
         assert made is not None
+        await tell(connection, taken, act, by=made.node_id)
         detail = {
             "name": new.name,
             "public_key": new.public_key.hex(),
@@ -124,6 +139,8 @@ async def _change_node(connection: Connection, node_id: str, change: NodeChange,
             return node
         if changed.get("owner_id") is not None:
             await _must_be_somebody(connection, changed["owner_id"])
+        if "owner_id" in changed:
+            await connection.execute(_OWNER_WAS, node_id, act.now_ms)
         node = msgspec.structs.replace(node, **changed)
         await connection.execute(
             "update node set name = $2, region = $3, owner_id = $4 where node_id = $1",
@@ -214,6 +231,25 @@ async def _must_be_free(connection: Connection, public_key: bytes) -> None:
     """Also of nodes that are revoked or retired: a key that was given up must not come back."""
     if await connection.fetchval("select true from node where public_key = $1 limit 1", public_key):
         raise KeyTakenError("a node has this public key")
+
+
+async def _must_be_known(connection: Connection, new: NewMachine, asker: Asker) -> None:
+    """Before it is looked at whether there is such a person: that is nobody's to find out here."""
+    if asker.admin or new.owner_id in (None, asker.user_id):
+        return
+    known = await connection.fetchval(
+        """
+        select exists (
+            select from node where project_id = $1 and owner_id = $2 and retired_ms is null)
+          or exists (
+            select from licence l join account a on a.wallet = l.owner
+            where l.project_id = $1 and a.user_id = $2)
+        """,
+        new.project_id,
+        new.owner_id,
+    )
+    if not known:
+        raise OperatorRefusedError("this person operates no node of the project and owns no licence of it")
 
 
 async def _must_be_somebody(connection: Connection, user_id: str | None) -> None:

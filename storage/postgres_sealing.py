@@ -34,11 +34,18 @@ _SEAL_LOCK = 0x4E50_0009  # of pg_try_advisory_lock, held by the session that wr
 _CLOSE_S = 2.0
 _PAUSE_S_MAX = 300.0  # a seal takes a minute
 _FIRST = "00000000-0000-0000-0000-000000000000"
-# In the order of BulkItem; what a seal does not look at is not fetched.
+# In the order of BulkItem; what a seal does not look at is not fetched. Kind and owner are those of the end
+# of the day, or of the workload: what it was made since then is nothing to this day (migration 0015).
 _PAGE = """
 select w.workload_id::text, '', w.slot, w.created_ms, w.retired_ms, w.first_report_ms, k.slug,
-  null, null, null, null, n.node_id::text, '', n."row", n.owner_id::text, n.partner_node_id
-from workload w join node n using (node_id) left join workload_kind k using (kind_id)
+  null, null, null, null, n.node_id::text, '', n."row",
+  (case when o.to_ms is null then n.owner_id else o.owner_id end)::text, n.partner_node_id
+from workload w join node n using (node_id)
+left join lateral (select to_ms, kind_id from workload_kind_was v
+  where v.workload_id = w.workload_id and v.to_ms >= least($4, w.retired_ms) order by to_ms limit 1) b on true
+left join lateral (select to_ms, owner_id from node_owner_was v
+  where v.node_id = w.node_id and v.to_ms >= least($4, w.retired_ms) order by to_ms limit 1) o on true
+left join workload_kind k on k.kind_id = case when b.to_ms is null then w.kind_id else b.kind_id end
 where w.project_id = $1 and w.node_id > $2 and w.created_ms < $4
   and (w.retired_ms is null or w.retired_ms > $3)
 order by w.node_id, w.slot limit $5

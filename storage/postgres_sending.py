@@ -31,8 +31,10 @@ _CLAIMED = """
     returning d.delivery_id, d.channel_id, d.notice_id, d.attempts, d.endpoint, d.circuit,
       due.due_ms as was_due_ms)
 select d.delivery_id::text, d.attempts, d.was_due_ms, d.endpoint, d.circuit, c.unsubscribe_token, n.body,
+  coalesce(c.project_id, c.user_id)::text, coalesce(a.email = lower(c.target), false),
   c.channel_id::text, c.project_id::text, c.kind, c.target, c.secret
 from claimed d join channel c using (channel_id) join notice n using (notice_id)
+  left join account a on a.user_id = c.user_id
 order by d.was_due_ms, d.delivery_id
 """
 _CLAIM = f"""
@@ -105,11 +107,13 @@ class PostgresSending:
     async def hold(self, circuit: str, *, now_ms: int, until_ms: int) -> int:
         return await self._db.run(_hold, circuit, now_ms, until_ms)
 
-    async def take_budget(self, address: str, *, per_hour_max: int, now_ms: int) -> tuple[bool, int]:
-        return await self._db.run(_take_budget, address.lower(), per_hour_max, now_ms)
+    async def take_budget(
+        self, address: str, *, owner: str, per_hour_max: int, now_ms: int
+    ) -> tuple[bool, int]:
+        return await self._db.run(_take_budget, address.lower(), owner, per_hour_max, now_ms)
 
-    async def give_back_budget(self, address: str, *, taken_ms: int) -> None:
-        await self._db.run(_give_back_budget, address.lower(), taken_ms)
+    async def give_back_budget(self, address: str, *, owner: str, taken_ms: int) -> None:
+        await self._db.run(_give_back_budget, address.lower(), owner, taken_ms)
 
     async def disable_channel(self, channel_id: str, *, now_ms: int, note: str) -> int:
         return await self._db.run(_disable_channel, channel_id, now_ms, note) if is_id(channel_id) else 0
@@ -123,7 +127,7 @@ async def _fetch(connection: Connection, statement: str, *arguments: object) -> 
 
 
 def _delivery(record: Any, due_ms: int) -> Delivery:
-    delivery_id, attempts, wanted_ms, endpoint, circuit, token, body, *channel = record
+    delivery_id, attempts, wanted_ms, endpoint, circuit, token, body, owner, own_address, *channel = record
     return Delivery(
         delivery_id=delivery_id,
         channel=Channel(*channel),
@@ -134,6 +138,8 @@ def _delivery(record: Any, due_ms: int) -> Delivery:
         endpoint=endpoint,
         circuit=circuit,
         unsubscribe_token=token,
+        owner=owner,
+        own_address=own_address,
     )
 
 
@@ -177,13 +183,13 @@ async def _hold(connection: Connection, circuit: str, now_ms: int, until_ms: int
 
 
 async def _take_budget(
-    connection: Connection, address: str, per_hour_max: int, now_ms: int
+    connection: Connection, address: str, owner: str, per_hour_max: int, now_ms: int
 ) -> tuple[bool, int]:
     # Never the same millisecond twice, so that what is given back is one. The newest `per_hour_max` are kept.
     taken = await connection.fetchval(
         """
-        insert into mail_budget as b (address, sent_ms) values ($1, array[$2::bigint])
-        on conflict (address) do update
+        insert into mail_budget as b (address, owner, sent_ms) values ($1, $5, array[$2::bigint])
+        on conflict (address, owner) do update
         set sent_ms = (b.sent_ms || greatest($2::bigint, b.sent_ms[cardinality(b.sent_ms)] + 1))
           [greatest(1, cardinality(b.sent_ms) + 2 - $3::integer):]
         where cardinality(b.sent_ms) < $3
@@ -194,21 +200,29 @@ async def _take_budget(
         now_ms,
         per_hour_max,
         HOUR_MS,
+        owner,
     )
     if taken is not None:
         return True, int(taken)
     oldest = await connection.fetchval(
-        "select sent_ms[cardinality(sent_ms) + 1 - $2::integer] from mail_budget where address = $1",
+        """
+        select sent_ms[cardinality(sent_ms) + 1 - $2::integer] from mail_budget
+        where address = $1 and owner = $3
+        """,
         address,
         per_hour_max,
+        owner,
     )
     return False, now_ms + 1_000 if oldest is None else int(oldest) + HOUR_MS
 
 
-async def _give_back_budget(connection: Connection, address: str, taken_ms: int) -> None:
+async def _give_back_budget(connection: Connection, address: str, owner: str, taken_ms: int) -> None:
     await connection.execute(
-        "update mail_budget set sent_ms = array_remove(sent_ms, $2::bigint) where address = $1",
+        """
+        update mail_budget set sent_ms = array_remove(sent_ms, $3::bigint) where address = $1 and owner = $2
+        """,
         address,
+        owner,
         taken_ms,
     )
 
@@ -216,8 +230,8 @@ async def _give_back_budget(connection: Connection, address: str, taken_ms: int)
 async def _prune(connection: Connection, now_ms: int, limit: int) -> int:
     status = await connection.execute(
         """
-        delete from mail_budget where address = any(array(
-          select address from mail_budget
+        delete from mail_budget where ctid = any(array(
+          select ctid from mail_budget
           where coalesce(sent_ms[cardinality(sent_ms)], 0) <= $1 limit $2 for update skip locked))
         """,
         now_ms - HOUR_MS,

@@ -24,7 +24,8 @@ insert into points_share (commit_id, workload_id, licence_id, kind, beneficiary,
 select $1, workload_id, (held -> 0 ->> 'licence_id')::uuid, 'wallet', held -> 0 ->> 'owner', micro_points
 from judged_points where held is not null and {_WHOLE} and micro_points > 0
 """
-# By paid time, or by held time where nothing was paid; what nobody held is nobody's. Largest remainder: each
+# By paid time, or by held time where nothing was paid; what nobody held is nobody's, unless only time under
+# licences counts: then there is no amount for it. Largest remainder: each
 # gets the floor of the exact share, what is left goes one by one to those with the largest remainders, to the
 # earlier span where two are equal. numeric, because points times milliseconds outgrow 64 bits.
 _SPLIT = f"""
@@ -46,8 +47,10 @@ with owned as (
   from judged_points j join (
     select workload_id, sum(paid_ms) as paid_ms, sum(span_ms) as span_ms from owned group by workload_id
   ) o using (workload_id)
+  where not $2::boolean
 ), weighed as (
-  select c.*, j.micro_points, case when j.paid_ms > 0 then c.paid_ms else c.span_ms end as weight
+  select c.*, j.micro_points,
+    case when sum(c.paid_ms) over (partition by workload_id) > 0 then c.paid_ms else c.span_ms end as weight
   from claim c join judged_points j using (workload_id)
 ), part as (
   select *, div(micro_points::numeric * weight, whole) as amount,
@@ -74,9 +77,13 @@ select (select coalesce(sum(micro_points), 0) from points where commit_id = $1),
 """
 
 
-async def write_shares(connection: Connection, commit_id: str, *, timeout_s: float) -> None:
+async def write_shares(
+    connection: Connection, commit_id: str, *, licensed_only: bool, timeout_s: float
+) -> None:
     """Shares and totals of the rows that were just written, inside their transaction."""
-    for statement in (_PLAIN, _ONE, _SPLIT, _TOTALS):
+    for statement in (_PLAIN, _ONE):
         await connection.execute(statement, commit_id, timeout=timeout_s)
+    await connection.execute(_SPLIT, commit_id, licensed_only, timeout=timeout_s)
+    await connection.execute(_TOTALS, commit_id, timeout=timeout_s)
     rows, shares, totals = await connection.fetchrow(_SUMS, commit_id, timeout=timeout_s)
     assert rows == shares == totals, f"{rows} points in rows, {shares} in shares, {totals} in totals"

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from engine.core.consent import Question
 from engine.core.news import Notice
 from engine.core.notices import ChannelRecord
 from engine.core.people import Act
@@ -26,6 +27,7 @@ from engine.core.told import (
 from storage.ids import is_id
 from storage.pool import Connection, Postgres
 from storage.postgres_audit import write_audit
+from storage.postgres_consent import ask, refuse, standing, wait_for_recipient, welcome
 from storage.postgres_notices import CHANNELS, OWNED, channel_of
 from storage.postgres_outbox import put_notices
 from storage.postgres_sending import end_channel
@@ -65,8 +67,10 @@ class PostgresTold:
             return 0
         return await self._db.run(_replay, channel, delivery_id, act)
 
-    async def enable(self, channel: ChannelRecord, *, act: Act) -> ChannelRecord:
-        return await self._db.run(_enable, channel, act)
+    async def enable(
+        self, channel: ChannelRecord, *, question: Question | None = None, act: Act
+    ) -> ChannelRecord:
+        return await self._db.run(_enable, channel, question, act)
 
     async def channel_of_link(self, token: str) -> ChannelRecord | None:
         return await self._db.run(_channel, "unsubscribe_token = $1", (token,))
@@ -95,10 +99,15 @@ def _delivery(record: Any) -> DeliveryRecord:
 
 async def _must_be_on(connection: Connection, channel: ChannelRecord) -> None:
     """With a lock until the commit, so that nothing becomes due that nobody would ever send."""
-    on = await connection.fetchval(
-        "select disabled_ms is null and removed_ms is null from channel where channel_id = $1 for share",
+    on, unconfirmed = await connection.fetchrow(
+        """
+        select disabled_ms is null and removed_ms is null, unconfirmed_ms is not null
+        from channel where channel_id = $1 for share
+        """,
         channel.channel_id,
     )
+    if unconfirmed:
+        raise ChannelOffError("nothing goes there: its recipient has not confirmed it yet")
     if not on:
         raise ChannelOffError("this channel is disabled: enable it first")
 
@@ -178,26 +187,54 @@ async def _replay(connection: Connection, channel: ChannelRecord, delivery_id: s
     return count
 
 
-async def _enable(connection: Connection, channel: ChannelRecord, act: Act) -> ChannelRecord:
+async def _enable(
+    connection: Connection, channel: ChannelRecord, question: Question | None, act: Act
+) -> ChannelRecord:
     async with connection.transaction():
+        keep_ms = None
+        if channel.kind == "mail":
+            stands = await standing(connection, channel, question.maker_id if question is not None else None)
+            if stands.own:
+                await welcome(connection, channel)
+            elif stands.refused_ms is not None or channel.unconfirmed_ms is not None:
+                if channel.unconfirmed_ms is None:
+                    await wait_for_recipient(connection, channel, question, act.now_ms)
+                    await _note(connection, channel, "channel.enable", act, {"asks": True})
+                return await _again(connection, channel)
+            elif (keep_ms := stands.no_announcements_ms) is not None and question is not None:
+                await ask(connection, channel, question, act.now_ms, announcements=True)
         changed = await connection.fetchval(
             """
-            update channel set disabled_ms = null, disabled_note = '', no_announcements_ms = null
-            where channel_id = $1 and (disabled_ms is not null or no_announcements_ms is not null)
+            update channel set disabled_ms = null, disabled_note = '', unconfirmed_ms = null,
+              no_announcements_ms = $2
+            where channel_id = $1
+              and (disabled_ms is not null or no_announcements_ms is distinct from $2::bigint)
             returning true
             """,
             channel.channel_id,
+            keep_ms,
         )
         if changed:
-            await write_audit(
-                connection,
-                act,
-                action="channel.enable",
-                subject=channel.channel_id,
-                project_id=channel.project_id,
-            )
-        found = await _channel(connection, "channel_id = $1", (channel.channel_id,))
-    return found or channel
+            await _note(connection, channel, "channel.enable", act, {})
+        return await _again(connection, channel)
+
+
+async def _again(connection: Connection, channel: ChannelRecord) -> ChannelRecord:
+    """As it is now."""
+    return await _channel(connection, "channel_id = $1", (channel.channel_id,)) or channel
+
+
+async def _note(
+    connection: Connection, channel: ChannelRecord, action: str, act: Act, detail: dict[str, object]
+) -> None:
+    await write_audit(
+        connection,
+        act,
+        action=action,
+        subject=channel.channel_id,
+        project_id=channel.project_id,
+        detail=detail,
+    )
 
 
 async def _unsubscribe(connection: Connection, token: str, announcements_only: bool, act: Act) -> bool:
@@ -205,23 +242,19 @@ async def _unsubscribe(connection: Connection, token: str, announcements_only: b
         channel = await _channel(connection, "unsubscribe_token = $1", (token,))
         if channel is None:
             return False
-        if announcements_only:
-            await connection.execute(
-                "update channel set no_announcements_ms = coalesce(no_announcements_ms, $2)"
-                " where channel_id = $1",
-                channel.channel_id,
-                act.now_ms,
-            )
-        else:
-            await end_channel(connection, channel.channel_id, act.now_ms, "its recipient unsubscribed")
+        every = await refuse(connection, channel, act.now_ms, announcements_only=announcements_only)
+        for channel_id in every:
+            if announcements_only:
+                await connection.execute(
+                    "update channel set no_announcements_ms = coalesce(no_announcements_ms, $2)"
+                    " where channel_id = $1",
+                    channel_id,
+                    act.now_ms,
+                )
+            else:
+                await end_channel(connection, channel_id, act.now_ms, "its recipient unsubscribed")
         before = channel.no_announcements_ms if announcements_only else channel.disabled_ms
         if before is None:
-            await write_audit(
-                connection,
-                act,
-                action="channel.unsubscribe",
-                subject=channel.channel_id,
-                project_id=channel.project_id,
-                detail={"announcements_only": announcements_only},
-            )
+            detail: dict[str, object] = {"announcements_only": announcements_only}
+            await _note(connection, channel, "channel.unsubscribe", act, detail)
     return True

@@ -17,6 +17,13 @@ from storage.postgres_audit import write_audit
 from storage.postgres_nodes import locked_node, tell_engines
 
 _WINDOW = "select window_id::text, workload_id::text, from_ms, to_ms, own from maintenance_window m"
+# It never was, but it still counts among the windows of its day.
+_TAKE_BACK = """
+with gone as (delete from maintenance_window where window_id = $1
+  returning window_id, node_id, workload_id, from_ms, to_ms, own)
+insert into window_taken_back (window_id, node_id, workload_id, from_ms, to_ms, own, taken_back_ms)
+select window_id, node_id, workload_id, from_ms, to_ms, own, $2 from gone
+"""
 
 
 class PostgresWindows:
@@ -67,7 +74,7 @@ async def _end(connection: Connection, node_id: str, window_id: str, act: Act) -
             raise WindowRefusedError("this window is over: what has passed is never changed")
         ended = None
         if found.from_ms >= act.now_ms:
-            await connection.execute("delete from maintenance_window where window_id = $1", window_id)
+            await connection.execute(_TAKE_BACK, window_id, act.now_ms)
         else:
             ended = msgspec.structs.replace(found, to_ms=act.now_ms)
             await connection.execute(
@@ -98,8 +105,7 @@ async def open_window(
         if not there:
             raise NodeRefusedError(f"no workload {window.workload_id} on node {node_id}")
         # The node is locked: whoever opens another one at the same time comes after, and sees this one.
-        opened = await windows_within(connection, node_id, *days_of(window))
-        check_window(window, opened=opened, update=update, now_ms=now_ms)
+        await must_fit(connection, node_id, window, update=update, now_ms=now_ms)
         await connection.execute(
             """
             insert into maintenance_window (window_id, node_id, workload_id, from_ms, to_ms, own, created_ms)
@@ -133,12 +139,26 @@ async def _audit(
     )
 
 
-async def windows_within(connection: Connection, node_id: str, from_ms: int, to_ms: int) -> list[Window]:
+async def must_fit(
+    connection: Connection, node_id: str, window: Window, *, update: bool, now_ms: int
+) -> None:
+    """WindowRefusedError. The node is locked."""
+    days = days_of(window)
+    check_window(
+        window,
+        opened=await _within(connection, "maintenance_window", node_id, *days),
+        taken_back=await _within(connection, "window_taken_back", node_id, *days),
+        update=update,
+        now_ms=now_ms,
+    )
+
+
+async def _within(connection: Connection, table: str, node_id: str, from_ms: int, to_ms: int) -> list[Window]:
     """The windows of a node and of its living workloads that touch [from_ms, to_ms)."""
     records = await connection.fetch(
-        """
+        f"""
         select m.window_id::text, m.workload_id::text, m.from_ms, m.to_ms, m.own
-        from maintenance_window m left join workload w using (workload_id)
+        from {table} m left join workload w using (workload_id)
         where m.node_id = $1 and m.from_ms < $3 and m.to_ms > $2 and w.retired_ms is null
         """,
         node_id,

@@ -19,12 +19,17 @@ from storage.pool import Connection
 from storage.postgres_audit import write_audit
 from storage.postgres_bindings import bind, unbind
 from storage.postgres_registry import announce
+from storage.postgres_takeover import reserve, take, tell
+
+_NOBODY = Asker(user_id=None, runs_project=False)
 
 
 async def add_workload(
     connection: Connection, node_id: str, new: NewWorkload, act: Act, asker: Asker
 ) -> WorkloadRecord:
+    licence_ids = [] if new.licence_id is None else [new.licence_id]
     async with connection.transaction():
+        await reserve(connection, licence_ids, asker, node_id=node_id)
         await connection.execute("select 1 from node where node_id = $1 for update", node_id)
         [node] = await sql.read_nodes(connection, [node_id])
         if node is None or node.retired_ms is not None:
@@ -34,6 +39,7 @@ async def add_workload(
             return made
         await must_live(connection, node.project_id)
         kind_id = await resolve(connection, node.project_id, new, asker, at="")
+        taken = await take(connection, licence_ids, asker, operator_id=node.owner_id, now_ms=act.now_ms)
         try:
             made = await sql.add_workload(
                 connection, node_id, new.name, act.now_ms, kind_id, new.licence_id, act.made_id
@@ -41,6 +47,7 @@ async def add_workload(
         except NodeRefusedError as error:
             raise GoneError("this node is revoked: register a new one") from error
         detail = {"node_id": node_id, "slot": made.slot, **msgspec.structs.asdict(new)}
+        await tell(connection, taken, act, by=made.workload_id)
         await _audit_workload(connection, act, "workload.add", made, detail)
     return made
 
@@ -48,8 +55,9 @@ async def add_workload(
 async def change_workload(
     connection: Connection, workload_id: str, change: WorkloadChange, act: Act, asker: Asker
 ) -> WorkloadRecord:
+    licence_ids = [change.licence_id] if isinstance(change.licence_id, str) else []
     async with connection.transaction():
-        run = await _locked_workload(connection, workload_id)
+        run = await _locked_workload(connection, workload_id, licence_ids, asker)
         if run.retired_ms is not None:
             raise GoneError("this workload is retired")
         changed: dict[str, Any] = {}
@@ -61,24 +69,46 @@ async def change_workload(
         if change.licence_id is not msgspec.UNSET and change.licence_id != run.licence_id:
             changed["licence_id"] = change.licence_id
             await _must_fit(connection, run.project_id, change.licence_id, asker, at="")
-        if not changed:
-            return run
-        run = msgspec.structs.replace(run, **changed)
-        if "licence_id" in changed:
-            await _rebind(connection, run, act.now_ms)
-        await _write_workload(connection, run, of_another_kind="kind" in changed, now_ms=act.now_ms)
-        if changed.keys() & {"kind", "licence_id"}:
-            await announce(connection, [run.row], act.now_ms)
-        changed.pop("kind_id", None)
-        await _audit_workload(connection, act, "workload.change", run, changed)
+        # Also when it was bound here already, by whoever runs the project: then the owner takes it now.
+        taken = await take(connection, licence_ids, asker, operator_id=run.owner_id, now_ms=act.now_ms)
+        if changed:
+            run = await _write_change(connection, run, changed, act.now_ms)
+        await tell(connection, taken, act, by=workload_id)
+        if changed:
+            changed.pop("kind_id", None)
+            await _audit_workload(connection, act, "workload.change", run, changed)
         made = await sql.read_workload(connection, workload_id)
     assert made is not None
     return made
 
 
+async def _write_change(
+    connection: Connection, run: WorkloadRecord, changed: dict[str, Any], now_ms: int
+) -> WorkloadRecord:
+    run = msgspec.structs.replace(run, **changed)
+    if "licence_id" in changed:
+        await _rebind(connection, run, now_ms)
+    await _write_workload(connection, run, of_another_kind="kind" in changed, now_ms=now_ms)
+    if changed.keys() & {"kind", "licence_id"}:
+        await announce(connection, [run.row], now_ms)
+    return run
+
+
+# Before the change. Within one millisecond the first stands: what came between held for no time.
+_KIND_WAS = """
+insert into workload_kind_was (workload_id, to_ms, kind_id)
+select workload_id, greatest($2, (
+  select max(to_ms) from workload_kind_was o where o.workload_id = w.workload_id)), kind_id
+from workload w where workload_id = $1
+on conflict do nothing
+"""
+
+
 async def _write_workload(
     connection: Connection, run: WorkloadRecord, *, of_another_kind: bool, now_ms: int
 ) -> None:
+    if of_another_kind:
+        await connection.execute(_KIND_WAS, run.workload_id, now_ms)
     await connection.execute(
         "update workload set name = $2, kind_id = $3, licence_id = $4 where workload_id = $1",
         run.workload_id,
@@ -115,14 +145,15 @@ async def retire_workload(connection: Connection, workload_id: str, act: Act) ->
     return run
 
 
-async def _locked_workload(connection: Connection, workload_id: str) -> WorkloadRecord:
-    """The workload as it is, its node locked to the end of the transaction."""
-    await connection.execute(
-        """
-        select 1 from node where node_id = (select node_id from workload where workload_id = $1) for update
-        """,
-        workload_id,
+async def _locked_workload(
+    connection: Connection, workload_id: str, licence_ids: Sequence[str] = (), asker: Asker = _NOBODY
+) -> WorkloadRecord:
+    """The workload as it is, its node locked to the end of the transaction, as for binding these licences."""
+    node_id = await connection.fetchval(
+        "select node_id::text from workload where workload_id = $1", workload_id
     )
+    await reserve(connection, licence_ids, asker, node_id=node_id)
+    await connection.execute("select 1 from node where node_id = $1 for update", node_id)
     run = await sql.read_workload(connection, workload_id)
     if run is None:
         raise GoneError("there is no such workload")

@@ -10,11 +10,17 @@ import msgspec
 class DatabaseSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """PostgreSQL. An empty url means the embedded server under the data folder."""
 
-    url: str = ""
+    url: str = ""  # of the application's role
+    owner_url: str = ""  # of the role that migrates; empty: the same
     binaries: str = ""  # folder with initdb and postgres for the embedded server; empty = found by itself
     pool_connections_max: int = 8
     command_timeout_s: float = 30.0
     connect_timeout_s: float = 5.0
+
+    @property
+    def migration_url(self) -> str:
+        """The URL of the role that owns the tables."""
+        return self.owner_url or self.url
 
 
 class RedisSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -20,6 +20,7 @@ import redis
 import trio
 from xdist.scheduler import LoadScopeScheduling
 
+from storage import roles
 from storage.bridge import run_on_uvloop
 from storage.embedded import EmbeddedServer, PostgresServer, ValkeyServer
 from storage.memory import MemoryWorld, memory_stores_of
@@ -98,12 +99,22 @@ def valkey_server(servers_dir: Path) -> Iterator[EmbeddedServer]:
 
 
 def url_of(server: EmbeddedServer, database: str) -> str:
+    """Of the application's role, as in production: what a test may not do, the product may not either."""
     return urlsplit(server.url)._replace(path=f"/{database}").geturl()
+
+
+def as_owner(url: str) -> str:
+    """The same database for its owner: for a test that makes what the application cannot."""
+    return urlsplit(url)._replace(netloc=f"{roles.OWNER}@").geturl()
+
+
+def owner_url_of(server: EmbeddedServer, database: str) -> str:
+    return as_owner(url_of(server, database))
 
 
 def administer(server: EmbeddedServer, statement: str) -> None:
     async def execute() -> None:
-        connection = await asyncpg.connect(server.url)
+        connection = await asyncpg.connect(owner_url_of(server, "postgres"))
         await connection.execute(statement)
         await connection.close()
 
@@ -115,7 +126,9 @@ def migrated_template(postgres_server: EmbeddedServer) -> str:
     administer(postgres_server, f"create database {TEMPLATE}")
 
     async def main() -> int:
-        await migrate(url_of(postgres_server, TEMPLATE))
+        owner_url = owner_url_of(postgres_server, TEMPLATE)
+        await roles.make_application_role(owner_url)
+        await migrate(owner_url, application_url=url_of(postgres_server, TEMPLATE))
         return 0
 
     run_on_uvloop(main)

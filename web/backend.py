@@ -19,6 +19,7 @@ from engine.core.audit import AuditLog
 from engine.core.backfill import Backfill
 from engine.core.bulk import Bulk
 from engine.core.catalog import Catalog, Projects, Releases
+from engine.core.consent import Consent
 from engine.core.disputes import Disputes
 from engine.core.evidence import Evidence
 from engine.core.fleet import Fleet
@@ -71,6 +72,8 @@ class Stores(Protocol):
     def notices(self) -> Notices: ...
     @property
     def told(self) -> Told: ...
+    @property
+    def consent(self) -> Consent: ...
     @property
     def announcements(self) -> Announcements: ...
     @property

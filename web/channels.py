@@ -22,6 +22,7 @@ from storage.tokens import new_webhook_secret
 from web import sight
 from web.acts import act_of
 from web.backend import Backend
+from web.consent_letter import question_of
 from web.ids import canonical_uuid
 from web.me import myself
 from web.problems import Fault, RefusedError, not_found
@@ -34,7 +35,9 @@ TARGET_CHARS_MAX = 2_048
 class ChannelAnswer(msgspec.Struct, frozen=True):
     """A channel, without its secret; of a service's URL only the service is told. No `event_kinds`: all that
     are told at all. `disabled_at`: nothing goes there since then, and `disabled_because` says why (its
-    receiver answered 410, its recipient unsubscribed); `announcements` false: none of those either."""
+    receiver answered 410, its recipient unsubscribed); `announcements` false: none of those either.
+    `state` unconfirmed: nothing is told there until whoever reads that address opens the link in the letter
+    that they were sent and confirms; what happens meanwhile is not told later."""
 
     channel_id: str
     kind: str
@@ -42,6 +45,7 @@ class ChannelAnswer(msgspec.Struct, frozen=True):
     name: str
     event_kinds: list[str]
     created_at: str
+    state: Literal["on", "unconfirmed", "disabled"]
     disabled_at: str | None
     disabled_because: str
     announcements: bool
@@ -80,10 +84,17 @@ def channel_answer(channel: ChannelRecord) -> ChannelAnswer:
         name=channel.name,
         event_kinds=list(channel.event_kinds),
         created_at=format_rfc3339(channel.created_ms),
+        state=_state(channel),
         disabled_at=None if channel.disabled_ms is None else format_rfc3339(channel.disabled_ms),
         disabled_because=channel.disabled_note,
         announcements=channel.no_announcements_ms is None,
     )
+
+
+def _state(channel: ChannelRecord) -> Literal["on", "unconfirmed", "disabled"]:
+    if channel.unconfirmed_ms is not None:
+        return "unconfirmed"
+    return "on" if channel.disabled_ms is None else "disabled"
 
 
 async def list_channels(backend: Backend, caller: Principal, *, slug: str) -> Response:
@@ -93,7 +104,7 @@ async def list_channels(backend: Backend, caller: Principal, *, slug: str) -> Re
 
 async def create_channel(backend: Backend, caller: Principal, *, slug: str) -> Response:
     project = await sight.project(backend, caller, slug)
-    return await _create(backend, caller, project_id=project.project_id)
+    return await _create(backend, caller, slug, project_id=project.project_id)
 
 
 async def remove_channel(backend: Backend, caller: Principal, *, slug: str, channel_id: str) -> Response:
@@ -106,7 +117,7 @@ async def list_my_channels(backend: Backend, caller: Principal) -> Response:
 
 
 async def create_my_channel(backend: Backend, caller: Principal) -> Response:
-    return await _create(backend, caller, user_id=(await myself(backend, caller)).user_id)
+    return await _create(backend, caller, None, user_id=(await myself(backend, caller)).user_id)
 
 
 async def remove_my_channel(backend: Backend, caller: Principal, *, channel_id: str) -> Response:
@@ -119,7 +130,7 @@ async def _list(backend: Backend, **owner: str) -> Response:
     return reply(ChannelsAnswer(items=[channel_answer(channel) for channel in found], next_cursor=None))
 
 
-async def _create(backend: Backend, caller: Principal, **owner: Any) -> Response:
+async def _create(backend: Backend, caller: Principal, slug: str | None, **owner: Any) -> Response:
     asked, _ = await read_body(NewChannel)
     await _check_target(backend, asked)
     try:
@@ -130,6 +141,7 @@ async def _create(backend: Backend, caller: Principal, **owner: Any) -> Response
             secret=new_webhook_secret() if asked.kind == "webhook" else "",
             name=asked.name,
             event_kinds=tuple(dict.fromkeys(asked.event_kinds)),
+            question=None if caller.scope == "admin" else question_of(backend, caller, slug),
             act=act_of(backend, caller),
         )
     except TooManyChannelsError as error:

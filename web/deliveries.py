@@ -24,6 +24,7 @@ from web import sight
 from web.acts import act_of
 from web.backend import Backend
 from web.channels import ChannelAnswer, channel_answer
+from web.consent_letter import question_of
 from web.ids import canonical_uuid
 from web.lists import choice_parameter
 from web.me import myself
@@ -77,59 +78,63 @@ class ReplayAnswer(msgspec.Struct, frozen=True):
 
 
 async def list_deliveries(backend: Backend, caller: Principal, **of: str) -> Response:
-    return await _list(backend, await _of_project(backend, caller, **of))
+    return await _list(backend, await projects_channel(backend, caller, **of))
 
 
 async def list_my_deliveries(backend: Backend, caller: Principal, *, channel_id: str) -> Response:
-    return await _list(backend, await _of_me(backend, caller, channel_id))
+    return await _list(backend, await my_channel(backend, caller, channel_id))
 
 
 async def test_channel(backend: Backend, caller: Principal, **of: str) -> Response:
     return await _test(
         backend,
         caller,
-        await _of_project(backend, caller, **of),
+        await projects_channel(backend, caller, **of),
         f"/v1/projects/{of['slug']}/channels/{of['channel_id']}",
     )
 
 
 async def test_my_channel(backend: Backend, caller: Principal, *, channel_id: str) -> Response:
-    channel = await _of_me(backend, caller, channel_id)
+    channel = await my_channel(backend, caller, channel_id)
     return await _test(backend, caller, channel, f"/v1/me/channels/{channel.channel_id}")
 
 
 async def replay_deliveries(backend: Backend, caller: Principal, **of: str) -> Response:
-    return await _replay(backend, caller, await _of_project(backend, caller, **of), None)
+    return await _replay(backend, caller, await projects_channel(backend, caller, **of), None)
 
 
 async def replay_my_deliveries(backend: Backend, caller: Principal, *, channel_id: str) -> Response:
-    return await _replay(backend, caller, await _of_me(backend, caller, channel_id), None)
+    return await _replay(backend, caller, await my_channel(backend, caller, channel_id), None)
 
 
 async def replay_delivery(backend: Backend, caller: Principal, *, delivery_id: str, **of: str) -> Response:
-    return await _replay(backend, caller, await _of_project(backend, caller, **of), delivery_id)
+    return await _replay(backend, caller, await projects_channel(backend, caller, **of), delivery_id)
 
 
 async def replay_my_delivery(
     backend: Backend, caller: Principal, *, channel_id: str, delivery_id: str
 ) -> Response:
-    return await _replay(backend, caller, await _of_me(backend, caller, channel_id), delivery_id)
+    return await _replay(backend, caller, await my_channel(backend, caller, channel_id), delivery_id)
 
 
 async def enable_channel(backend: Backend, caller: Principal, **of: str) -> Response:
-    return await _enable(backend, caller, await _of_project(backend, caller, **of))
+    return await _enable(backend, caller, await projects_channel(backend, caller, **of), of["slug"])
 
 
 async def enable_my_channel(backend: Backend, caller: Principal, *, channel_id: str) -> Response:
-    return await _enable(backend, caller, await _of_me(backend, caller, channel_id))
+    return await _enable(backend, caller, await my_channel(backend, caller, channel_id), None)
 
 
-async def _of_project(backend: Backend, caller: Principal, *, slug: str, channel_id: str) -> ChannelRecord:
+async def projects_channel(
+    backend: Backend, caller: Principal, *, slug: str, channel_id: str
+) -> ChannelRecord:
+    """A channel of a project that the caller may see. RefusedError 404."""
     project = await sight.project(backend, caller, slug)
     return await _channel(backend, channel_id, project_id=project.project_id)
 
 
-async def _of_me(backend: Backend, caller: Principal, channel_id: str) -> ChannelRecord:
+async def my_channel(backend: Backend, caller: Principal, channel_id: str) -> ChannelRecord:
+    """A channel of the caller's own. RefusedError 404."""
     account = await myself(backend, caller)
     return await _channel(backend, channel_id, user_id=account.user_id)
 
@@ -180,8 +185,9 @@ async def _replay(
     return reply(ReplayAnswer(count))
 
 
-async def _enable(backend: Backend, caller: Principal, channel: ChannelRecord) -> Response:
-    enabled = await backend.stores.told.enable(channel, act=act_of(backend, caller))
+async def _enable(backend: Backend, caller: Principal, channel: ChannelRecord, slug: str | None) -> Response:
+    question = question_of(backend, caller, slug)
+    enabled = await backend.stores.told.enable(channel, question=question, act=act_of(backend, caller))
     return reply(channel_answer(enabled))
 
 
@@ -214,11 +220,22 @@ _STATE = Parameter(
 )
 
 
+def _replaying(path: str, handler: Any, summary: str, tag: str, refusals: tuple[int, ...]) -> Route:
+    return Route(
+        method="POST",
+        path=path,
+        handler=handler,
+        summary=summary,
+        tag=tag,
+        answers={200: Answer(description="They are due again", type=ReplayAnswer)},
+        refusals=tuple({409, *refusals}),
+    )
+
+
 def _routes(path: str, *, tag: str, missing: int, handlers: tuple[Any, ...]) -> tuple[Route, ...]:
     """The routes over an owner's channel. `missing`: what is answered when there is no such owner."""
     listing, testing, replaying, replaying_one, enabling = handlers
     refusals = tuple({404, missing})
-    replayed = {200: Answer(description="They are due again", type=ReplayAnswer)}
     return (
         Route(
             method="GET",
@@ -240,29 +257,19 @@ def _routes(path: str, *, tag: str, missing: int, handlers: tuple[Any, ...]) -> 
             answers={202: Answer(description="It is on its way", type=TestAnswer)},
             refusals=tuple({400, 409, 422, 429, *refusals}),
         ),
-        Route(
-            method="POST",
-            path=f"{path}/replay",
-            handler=replaying,
-            summary="Send all dead letters of the channel again",
-            tag=tag,
-            answers=replayed,
-            refusals=tuple({409, *refusals}),
-        ),
-        Route(
-            method="POST",
-            path=f"{path}/deliveries/{{delivery_id}}/replay",
-            handler=replaying_one,
-            summary="Send a dead letter again",
-            tag=tag,
-            answers=replayed,
-            refusals=tuple({409, *refusals}),
+        _replaying(f"{path}/replay", replaying, "Send all dead letters of the channel again", tag, refusals),
+        _replaying(
+            f"{path}/deliveries/{{delivery_id}}/replay",
+            replaying_one,
+            "Send a dead letter again",
+            tag,
+            refusals,
         ),
         Route(
             method="POST",
             path=f"{path}/enable",
             handler=enabling,
-            summary="Have notices sent there again after its receiver wanted no more",
+            summary="Have notices sent there again after its receiver wanted no more; a mail asks them",
             tag=tag,
             answers={200: Answer(description="The channel as it is now", type=ChannelAnswer)},
             refusals=refusals,

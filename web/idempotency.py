@@ -73,7 +73,7 @@ async def once(backend: Backend, caller: Principal, run: Callable[[], Awaitable[
         else:
             await _release(port, caller, key, begun.lease_ms)
         raise
-    except Exception:
+    except Exception:  # raised on, whatever it is: only the lease must not outlive it
         await _release(port, caller, key, begun.lease_ms)
         raise
     kept = _Kept(

@@ -1,8 +1,9 @@
 """Nodes as people register and change them: `POST /v1/nodes`, `PATCH /v1/nodes/{id}`, re-key, revoke, retire.
 
-An operator registers machines of their own in any project; who runs the project, for anybody or nobody. How
-nodes are now is nodes.py's; what runs on them, node_workloads.py's. All rules are the store's
-(engine/core/registration.py), which keeps them in one transaction with the change.
+An operator registers machines of their own in any project; who runs the project, for nobody, or for people
+who operate a node or own a licence of it; an admin for anybody. How nodes are now is nodes.py's; what runs on
+them, node_workloads.py's. All rules are the store's (engine/core/registration.py), which keeps them in one
+transaction with the change.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from engine.core.registration import (
     NewMachine,
     NewWorkload,
     NodeChange,
+    OperatorRefusedError,
     ReferenceRefusedError,
 )
 from engine.core.timing import SLOTS_MAX
@@ -54,7 +56,8 @@ class WorkloadToRegister(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 class NodeToRegister(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`public_key`: Ed25519, 32 bytes in lower-case hex; its other half stays on the machine.
 
-    `owner_id`: whose machine it is; left out: the caller's, for a project's key nobody's. `interval_ms`: how
+    `owner_id`: whose machine it is; left out: the caller's, for a project's key nobody's. Somebody else's
+    only if they operate a node or own a licence of the project, or an admin says so. `interval_ms`: how
     often it shall beat; less often than once a minute only if who runs the project says so: each beat
     vouches, and so is paid, for one and a half intervals.
     """
@@ -141,7 +144,11 @@ async def register_node(backend: Backend, caller: Principal) -> Response:
 def asker_of(caller: Principal, project_id: str) -> Asker:
     """In whose name licences of a project are bound."""
     roles = sight.roles_over(caller, project_id=project_id)
-    return Asker(user_id=caller.user_id, runs_project=bool(roles & (Role.OWNER | Role.ADMIN)))
+    return Asker(
+        user_id=caller.user_id,
+        runs_project=bool(roles & (Role.OWNER | Role.ADMIN)),
+        admin=bool(roles & Role.ADMIN),
+    )
 
 
 def _owner_of(told: str | msgspec.UnsetType | None, caller: Principal, asker: Asker) -> str | None:
@@ -202,6 +209,9 @@ def refusals() -> Iterator[None]:
         ) from error
     except ReferenceRefusedError as error:
         raise _unknown(str(error), error.pointer) from error
+    except OperatorRefusedError as error:
+        detail = f"{error}: let them register the machine, make owner_id null, or ask an admin"
+        raise RefusedError(403, "forbidden", detail, errors=[Fault(detail, "/owner_id")]) from error
 
 
 async def change_node(backend: Backend, caller: Principal, *, node_id: str) -> Response:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import ExitStack
+from datetime import date
 from functools import partial
 
 import msgspec
@@ -15,6 +16,8 @@ import trio
 from quart import Response, request
 
 from engine.core.amounts import micro_of_total, points_of_micro
+from engine.core.catalog import Projects
+from engine.core.inventory import Inventory
 from engine.core.ledger import (
     AlreadyCommittedError,
     Commit,
@@ -29,6 +32,7 @@ from engine.core.ledger import (
 )
 from engine.core.people import Principal
 from engine.core.ports import Project
+from engine.core.rewards import RuleOfDay
 from web import sight
 from web.acts import act_of
 from web.backend import Backend
@@ -125,6 +129,30 @@ def must_name(seal: SealRef, header: PointsHeader, *, may_be_left_out: bool) -> 
         raise RefusedError(409, "seal_outdated", f"reckon anew: {newest}")
 
 
+async def rule_in_force(projects: Projects, inventory: Inventory, project: Project, day: str) -> RuleOfDay:
+    """The project's rule of that day, whether it pays anything or not."""
+    policy = await projects.policy_at(project.project_id, date.fromisoformat(day))
+    has_licences = await inventory.had_licences(project.project_id, parse_day(day) + DAY_MS)
+    return RuleOfDay(policy.reward, has_licences)
+
+
+def new_commit(
+    project: Project, given: Given, seal: SealRef, rule: RuleOfDay, *, key: str, digest: bytes
+) -> NewCommit:
+    """What is to be committed of rows that were read."""
+    return NewCommit(
+        project_id=project.project_id,
+        day=given.header.day,
+        seal=seal,
+        reason=given.header.reason,
+        rows=given.packed.rows,
+        total_micro_points=given.packed.total_micro_points,
+        idempotency_key=key,
+        body_sha256=digest,
+        licensed_only=rule.licensed_only,
+    )
+
+
 async def commit_given(
     backend: Backend,
     caller: Principal,
@@ -137,16 +165,8 @@ async def commit_given(
 ) -> Response:
     """Commit rows that were read, or refuse them. RefusedError 409, 422."""
     packed, header = given.packed, given.header
-    new = NewCommit(
-        project_id=project.project_id,
-        day=header.day,
-        seal=seal,
-        reason=header.reason,
-        rows=packed.rows,
-        total_micro_points=packed.total_micro_points,
-        idempotency_key=key,
-        body_sha256=digest,
-    )
+    rule = await rule_in_force(backend.stores.projects, backend.stores.inventory, project, header.day)
+    new = new_commit(project, given, seal, rule, key=key, digest=digest)
     ledger = backend.stores.ledger
     try:
         if packed.fault_count:

@@ -8,22 +8,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
-from datetime import date
 
 from quart import Response
 
 from engine.core.amounts import points_of_micro
-from engine.core.catalog import Projects, RewardRule
+from engine.core.catalog import Projects
+from engine.core.inventory import Inventory
 from engine.core.ledger import Ledger, PaidRow, SealRef
 from engine.core.people import Principal
 from engine.core.ports import Project
-from engine.core.rewards import reward_of
+from engine.core.rewards import RuleOfDay, reward_of
 from web import sight
 from web.backend import Backend
 from web.bulk import format_of_query
 from web.days import DAY_SCHEMA, day_parameter
 from web.idempotency import key_of_request
-from web.points import KEY_PARAMETER, commit_given, digest_of, seal_for, stored_answer
+from web.points import KEY_PARAMETER, commit_given, digest_of, rule_in_force, seal_for, stored_answer
 from web.points_answers import CommitAnswer
 from web.points_body import Given, PointsHeader, header_of
 from web.points_packed import Packed
@@ -49,7 +49,7 @@ async def suggest_points(backend: Backend, caller: Principal, *, slug: str) -> R
     if day is None:
         raise bad_parameter("day", "is missing")
     seal = await _newest(backend, project, PointsHeader(day=day))
-    rule = await rule_of(backend.stores.projects, project, day)
+    rule = await rule_of(backend.stores.projects, backend.stores.inventory, project, day)
     ledger = backend.stores.ledger
     total = 0
     async for page in suggested(ledger, seal, rule):
@@ -67,7 +67,7 @@ async def commit_suggested_points(backend: Backend, caller: Principal, *, slug: 
     if (stored := await stored_answer(backend, project, key, digest)) is not None:
         return stored
     seal = await _newest(backend, project, header)
-    rule = await rule_of(backend.stores.projects, project, header.day)
+    rule = await rule_of(backend.stores.projects, backend.stores.inventory, project, header.day)
     with closing(await packed_suggestion(backend.stores.ledger, seal, rule)) as packed:
         given = Given(header, packed, "json")
         return await commit_given(backend, caller, project, given, seal, key=key, digest=digest)
@@ -78,24 +78,27 @@ async def _newest(backend: Backend, project: Project, header: PointsHeader) -> S
     return await seal_for(backend, project, header, may_be_left_out=True)
 
 
-async def rule_of(projects: Projects, project: Project, day: str) -> RewardRule:
+async def rule_of(projects: Projects, inventory: Inventory, project: Project, day: str) -> RuleOfDay:
     """The project's rule of that day. RefusedError 409 when it pays nothing."""
-    policy = await projects.policy_at(project.project_id, date.fromisoformat(day))
-    if not policy.reward.micro_points_per_paid_s:
+    rule = await rule_in_force(projects, inventory, project, day)
+    if not rule.rule.micro_points_per_paid_s:
         detail = f"no rule that pays anything is in force on {day}: decide on one, or post your own rows"
         raise RefusedError(409, "no_reward_rule", detail)
-    return policy.reward
+    return rule
 
 
-async def suggested(ledger: Ledger, seal: SealRef, rule: RewardRule) -> AsyncIterator[Sequence[Suggested]]:
+async def suggested(ledger: Ledger, seal: SealRef, rule: RuleOfDay) -> AsyncIterator[Sequence[Suggested]]:
     """What the rule gives to all rows of a seal, in its order, by pages."""
     after = -1
     while page := await ledger.paid(seal.seal_no, after_place=after, limit=PAGE):
-        yield [(row, reward_of(rule, kind=row.kind, paid_ms=row.paid_ms)) for row in page]
+        yield [
+            (row, reward_of(rule, kind=row.kind, paid_ms=row.paid_ms, held_paid_ms=row.held_paid_ms))
+            for row in page
+        ]
         after = page[-1].place
 
 
-async def packed_suggestion(ledger: Ledger, seal: SealRef, rule: RewardRule) -> Packed:
+async def packed_suggestion(ledger: Ledger, seal: SealRef, rule: RuleOfDay) -> Packed:
     """All of it, as it is committed; to be closed."""
     packed = Packed()
     try:
@@ -109,7 +112,7 @@ async def packed_suggestion(ledger: Ledger, seal: SealRef, rule: RewardRule) -> 
     return packed
 
 
-async def _items(ledger: Ledger, seal: SealRef, rule: RewardRule) -> AsyncIterator[list[RowItem]]:
+async def _items(ledger: Ledger, seal: SealRef, rule: RuleOfDay) -> AsyncIterator[list[RowItem]]:
     async for page in suggested(ledger, seal, rule):
         yield [RowItem(row.workload_id, points_of_micro(micro)) for row, micro in page]
 

@@ -69,6 +69,9 @@ POLICIES: dict[str, Policy] = {
     "POST /v1/me/channels/{channel_id}/deliveries/{delivery_id}/replay": _write(OPERATOR | ADMIN),
     "POST /v1/me/channels/{channel_id}/enable": _write(OPERATOR | ADMIN),
     # whoever has the link in a mail
+    "POST /v1/me/channels/{channel_id}/confirm-again": _write(OPERATOR | ADMIN),
+    "GET /v1/confirm/{token}": _read(PUBLIC),
+    "POST /v1/confirm/{token}": _write(PUBLIC),
     "GET /v1/unsubscribe/{token}": _read(PUBLIC),
     "POST /v1/unsubscribe/{token}": _write(PUBLIC),
     # users, keys, audit
@@ -120,6 +123,7 @@ POLICIES: dict[str, Policy] = {
     "POST /v1/projects/{slug}/channels/{channel_id}/replay": _write(RUNNING),
     "POST /v1/projects/{slug}/channels/{channel_id}/deliveries/{delivery_id}/replay": _write(RUNNING),
     "POST /v1/projects/{slug}/channels/{channel_id}/enable": _write(RUNNING),
+    "POST /v1/projects/{slug}/channels/{channel_id}/confirm-again": _write(RUNNING),
     "GET /v1/notifications": _read(RUNNING),
     "POST /v1/notifications": _write(RUNNING),
     "POST /v1/notifications/preview": _read(RUNNING),

@@ -41,13 +41,15 @@ class RewardBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `micro_points_per_paid_s`: for each paid second. `daily_cap_micro_points`: of one workload and UTC day,
     null = none. `floor_paid_ms`: a day with less paid time earns nothing. `kind_weights_ppm`: by the slug of
-    the kind, in millionths; a kind that is not named has 1,000,000.
+    the kind, in millionths; a kind that is not named has 1,000,000. `licensed_only`: true counts only paid
+    time that fell under a licence, false all of it, null: only that, if the project has licences.
     """
 
     micro_points_per_paid_s: Rate = 0
     daily_cap_micro_points: Cap | None = None
     floor_paid_ms: Floor = 0
     kind_weights_ppm: Annotated[dict[KindSlug, Weight], msgspec.Meta(max_length=_WEIGHTS_MAX)] = {}
+    licensed_only: bool | None = None
 
 
 class NewPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

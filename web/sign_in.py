@@ -160,7 +160,7 @@ def _origins(backend: Backend) -> frozenset[str]:
     """What we go by, as origins. RefusedError 409 when nobody configured it and this is not localhost."""
     settings = backend.settings
     found = {origin.lower() for origin in settings.cors_origins.split()}
-    if (base := _base_url(settings)) is not None:
+    if (base := base_url(settings)) is not None:
         parts = urlsplit(base)
         found.add(f"{parts.scheme}://{parts.netloc}".lower())
     if not found:
@@ -168,7 +168,7 @@ def _origins(backend: Backend) -> frozenset[str]:
     return frozenset(found)
 
 
-def _base_url(settings: WebSettings) -> str | None:
+def base_url(settings: WebSettings) -> str | None:
     """Where people reach us; None when nobody configured it and this is not localhost."""
     if settings.public_url:
         return settings.public_url.rstrip("/")
@@ -214,7 +214,7 @@ async def ask_letter(backend: Backend, _caller: Principal) -> Response:
         email,
         secret_sha256=token_sha256,
         subject=_SUBJECT,
-        body=_letter(token, base=_base_url(backend.settings)),
+        body=_letter(token, base=base_url(backend.settings)),
         sign_up=_open_to_all(backend),
         now_ms=backend.clock(),
         life_ms=LETTER_LIFE_MS,

@@ -21,7 +21,7 @@ from web.routing import Answer, Parameter, Route
 
 _TOKEN = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _HTML = "text/html; charset=utf-8"
-_HEADERS = {
+HEADERS = {
     "content-security-policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'",
     "cache-control": "no-store",
     "referrer-policy": "no-referrer",  # the address is the secret
@@ -46,7 +46,7 @@ _ONLY = Parameter(
 async def show_unsubscribe(backend: Backend, caller: Principal, *, token: str) -> Response:
     channel = await _channel(backend, token)
     what = "Announcements" if _announcements_only() else "Notices of NodePulse"
-    return _page("Unsubscribe", _BUTTON.format(what=what, where=escape(_masked(channel.target))))
+    return page("Unsubscribe", _BUTTON.format(what=what, where=escape(masked(channel.target))))
 
 
 async def unsubscribe(backend: Backend, caller: Principal, *, token: str) -> Response:
@@ -54,7 +54,7 @@ async def unsubscribe(backend: Backend, caller: Principal, *, token: str) -> Res
     only = _announcements_only()
     await backend.stores.told.unsubscribe(token, announcements_only=only, act=act_of(backend, caller))
     what = "announcements" if only else "notices"
-    return _page("Unsubscribed", f"<p>No more {what} are sent to {escape(_masked(channel.target))}.</p>")
+    return page("Unsubscribed", f"<p>No more {what} are sent to {escape(masked(channel.target))}.</p>")
 
 
 def _announcements_only() -> bool:
@@ -68,15 +68,16 @@ async def _channel(backend: Backend, token: str) -> ChannelRecord:
     return found
 
 
-def _masked(address: str) -> str:
+def masked(address: str) -> str:
     """Enough for its owner: links are forwarded, too."""
     name, at, domain = address.rpartition("@")
     return f"{name[:1]}***{at}{domain}"
 
 
-def _page(title: str, body: str) -> Response:
+def page(title: str, body: str) -> Response:
+    """A page for whoever followed a link out of a mail. `body` is HTML."""
     text = _PAGE.format(title=title, body=body)
-    return Response(text, 200, _HEADERS, content_type=_HTML)
+    return Response(text, 200, HEADERS, content_type=_HTML)
 
 
 ROUTES = (

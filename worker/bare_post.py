@@ -20,12 +20,14 @@ from worker.addresses import resolve
 from worker.guarded import CONNECT_TIMEOUT_S, checked_url
 
 HEAD_BYTES_MAX = 65_536  # of an answer's header
+UNDERWAY_MAX = 8  # answers before the answer (1xx)
 BODY_BYTES_MAX = 16_384  # a longer answer is not read at all
 BODY_S_MAX = 1.0
 _CHUNK_BYTES = 16_384
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\r\n]*)?\r?\n")
 _LENGTH = re.compile(rb"\r?\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*\r?\n", re.IGNORECASE)
 _END = re.compile(rb"\r?\n\r?\n")
+_END_BYTES_MAX = 4
 
 
 class PostError(Exception):
@@ -95,22 +97,32 @@ async def _exchange(
 
 
 async def _read_status(stream: trio.abc.Stream) -> int:
-    data = b""
-    while True:
-        while (end := _END.search(data)) is None:
-            chunk = await stream.receive_some(_CHUNK_BYTES)
-            data += chunk
-            if not chunk:
-                raise PostError("it ended without an answer")
-            if len(data) > HEAD_BYTES_MAX:
-                raise PostError("the answer's header is too long")
-        head, data = data[: end.end()], data[end.end() :]
+    data = bytearray()
+    for _ in range(UNDERWAY_MAX + 1):
+        head = await _read_head(stream, data)
         status = _STATUS.match(head)
         if status is None:
             raise PostError("it does not speak HTTP/1.1")
         if not status[1].startswith(b"1"):  # after those that are only underway
             await _drain(stream, head, len(data))
             return int(status[1])
+    raise PostError("it only says that it is underway")
+
+
+async def _read_head(stream: trio.abc.Stream, data: bytearray) -> bytes:
+    """The next header, taken off the front of `data`, which is filled as need be."""
+    looked_at = 0
+    while (end := _END.search(data, max(0, looked_at - _END_BYTES_MAX))) is None:
+        looked_at = len(data)  # a header that comes byte by byte is not looked through at each of them
+        chunk = await stream.receive_some(_CHUNK_BYTES)
+        if not chunk:
+            raise PostError("it ended without an answer")
+        data += chunk
+        if len(data) > HEAD_BYTES_MAX:
+            raise PostError("the answer's header is too long")
+    head = bytes(data[: end.end()])
+    del data[: end.end()]
+    return head
 
 
 async def _drain(stream: trio.abc.Stream, head: bytes, have: int) -> None:

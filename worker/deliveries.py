@@ -106,12 +106,14 @@ class Deliveries:
             async with trio.open_nursery() as sends:
                 while not self._stopping:
                     self._wake = trio.Event()
+                    # Before the claim as well: what ends while it is under way was in its way.
+                    self._limited = bool(self._circuits.full())
                     claimed = await self._claim()
                     for delivery in claimed:
                         self._in_flight += 1
                         self._circuits.started(delivery.endpoint)
                         sends.start_soon(self._deliver, delivery)
-                    self._limited = self._in_flight >= self._concurrency_max or bool(self._circuits.full())
+                    self._limited |= self._in_flight >= self._concurrency_max or bool(self._circuits.full())
                     if claimed and self._in_flight < self._concurrency_max:
                         await trio.sleep(CLAIM_PAUSE_S)
                     else:

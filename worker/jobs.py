@@ -34,6 +34,8 @@ def prunes(stores: AllStores, kept: RetentionSettings) -> tuple[Job, ...]:
         Job("prune-mail-budgets", "*/10 * * * *", "newest", pruning(stores.sending.prune)),
         Job("prune-sign-ins", "*/10 * * * *", "newest", pruning(stores.sign_in.prune)),
         Job("prune-deliveries", "20 * * * *", "newest", pruning(deliveries)),
+        Job("prune-consent", "10 4 * * *", "newest", pruning(stores.consent.prune)),
+        Job("prune-beliefs", "30 4 * * *", "newest", pruning(stores.newsroom.prune)),
         Job("prune-report-sums", "50 4 * * *", "newest", pruning(sums)),
         Job("prune-schedule", "40 * * * *", "newest", pruning(runs)),
     )

@@ -15,6 +15,8 @@ from worker.outcome import Outcome, Result
 from worker.smtp import MailServer, compose
 from worker.wording import subject, text
 
+OWNERS_FACTOR = 3  # an address gets so many times an owner's mails of all owners together
+
 
 def unsubscribe_url(delivery: Delivery, public_url: str) -> str:
     """Of a delivery's channel; an announcement's ends announcements only. Empty without a public URL."""
@@ -51,7 +53,8 @@ class MailSender:
     def __init__(
         self, server: MailServer, *, sending: Sending, per_hour_max: int, public_url: str = ""
     ) -> None:
-        """`per_hour_max`: mails to one address within an hour, of all channels together; others wait."""
+        """`per_hour_max`: mails to one address within an hour, of all channels of one owner together, and
+        OWNERS_FACTOR times that of all owners; others wait."""
         self._server = server
         self._sending = sending
         self._per_hour_max = per_hour_max
@@ -67,11 +70,27 @@ class MailSender:
             return Outcome(Result.REFUSED, str(error))
         address = delivery.channel.target
         # Taken before and given back after, so that a crash in between errs on the side of fewer mails.
-        may, at_ms = await self._sending.take_budget(address, per_hour_max=self._per_hour_max, now_ms=now_ms)
-        if not may:
-            note = f"waiting: {self._per_hour_max} mails went to this address within the hour"
-            return Outcome(Result.LATER, note, not_before_ms=at_ms)
+        taken: dict[str, int] = {}
+        for owner, per_hour_max in self._budgets(delivery):
+            may, at_ms = await self._sending.take_budget(
+                address, owner=owner, per_hour_max=per_hour_max, now_ms=now_ms
+            )
+            if not may:
+                await self._give_back(address, taken)
+                note = f"waiting: {per_hour_max} mails went to this address within the hour"
+                return Outcome(Result.LATER, note, not_before_ms=at_ms)
+            taken[owner] = at_ms
         outcome = await self._server.send(message, timeout_s=timeout_s)
         if outcome.result is not Result.ACCEPTED:
-            await self._sending.give_back_budget(address, taken_ms=at_ms)
+            await self._give_back(address, taken)
         return outcome
+
+    def _budgets(self, delivery: Delivery) -> list[tuple[str, int]]:
+        """What the mail counts for. What people have sent to their own address hangs on nobody else."""
+        own = (delivery.owner, self._per_hour_max)
+        everybody = ("", self._per_hour_max * OWNERS_FACTOR)
+        return [own] if delivery.own_address else [own, everybody]
+
+    async def _give_back(self, address: str, taken: dict[str, int]) -> None:
+        for owner, at_ms in taken.items():
+            await self._sending.give_back_budget(address, owner=owner, taken_ms=at_ms)

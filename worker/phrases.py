@@ -63,6 +63,17 @@ PHRASES: dict[str, tuple[str, str]] = {
         "Another run holds this workload's licence, so this one stands by and is not paid meanwhile.\n"
         "What to do: stop one of the two. This one takes over when the other is gone.",
     ),
+    "licence.flapping": (
+        "in conflict again and again",
+        "Runs of this workload's licence take it from each other: six conflicts within an hour. You hear of\n"
+        "it again when there was none for half an hour; until then conflicts are recorded and not told.\n"
+        "What to do: stop all but one of the runs.",
+    ),
+    "licence.steady": (
+        "no longer in conflict",
+        "There was no conflict over this workload's licence for half an hour; the detail says how many were\n"
+        "recorded meanwhile. Nothing is to be done.",
+    ),
     "dispute.opened": ("opened", "Somebody doubts a sealed day.\nWhat to do: look at it and answer it."),
     "dispute.answered": ("answered", "What to do: read the answer; it is with the dispute."),
     "seal.done": ("done", "The day is sealed and can be proved. Nothing is to be done."),

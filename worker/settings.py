@@ -87,7 +87,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     notifier_area_nodes_min: int = 20  # falls of a region or an ingress at once that operators hear of,
     notifier_area_percent_min: int = 15  # and their share of its nodes
     poll_ms: int = 250
-    delivery_concurrency_max: int = 64
+    delivery_concurrency_max: int = 128
     delivery_endpoint_max: int = 8  # of them to one receiver's origin
     delivery_timeout_s: float = 20.0
     delivery_lease_margin_s: float = 40.0  # after which another worker takes what a killed one had in hand

@@ -23,13 +23,15 @@ class RewardRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     `micro_points_per_paid_s`: for each paid second. `daily_cap_micro_points`: of one workload and UTC day,
     null = none. `floor_paid_ms`: a day with less paid time earns nothing. `kind_weights_ppm`: by the slug of
-    the kind, in millionths; a kind that is not named has 1,000,000.
+    the kind, in millionths; a kind that is not named has 1,000,000. `licensed_only`: only paid time that the
+    workload ran under a licence; null: if the project has any to run under (rewards.py).
     """
 
     micro_points_per_paid_s: int = 0
     daily_cap_micro_points: int | None = None
     floor_paid_ms: int = 0
     kind_weights_ppm: dict[str, int] = msgspec.field(default_factory=dict)
+    licensed_only: bool | None = None
 
 
 class ProjectRecord(msgspec.Struct, frozen=True):

@@ -35,7 +35,8 @@ class SealRef(msgspec.Struct, frozen=True):
 class NewCommit(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be committed. `reason`: empty for a day's first commit, of a correction not.
 
-    `rows`, `total_micro_points`: of the packed rows that come with it.
+    `rows`, `total_micro_points`: of the packed rows that come with it. `licensed_only`: the project's rule of
+    that day counts only time under licences (rewards.RuleOfDay), so nothing falls to the time without one.
     """
 
     project_id: str
@@ -46,6 +47,7 @@ class NewCommit(msgspec.Struct, frozen=True, kw_only=True):
     total_micro_points: int
     idempotency_key: str
     body_sha256: bytes
+    licensed_only: bool
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -133,12 +135,13 @@ class LedgerRow(msgspec.Struct, frozen=True):
 
 
 class PaidRow(msgspec.Struct, frozen=True):
-    """What a project's rule asks of a sealed row."""
+    """What a project's rule asks of a sealed row. `held_paid_ms`: the paid time under licences (`held`)."""
 
     place: int
     workload_id: str
     kind: str | None
     paid_ms: int
+    held_paid_ms: int
 
 
 class KeyReusedError(Exception):

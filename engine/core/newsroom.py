@@ -21,11 +21,24 @@ Group: TypeAlias = tuple[str, bool]  # channel id; reminders, or everything else
 ItemKey: TypeAlias = tuple[str, str]  # subject, channel id
 
 
+def licence_of(event: Event) -> str | None:
+    """The subject by which conflicts of licences are damped: the licence, or the run if none is named."""
+    if event.kind != "licence.conflict":
+        return None
+    named, _, _ = event.detail.removeprefix("licence ").partition(" ")
+    return f"licence:{named or event.workload_id}"
+
+
+def news_of(kind: str, channel_id: str) -> str:
+    """The subject under which is kept when a channel was told last of a kind of news."""
+    return f"{kind} {channel_id}"
+
+
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """What the installation sets. Times in milliseconds."""
 
     project_delay_ms: int = 300_000  # how long a project's channels wait for a return
-    gather_ms_max: int = 300_000  # falls within this time (or the delay, if shorter) are one digest
+    gather_ms_max: int = 300_000  # falls (within the delay, if that is shorter) and news are one digest
     area_nodes_min: int = 20  # falls of a region or an ingress within two minutes that operators hear of,
     area_percent_min: int = 15  # and their share of its nodes
 
@@ -77,16 +90,24 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
-    """Times of the last changes of a node or workload, the newest of them, and whether it flaps."""
+    """Times of the last changes of a node, a workload or a licence, the newest of them, and whether it flaps.
+    Of a kind of news at a channel (`news_of`): when it was told last, or will be.
+
+    `fell_ms`: of a node, its newest fall that areas count, in its bucket. `quiet`: how many changes were not
+    told because it flaps.
+    """
 
     changes: tuple[int, ...]
     last: Event
     flaps: bool = False
+    fell_ms: int | None = None
+    quiet: int = 0
     due_ms: int
 
 
 class Area(msgspec.Struct, frozen=True, kw_only=True):
-    """Falls of a region or an ingress: (start, count) of ten seconds each; `told_ms`: its last notice."""
+    """Nodes of a region or an ingress that fell: (start, count) of ten seconds each, a node where it fell
+    last; `told_ms`: its last notice."""
 
     falls: tuple[tuple[int, int], ...] = ()
     told_ms: int | None = None
@@ -119,6 +140,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     nodes: dict[str, NodeFacts] = {}  # by node id, or by workload id where an event names no node
     owners: dict[str, tuple[str, ...]] = {}  # user ids by project id
     recipients: dict[str, Recipient] = {}  # by channel id
+    unconfirmed: dict[str, Recipient] = {}  # who would hear of things, had they confirmed their channel
     windows: dict[str, int] = {}  # node or workload in maintenance -> the end of it
     totals: dict[str, int] = {}  # nodes by area
     due: dict[Group, int] = {}  # groups of which something is due, and how many besides what `items` holds
@@ -170,3 +192,8 @@ class Newsroom(Protocol):
         ...
 
     async def waiting(self) -> Waiting: ...
+
+    async def prune(self, *, now_ms: int, limit: int) -> int:
+        """Forget what channels believe of nodes and workloads that are gone, and what channels that are gone
+        believe; how many. What waits is left to the steps."""
+        ...

@@ -5,11 +5,14 @@ Only kept here. Which event becomes a notice and how it is sent is the worker's,
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
 from engine.core.people import Act
+
+if TYPE_CHECKING:
+    from engine.core.consent import Question
 
 CHANNELS_MAX = 100  # of one project, and of one person
 # What may be told at all.
@@ -26,6 +29,8 @@ EventKind = Literal[
     "workload.steady",
     "workload.below_minimum",
     "licence.conflict",
+    "licence.flapping",
+    "licence.steady",
     "dispute.opened",
     "dispute.answered",
     "seal.done",
@@ -41,12 +46,13 @@ EventKind = Literal[
     "clock.stepped",
     "actor.quarantined",
 ]
-TakenKind = Literal[EventKind, "announcement"]  # what a channel may be asked to take
+TakenKind = Literal[EventKind, "announcement", "report"]  # what a channel may be asked to take
 
 
 class ChannelRecord(msgspec.Struct, frozen=True):
     """A channel as its owner sees it. `disabled_ms`: its receiver said that it wants no more, in the words of
-    `disabled_note`; `no_announcements_ms`: no announcements."""
+    `disabled_note`; `no_announcements_ms`: no announcements. `unconfirmed_ms`: since when it waits for its
+    recipient to want it at all (consent.py), and is disabled for that."""
 
     channel_id: str
     project_id: str | None
@@ -60,6 +66,7 @@ class ChannelRecord(msgspec.Struct, frozen=True):
     disabled_ms: int | None
     disabled_note: str = ""
     no_announcements_ms: int | None = None
+    unconfirmed_ms: int | None = None
 
 
 class NotificationSetting(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,9 +103,14 @@ class Notices(Protocol):
         secret: str,
         name: str,
         event_kinds: tuple[str, ...],
+        question: Question | None = None,
         act: Act,
     ) -> ChannelRecord:
-        """The channel `act.made_id`, made when absent. TooManyChannelsError."""
+        """The channel `act.made_id`, made when absent. TooManyChannelsError.
+
+        `question`: how the recipient of a mail channel is asked, unless they confirmed it before or it is the
+        maker's own account's address. None: it counts as confirmed, unless they unsubscribed.
+        """
         ...
 
     async def remove_channel(

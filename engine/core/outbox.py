@@ -33,7 +33,8 @@ class Delivery(msgspec.Struct, frozen=True):
     """One notice for one channel, waiting to be sent. As claimed, `due_ms` is the end of the lease.
 
     `wanted_ms`: when it fell due before. `endpoint`, `circuit`: where it goes and whose that is, for bounds
-    and breakers (worker/circuits.py); empty: never limited. `unsubscribe_token`: of the channel.
+    and breakers (worker/circuits.py); empty: never limited. `unsubscribe_token`: of the channel. `owner`: the
+    id of the project or person whose channel it is; `own_address`: it is their own account's mail address.
     """
 
     delivery_id: str
@@ -45,10 +46,13 @@ class Delivery(msgspec.Struct, frozen=True):
     endpoint: str = ""
     circuit: str = ""
     unsubscribe_token: str = ""
+    owner: str = ""
+    own_address: bool = False
 
 
 class Outbox(Protocol):
-    """Decisions of the notifier and the deliveries that follow from them. Sending them: sending.py."""
+    """Channels, the notifier's lock and cursor, and new deliveries. What the notifier decides: newsroom.py; sending:
+    sending.py."""
 
     async def add_channel(
         self, project_id: str, *, kind: str, target: str, secret: str, now_ms: int
@@ -59,19 +63,17 @@ class Outbox(Protocol):
         """True when this process is now (or still) the one notifier."""
         ...
 
-    async def notifier_cursor(self) -> int: ...
+    async def notifier_cursor(self) -> int:
+        """Of the last event that was decided about."""
+        ...
+
+    async def pass_over(self, cursor: int) -> None:
+        """Events up to this cursor are told to nobody. It never moves back."""
+        ...
 
     async def put(self, notices: Sequence[tuple[Notice, str]], *, now_ms: int) -> int:
         """Write notices, each with a delivery to the channel of this id that is due now, in one transaction.
 
         What is there already is left alone; channels that are gone get nothing. How many deliveries are new.
-        """
-        ...
-
-    async def decide(self, *, cursor: int, notices: Sequence[tuple[Notice, Channel]], now_ms: int) -> None:
-        """Write deliveries (one per notice and channel) and the cursor in one transaction.
-
-        A delivery that is there already is left alone and the cursor never moves back, so that a notifier
-        that lost its lock without noticing can do no harm.
         """
         ...

@@ -16,10 +16,11 @@ from engine.core.ports import NodeRecord, WorkloadRecord
 
 class Asker(msgspec.Struct, frozen=True):
     """Under whose hands a licence is bound: whoever runs the project may bind any of it; `user_id`: whose
-    wallet else must own it (None: nobody's)."""
+    wallet else must own it (None: nobody's). `admin`: of the installation, who gives machines to anybody."""
 
     user_id: str | None
     runs_project: bool
+    admin: bool = False
 
 
 class NewWorkload(msgspec.Struct, frozen=True):
@@ -71,6 +72,11 @@ class GoneError(Exception):
     """The thing, or what it belongs to, is revoked or retired; the text says which."""
 
 
+class OperatorRefusedError(Exception):
+    """The person has nothing to do with the project, so nobody but they and an admin may make them operate a
+    node of it: it would let whoever runs it reach them, and put machines into their list."""
+
+
 class ReferenceRefusedError(Exception):
     """What is referred to is not there, or not for this caller. `pointer`: where it stands in the body."""
 
@@ -88,7 +94,8 @@ class Registration(Protocol):
     async def register(self, new: NewMachine, *, act: Act, asker: Asker) -> NodeRecord:
         """The node with the id `act.made_id`; what is there, if it was made before.
 
-        KeyTakenError; ReferenceRefusedError.
+        KeyTakenError; ReferenceRefusedError; OperatorRefusedError for an owner who is neither the asker nor
+        operates a living node of the project nor owns a licence of it, unless an admin asks.
         """
         ...
 

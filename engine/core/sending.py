@@ -63,12 +63,14 @@ class Sending(Protocol):
         """What is due of this circuit falls due at `until_ms` instead; how many (there may be more)."""
         ...
 
-    async def take_budget(self, address: str, *, per_hour_max: int, now_ms: int) -> tuple[bool, int]:
-        """One more mail to this address within the hour: (True, what to give back if it was not sent), or
-        (False, when there will be room, unix ms)."""
+    async def take_budget(
+        self, address: str, *, owner: str, per_hour_max: int, now_ms: int
+    ) -> tuple[bool, int]:
+        """One more mail of this owner (empty: of all) to this address within the hour: (True, what to give
+        back if it was not sent), or (False, when there will be room, unix ms)."""
         ...
 
-    async def give_back_budget(self, address: str, *, taken_ms: int) -> None: ...
+    async def give_back_budget(self, address: str, *, owner: str, taken_ms: int) -> None: ...
 
     async def disable_channel(self, channel_id: str, *, now_ms: int, note: str) -> int:
         """The receiver is gone for good (410): no further notices; its due deliveries become dead letters.

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from engine.core.consent import Question
 from engine.core.news import Notice
 from engine.core.notices import ChannelRecord
 from engine.core.people import Act
@@ -90,8 +91,13 @@ class Told(Protocol):
         """Dead letters of the channel, all or one, are due again as if new; how many. ChannelOffError."""
         ...
 
-    async def enable(self, channel: ChannelRecord, *, act: Act) -> ChannelRecord:
-        """Have notices sent there again, announcements too. What died meanwhile stays dead."""
+    async def enable(
+        self, channel: ChannelRecord, *, question: Question | None = None, act: Act
+    ) -> ChannelRecord:
+        """Have notices sent there again, announcements too. What died meanwhile stays dead.
+
+        Where a recipient of mail unsubscribed they are asked first, with the letter of `question`.
+        """
         ...
 
     async def channel_of_link(self, token: str) -> ChannelRecord | None:
@@ -99,5 +105,6 @@ class Told(Protocol):
         ...
 
     async def unsubscribe(self, token: str, *, announcements_only: bool, act: Act) -> bool:
-        """Nothing, or no announcement, goes there any more. False: no such link."""
+        """Nothing, or no announcement, goes there any more, by whichever of this owner's channels. False: no
+        such link."""
         ...

@@ -19,6 +19,7 @@ from nodepulse.readiness import address, get
 from nodepulse.runfolder import is_served
 from storage.binaries import Account, EmbeddedServerError, account_for, postgres_binaries, valkey_binary
 from storage.open import open_stores
+from storage.roles import standing
 
 LIBRARIES = ("trio", "uvloop", "asyncpg", "redis", "numpy", "quart", "hypercorn", "msgspec", "orjson")
 
@@ -69,6 +70,7 @@ async def store_findings(config: Config) -> AsyncIterator[Finding]:
     """Findings of the area `stores`."""
     if config.database.url:
         yield await _database(config)
+        yield await _role(config)
     else:
         yield await _embedded(config, "postgres")
     if config.redis.url:
@@ -86,6 +88,28 @@ async def _database(config: Config) -> Finding:
             "stores", "PostgreSQL", "problem", str(error), "see database.url; nodepulse db migrate"
         )
     return Finding("stores", "PostgreSQL", "ok", f"answers; registry at change {position}")
+
+
+async def _role(config: Config) -> Finding:
+    """Whether what is sealed is safe from the application's own role."""
+    try:
+        found = await standing(config.database.url)
+    except StoreUnavailableError as error:
+        return Finding("stores", "role", "problem", str(error), "see database.url")
+    if found.well:
+        return Finding(
+            "stores", "role", "ok", f"{found.role} can add to what is sealed, and change none of it"
+        )
+    reasons = ["is mighty (superuser, makes roles, or replicates)"] if found.mighty else []
+    reasons += [f"owns {', '.join(found.owned)}"] if found.owned else []
+    reasons += [f"was granted too much on {', '.join(found.open)}"] if found.open else []
+    return Finding(
+        "stores",
+        "role",
+        "note",
+        f"{found.role} {'; '.join(reasons)}: with it sealed days and paid points could be changed",
+        "give the application a role of its own: docs/operations.md, Two roles; then nodepulse db migrate",
+    )
 
 
 async def _redis(config: Config) -> Finding:

@@ -39,6 +39,7 @@ def described(channel: ChannelRecord) -> Row:
         "name": channel.name,
         "event_kinds": list(channel.event_kinds),
         "created_at": at(channel.created_ms),
+        "unconfirmed_since": at(channel.unconfirmed_ms),
         "disabled_at": at(channel.disabled_ms),
         "disabled_because": channel.disabled_note,
         "announcements": channel.no_announcements_ms is None,
@@ -107,8 +108,10 @@ def channel_add(
     async def work(desk: Desk) -> ChannelRecord:
         if kind == "apprise":
             _check_service(target, desk.config.worker.apprise_schemas)
+        owner = await _owner(desk, slug, who)
         return await desk.stores.notices.create_channel(
-            **await _owner(desk, slug, who),
+            project_id=owner.get("project_id"),
+            user_id=owner.get("user_id"),
             kind=kind,
             target=target,
             secret=secret,

@@ -13,8 +13,9 @@ from nodepulse.commands.stores import on_stores, reachable
 from nodepulse.config import Config
 from nodepulse.seed import seed
 from storage.bridge import run_on_uvloop
-from storage.migrate import migrate
+from storage.migrate import NotTheOwnerError, migrate
 from storage.open import AllStores
+from storage.roles import OtherDatabaseError
 
 
 @click.group()
@@ -27,14 +28,19 @@ def db() -> None:
 @config_options
 def migrate_command(*, as_json: bool, sources: Sources) -> None:
     """Apply what is missing of the schema. `serve` does this by itself at each start."""
-    config = reachable(sources.configured())
+    config = sources.configured()
+    # A running `serve` does not tell the owner's URL to anybody; what is embedded it has migrated itself.
+    database = (config if config.database.url else reachable(config)).database
     applied: list[str] = []
 
     async def main() -> int:
-        applied.extend(await migrate(config.database.url))
+        applied.extend(await migrate(database.migration_url, application_url=database.url))
         return 0
 
-    code = run_on_uvloop(main)
+    try:
+        code = run_on_uvloop(main)
+    except (NotTheOwnerError, OtherDatabaseError) as error:
+        raise click.ClickException(str(error)) from error
     if code:
         raise SystemExit(code)
     if as_json:

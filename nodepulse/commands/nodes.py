@@ -20,7 +20,7 @@ from nodepulse.provision import new_node_key
 
 # Whoever may reach the stores may see everything, and bind any licence of a project.
 EVERYTHING = Sight(everything=True)
-ADMIN = Asker(user_id=None, runs_project=True)
+ADMIN = Asker(user_id=None, runs_project=True, admin=True)
 
 
 def described(node: NodeRecord) -> Row:

@@ -17,7 +17,6 @@ from engine.core.ledger import (
     AlreadyCommittedError,
     Commit,
     KeyReusedError,
-    NewCommit,
     NothingToCorrectError,
     RowsRefusedError,
     SealMovedError,
@@ -95,7 +94,7 @@ def _refusing(asked: Asked, work: Callable[[Desk], Awaitable[Commit]]) -> Commit
 async def _committed(
     desk: Desk, project: Project, closing: ExitStack, path: Path | None, told: dict[str, Any], key: str | None
 ) -> Commit:
-    from web.points import check_total, must_name, refusal_of
+    from web.points import check_total, must_name, new_commit, refusal_of, rule_in_force
 
     ledger = desk.stores.ledger
     given, digest = await _given(desk, project, path, told)
@@ -103,16 +102,8 @@ async def _committed(
     header, packed = given.header, given.packed
     seal = await _seal(desk, project, header.day)
     must_name(seal, header, may_be_left_out=path is None)
-    new = NewCommit(
-        project_id=project.project_id,
-        day=header.day,
-        seal=seal,
-        reason=header.reason,
-        rows=packed.rows,
-        total_micro_points=packed.total_micro_points,
-        idempotency_key=key or f"cli-{digest.hex()[:32]}",
-        body_sha256=digest,
-    )
+    rule = await rule_in_force(desk.stores.projects, desk.stores.inventory, project, header.day)
+    new = new_commit(project, given, seal, rule, key=key or f"cli-{digest.hex()[:32]}", digest=digest)
     try:
         if packed.fault_count:
             await ledger.check(new, packed.file)
@@ -136,7 +127,7 @@ async def _given(
     if path is None:
         header = header_of({**said, **({"revision": told["revision"]} if told["revision"] else {})})
         seal = await _seal(desk, project, header.day)
-        rule = await rule_of(desk.stores.projects, project, header.day)
+        rule = await rule_of(desk.stores.projects, desk.stores.inventory, project, header.day)
         packed = await packed_suggestion(desk.stores.ledger, seal, rule)
         return Given(header, packed, "json"), digest.digest()
     with path.open("rb") as file:

@@ -49,6 +49,11 @@ def policy_list(*, slug: str, asked: Asked) -> None:
 @click.option(
     "--kind-weight", "weights", multiple=True, metavar="KIND=PPM", help="In millionths; repeatable."
 )
+@click.option(
+    "--licensed-only/--licensed-or-not",
+    default=None,
+    help="Count only paid time under a licence, or all; if left out: only that, if the project has licences.",
+)
 @admin_options
 def policy_add(
     *, slug: str, day: date | None, uptime_source: UptimeSource, pay_claims: bool, asked: Asked, **reward: Any

@@ -234,14 +234,19 @@ async def test_capabilities_rotate_alone(stores):
 
 async def test_a_window_is_of_a_node_or_of_a_workload_on_it(stores):
     node, other = await given_node(stores), await given_node(stores)
-    window = {"from_ms": NOW + 10, "to_ms": NOW + 20, "now_ms": NOW}
+    window = {"from_ms": NOW + 10, "to_ms": NOW + 60_010, "now_ms": NOW}
     whole = await stores.directory.open_window(node.node_id, None, own=True, **window)
     part = await stores.directory.open_window(node.node_id, node.workload_ids[0], own=False, **window)
     with pytest.raises(NodeRefusedError):
         await stores.directory.open_window(node.node_id, other.workload_ids[0], own=False, **window)
     with pytest.raises(NodeRefusedError):
         await stores.directory.open_window(node.node_id, new_id(), own=False, **window)
-    assert (whole.workload_id, whole.own, whole.from_ms, whole.to_ms) == (None, True, NOW + 10, NOW + 20)
+    assert (whole.workload_id, whole.own, whole.from_ms, whole.to_ms) == (
+        None,
+        True,
+        NOW + 10,
+        NOW + 60_010,
+    )
     spec, _, _ = await open_session(stores, node.node_id)
     assert set(spec.windows) == {whole, part}
 
@@ -307,6 +312,16 @@ async def test_a_late_window_an_empty_one_and_too_long_an_update_are_refused_and
     kept = await open_tomorrow(stores, node.node_id, 0, 10, update=True)
     spec, _, _ = await open_session(stores, node.node_id)
     assert spec.windows == (kept,)
+
+
+async def test_twenty_four_windows_of_a_workload_and_day_are_opened_and_no_more(stores):
+    node = await given_node(stores, workloads=2)
+    for number in range(24):
+        await open_tomorrow(stores, node.node_id, number * 2, 1, node.workload_ids[0])
+    for workload_id in (node.workload_ids[0], None):
+        with pytest.raises(WindowRefusedError, match="24 at most"):
+            await open_tomorrow(stores, node.node_id, 100, 1, workload_id)
+    await open_tomorrow(stores, node.node_id, 100, 1, node.workload_ids[1])
 
 
 async def test_windows_of_a_retired_workload_count_for_nobody(stores):

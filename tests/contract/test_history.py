@@ -179,28 +179,31 @@ async def test_windows_are_those_of_the_workload_and_of_its_whole_node(stores):
 
     async def window(workload_id: str | None, start: int, end: int):
         return await stores.directory.open_window(
-            node.node_id, workload_id, from_ms=NOW + start, to_ms=NOW + end, own=False, now_ms=NOW
+            node.node_id, workload_id, from_ms=at(start), to_ms=at(end), own=False, now_ms=NOW
         )
 
+    def at(minutes: int) -> int:
+        return NOW + minutes * 60_000
+
     whole, mine, others = await window(None, 10, 20), await window(first, 5, 15), await window(second, 5, 15)
-    assert await stores.history.windows(first, NOW, NOW + 99) == [mine, whole]
-    assert await stores.history.windows(second, NOW, NOW + 99) == [others, whole]
-    assert await stores.history.windows(first, NOW + 15, NOW + 20) == [whole]
-    assert await stores.history.windows(first, NOW + 20, NOW + 30) == []
-    assert await stores.history.windows(new_id(), NOW, NOW + 99) == []
+    assert await stores.history.windows(first, NOW, at(99)) == [mine, whole]
+    assert await stores.history.windows(second, NOW, at(99)) == [others, whole]
+    assert await stores.history.windows(first, at(15), at(20)) == [whole]
+    assert await stores.history.windows(first, at(20), at(30)) == []
+    assert await stores.history.windows(new_id(), NOW, at(99)) == []
 
 
 async def test_asked_for_all_at_once_history_says_what_it_says_one_by_one(stores):
     node = await given_node(stores)
     (workload_id,) = node.workload_ids
     await stores.directory.open_window(
-        node.node_id, None, from_ms=NOW + 10, to_ms=NOW + 20, own=True, now_ms=NOW
+        node.node_id, None, from_ms=NOW + 10, to_ms=NOW + 60_010, own=True, now_ms=NOW
     )
     rows = [(workload_id, BASE_UP, NOW + start, NOW + start + 8) for start in (-40, -20, 0, 12, 30, 60)]
     gap = Gap(0, NOW + 5, NOW + 9, "crash")
     await stores.history.flush(batch(*rows, gaps=(gap,), watermark_ms=NOW + 70))
     for around in ((NOW - 30, NOW + 25), (NOW, NOW + 1), (NOW + 61, NOW + 90), (NOW - 99, NOW - 98)):
-        for window in ((NOW, NOW + 15), (NOW + 20, NOW + 30)):
+        for window in ((NOW, NOW + 15), (NOW + 60_010, NOW + 60_030)):
             found = await stores.history.recorded(
                 workload_id, node.row, shard=0, window=window, around=around
             )

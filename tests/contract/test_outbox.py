@@ -18,13 +18,17 @@ async def channel(stores):
     )
 
 
-async def decided(stores, channel, count: int = 1, *, cursor: int = 1):
+async def decided(stores, channel, count: int = 1):
     events = [make_event(number, project_id=channel.project_id) for number in range(count)]
     await stores.history.flush(batch(events=tuple(events)))
-    await stores.outbox.decide(
-        cursor=cursor, notices=[(notice_of(event), channel) for event in events], now_ms=NOW
-    )
+    await put(stores, *((event, channel) for event in events))
     return events
+
+
+async def put(stores, *told):
+    """(event, channel) each; how many deliveries are new."""
+    notices = [(notice_of(event), channel.channel_id) for event, channel in told]
+    return await stores.outbox.put(notices, now_ms=NOW)
 
 
 async def claim(stores, *, limit=10, now_ms=NOW, lease_ms=1_000, kind="webhook"):
@@ -51,14 +55,14 @@ async def test_a_notice_becomes_one_delivery_that_is_due_at_once(stores, channel
 
 async def test_a_notice_decided_again_is_no_second_delivery(stores, channel):
     events = await decided(stores, channel)
-    await stores.outbox.decide(cursor=1, notices=[(notice_of(events[0]), channel)] * 2, now_ms=NOW)
+    assert await put(stores, *[(events[0], channel)] * 2) == 0
     assert len(await claim(stores)) == 1
 
 
-async def test_the_cursor_never_moves_back(stores, channel):
+async def test_the_cursor_never_moves_back(stores):
     assert await stores.outbox.notifier_cursor() == 0
-    await stores.outbox.decide(cursor=5, notices=[], now_ms=NOW)
-    await stores.outbox.decide(cursor=3, notices=[], now_ms=NOW)
+    await stores.outbox.pass_over(5)
+    await stores.outbox.pass_over(3)
     assert await stores.outbox.notifier_cursor() == 5
 
 
@@ -97,7 +101,7 @@ async def test_each_kind_of_channel_is_claimed_for_itself(stores, channel):
         channel.project_id, kind="mail", target="a@example.org", secret="", now_ms=NOW
     )
     (event,) = await decided(stores, channel)
-    await stores.outbox.decide(cursor=1, notices=[(notice_of(event), mail)], now_ms=NOW)
+    await put(stores, (event, mail))
     assert [one.channel for one in await claim(stores, kind="mail")] == [mail]
     assert [one.channel for one in await claim(stores)] == [channel]
 
@@ -111,7 +115,7 @@ async def test_a_disabled_channel_gets_no_more_notices_and_its_due_ones_die(stor
     assert await stores.outbox.channels(channel.project_id) == []
     late = make_event(99, project_id=channel.project_id)
     await stores.history.flush(batch(events=(late,)))
-    await stores.outbox.decide(cursor=2, notices=[(notice_of(late), channel)], now_ms=NOW)
+    await put(stores, (late, channel))
     assert await claim(stores, now_ms=NOW + 10_000) == []
     assert len(events) == 2
 
@@ -144,7 +148,7 @@ async def test_an_endpoint_gets_only_so_many_and_does_not_hide_the_others(stores
     await decided(stores, channel, 8)
     other = await other_channel(stores, channel, "https://other.example/x")
     late = make_event(99, project_id=channel.project_id)
-    await stores.outbox.decide(cursor=2, notices=[(notice_of(late), other)], now_ms=NOW)
+    await put(stores, (late, other))
     first = await claim_bounded(stores, limit=4)
     assert sorted(one.endpoint for one in first) == ["https://example.org"] * 2 + ["https://other.example"]
     assert await claim_bounded(stores, in_flight={"https://example.org": 2}) == []
@@ -157,7 +161,7 @@ async def test_endpoints_are_told_apart_by_origin_in_any_letters(stores, channel
     for target in ("HTTPS://Example.org/other?x", "https://example.org:8443/", "http://example.org/"):
         made = await other_channel(stores, channel, target)
         event = make_event(7, project_id=channel.project_id)
-        await stores.outbox.decide(cursor=1, notices=[(notice_of(event), made)], now_ms=NOW)
+        await put(stores, (event, made))
     found = await claim(stores)
     assert sorted(one.endpoint for one in found) == [
         "http://example.org",
@@ -183,17 +187,18 @@ async def test_an_open_circuit_is_left_alone_held_and_probed_with_its_oldest(sto
 
 
 async def test_an_address_gets_only_so_many_mails_in_any_hour(stores):
-    async def take(at_ms, address="Ann@example.org"):
-        return await stores.sending.take_budget(address, per_hour_max=2, now_ms=at_ms)
+    async def take(at_ms, address="Ann@example.org", owner="p"):
+        return await stores.sending.take_budget(address, owner=owner, per_hour_max=2, now_ms=at_ms)
 
     assert await take(NOW) == (True, NOW)
     assert await take(NOW, "ann@EXAMPLE.org") == (True, NOW + 1)
     assert await take(NOW + 5) == (False, NOW + HOUR_MS)
     assert await take(NOW, "bob@example.org") == (True, NOW)
-    await stores.sending.give_back_budget("ann@example.org", taken_ms=NOW + 1)
+    assert await take(NOW + 5, owner="another") == (True, NOW + 5)
+    await stores.sending.give_back_budget("ann@example.org", owner="p", taken_ms=NOW + 1)
     assert await take(NOW + 7) == (True, NOW + 7)
     assert await take(NOW + HOUR_MS - 1) == (False, NOW + HOUR_MS)
     assert await take(NOW + HOUR_MS) == (True, NOW + HOUR_MS)
     assert await take(NOW + HOUR_MS) == (False, NOW + HOUR_MS + 7)
-    assert await stores.sending.prune(now_ms=NOW + HOUR_MS, limit=10) == 1
+    assert await stores.sending.prune(now_ms=NOW + HOUR_MS + 5, limit=10) == 2
     assert await stores.sending.prune(now_ms=NOW + 2 * HOUR_MS, limit=10) == 1

@@ -23,7 +23,9 @@ async def test_an_empty_registry_stands_at_zero(stores):
 async def test_a_node_is_nothing_to_an_engine_before_its_first_session(stores):
     node = await given_node(stores)
     await stores.directory.add_workload(node.node_id, name="second", now_ms=NOW)
-    await stores.directory.open_window(node.node_id, None, from_ms=NOW, to_ms=NOW + 1, own=True, now_ms=NOW)
+    await stores.directory.open_window(
+        node.node_id, None, from_ms=NOW, to_ms=NOW + 60_000, own=True, now_ms=NOW
+    )
     assert await stores.registry.position() == 0
     assert await load(stores) == []
     spec, _, position = await open_session(stores, node.node_id)
@@ -46,7 +48,7 @@ async def test_a_changed_row_is_told_once_as_it_is_now(stores):
         await stores.directory.add_workload(node.node_id, name=name, now_ms=NOW)
     await stores.directory.retire_workload(node.workload_ids[0], now_ms=NOW)
     window = await stores.directory.open_window(
-        node.node_id, None, from_ms=NOW + 1, to_ms=NOW + 2, own=True, now_ms=NOW
+        node.node_id, None, from_ms=NOW + 1, to_ms=NOW + 60_001, own=True, now_ms=NOW
     )
     position, (spec,) = await stores.registry.changes(0, shard=0, shards=1)
     assert position == 5

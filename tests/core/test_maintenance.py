@@ -16,8 +16,14 @@ def minutes(begin: int, length: int, *, day: int = 1, of: str | None = None, own
     return Window("w", of, from_ms, from_ms + length * MINUTE_MS, own)
 
 
-def check(new: Window, *opened: Window, update: bool = False, now_ms: int = 0) -> None:
-    check_window(new, opened=opened, update=update, now_ms=now_ms)
+def check(
+    new: Window,
+    *opened: Window,
+    update: bool = False,
+    now_ms: int = 0,
+    taken_back: tuple[Window, ...] = (),
+) -> None:
+    check_window(new, opened=opened, taken_back=taken_back, update=update, now_ms=now_ms)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +81,40 @@ def test_a_window_that_began_already_or_never_ends_is_refused() -> None:
         check(new, now_ms=new.from_ms + 1)
     with pytest.raises(WindowRefusedError, match="ends after"):
         check(minutes(0, 0))
+
+
+def test_no_window_is_shorter_than_a_minute_but_that_of_an_ordered_update() -> None:
+    short = Window("w", None, DAY_MS, DAY_MS + MINUTE_MS - 1, own=False)
+    check(minutes(0, 1))
+    check(short, update=True)
+    with pytest.raises(WindowRefusedError, match="a minute at least: choose a later end"):
+        check(short)
+
+
+def test_a_window_begins_within_366_days() -> None:
+    new = minutes(0, 1, day=400)
+    check(new, now_ms=new.from_ms - 366 * DAY_MS)
+    with pytest.raises(WindowRefusedError, match="within 366 days: choose an earlier beginning"):
+        check(new, now_ms=new.from_ms - 366 * DAY_MS - 1)
+
+
+def test_a_workload_has_twenty_four_windows_a_day_however_short_they_are() -> None:
+    there = [minutes(2 * number, 1, of="a") for number in range(23)]
+    check(minutes(100, 1, of="a"), *there)
+    full = [*there, minutes(200, 1)]  # of the whole node is one of each workload
+    check(minutes(100, 1, of="b"), *full)
+    check(minutes(100, 1, of="a", day=2), *full)
+    for of in ("a", None):
+        with pytest.raises(WindowRefusedError, match=r"24 windows of workload a on 1970-01-02 .*24 at most"):
+            check(minutes(100, 1, of=of), *full)
+
+
+def test_ending_windows_early_or_taking_them_back_makes_no_room_for_more() -> None:
+    ended = [Window("w", "a", DAY_MS + number, DAY_MS + number + 1, own=True) for number in range(12)]
+    taken_back = tuple(minutes(100 + number * 60, 60, of="a") for number in range(12))
+    check(minutes(0, 50, of="a"), *ended, taken_back=taken_back[1:])  # they take no time of the sixty minutes
+    with pytest.raises(WindowRefusedError, match="those taken back too"):
+        check(minutes(0, 50, of="a"), *ended, taken_back=taken_back)
 
 
 def test_a_window_touches_whole_days() -> None:

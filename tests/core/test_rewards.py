@@ -6,7 +6,7 @@ import pytest
 
 from engine.core.amounts import MICRO_POINTS_MAX
 from engine.core.catalog import RewardRule
-from engine.core.rewards import reward_of
+from engine.core.rewards import RuleOfDay, reward_of
 
 DAY_MS = 86_400_000
 RATE = RewardRule(micro_points_per_paid_s=145)
@@ -59,9 +59,45 @@ CASES = [
 
 @pytest.mark.parametrize(("rule", "kind", "paid_ms", "micro"), CASES)
 def test_the_rule_pays(rule: RewardRule, kind: str | None, paid_ms: int, micro: int) -> None:
-    assert reward_of(rule, kind=kind, paid_ms=paid_ms) == micro
+    of = RuleOfDay(rule, has_licences=False)
+    assert reward_of(of, kind=kind, paid_ms=paid_ms, held_paid_ms=0) == micro
+
+
+LICENSED, ALL, OPEN = (
+    RewardRule(micro_points_per_paid_s=1_000, floor_paid_ms=1_000, licensed_only=licensed_only)
+    for licensed_only in (True, False, None)
+)
+# rule, whether the project has licences, paid ms, of that under licences, micro-points
+LICENCES = [
+    (LICENSED, True, DAY_MS, DAY_MS, 86_400_000),
+    (LICENSED, True, DAY_MS, DAY_MS // 2, 43_200_000),
+    (LICENSED, True, DAY_MS, 0, 0),
+    (LICENSED, False, DAY_MS, 0, 0),
+    (LICENSED, True, DAY_MS, 999, 0),  # the floor is on what is counted
+    (LICENSED, True, DAY_MS, 1_000, 1_000),
+    (LICENSED, True, 5_000, 6_000, 5_000),  # never more than was paid
+    (ALL, True, DAY_MS, 0, 86_400_000),
+    (ALL, True, DAY_MS, DAY_MS // 2, 86_400_000),
+    (ALL, False, DAY_MS, 0, 86_400_000),
+    # who decided nothing counts by licences where there are any
+    (OPEN, True, DAY_MS, 0, 0),
+    (OPEN, True, DAY_MS, 2_000, 2_000),
+    (OPEN, False, DAY_MS, 0, 86_400_000),
+    (OPEN, False, DAY_MS, 2_000, 86_400_000),
+]
+
+
+@pytest.mark.parametrize(("rule", "has_licences", "paid_ms", "held_paid_ms", "micro"), LICENCES)
+def test_the_rule_counts_time_under_licences(
+    rule: RewardRule, has_licences: bool, paid_ms: int, held_paid_ms: int, micro: int
+) -> None:
+    of = RuleOfDay(rule, has_licences=has_licences)
+    assert reward_of(of, kind=None, paid_ms=paid_ms, held_paid_ms=held_paid_ms) == micro
 
 
 def test_no_paid_millisecond_ever_costs_points() -> None:
-    amounts = [reward_of(EVERYTHING, kind="gpu", paid_ms=paid_ms) for paid_ms in range(59_000, 200_000, 7)]
+    of = RuleOfDay(EVERYTHING, has_licences=False)
+    amounts = [
+        reward_of(of, kind="gpu", paid_ms=paid_ms, held_paid_ms=0) for paid_ms in range(59_000, 200_000, 7)
+    ]
     assert amounts == sorted(amounts)

@@ -7,6 +7,7 @@ from typing import Any
 
 import asyncpg
 
+from tests.conftest import as_owner
 from tests.web.points_given import Row, seal_rows
 
 
@@ -14,7 +15,7 @@ def seal_workloads(database_url: str, slug: str, day: str, workload_ids: list[st
     """These workloads of a project, up all of the day."""
 
     async def seal() -> None:
-        connection = await asyncpg.connect(database_url)
+        connection = await asyncpg.connect(as_owner(database_url))
 
         async def sql(statement: str, *arguments: object) -> list[Any]:
             found: list[Any] = await connection.fetch(statement, *arguments)

@@ -26,7 +26,7 @@ from nodepulse.process import started_ticks
 from nodepulse.provision import provision
 from storage.bridge import run_on_uvloop
 from storage.embedded import PostgresServer
-from storage.migrate import migrate
+from storage.migrate import migrate_embedded
 from storage.open import Stores, open_stores
 from storage.settings import DatabaseSettings, RedisSettings
 from tests.e2e.api import Api, now_ms
@@ -270,7 +270,7 @@ def template() -> Path:
         server = PostgresServer(folder)
         await server.start()
         try:
-            await migrate(server.url)
+            await migrate_embedded(server)
         finally:
             await server.stop()
         return 0

@@ -759,12 +759,16 @@ def test_claims_outlive_another_kill_and_a_short_gap_forgives_no_long_absence(
     node, t, f = outage.node()
     assert hand_in(node, (t + 2000, np.HEALTHY), (t + 4000, np.UNHEALTHY)) == {"taken": 2}
     before = timeline(node, t, t + f)
-    soon_back, late = people.opened(), people.opened()
-    begin = {one: one.beat().t_ms for one in (soon_back, late)}
-    with engine_dead(system):
-        pass
-    heard = now_ms()
-    assert heard < begin[soon_back] + TTL_MS, "the machine was too busy: try again"  # still covered
+    for _ in range(6):  # until the engine is back while both are still covered: a busy machine takes longer
+        soon_back, late = people.opened(), people.opened()
+        begin = {one: one.beat().t_ms for one in (soon_back, late)}
+        with engine_dead(system):
+            pass
+        heard = now_ms()
+        if heard < begin[soon_back] + TTL_MS:
+            break
+    else:
+        pytest.fail("the machine was too busy, six times: try again")
     assert timeline(node, t, t + f) == before
     told = hand_in(node, (t + 2000, np.UNHEALTHY), (t + 2200, np.UPDATING))
     assert told == {"taken": 1, "duplicate": 1}

@@ -491,7 +491,9 @@ async def test_an_answer_nobody_expected_is_told_and_tried_again(bench: Bench, a
         assert flush.world.intervals
 
 
-async def test_refused_beats_arrive_and_a_flush_that_seemed_to_fail_counts_them_once(bench: Bench):
+async def test_refused_beats_arrive_and_a_flush_that_seemed_to_fail_counts_them_once(
+    bench: Bench, autojump_clock: MockClock
+):
     flushing = Flushing(bench, MemoryWorld())
     bench.beats(range(3), T0)
     node_id = spec(1).node_id

@@ -316,7 +316,7 @@ async def test_windows_come_with_the_spec_of_their_row(following: Following):
     await following.follower.load(seq_floor_ms=0)
     node_id = following.world.rows[0]
     window = await following.stores.directory.open_window(
-        node_id, None, from_ms=T0 + 5, to_ms=T0 + 9, own=True, now_ms=T0
+        node_id, None, from_ms=T0 + 5, to_ms=T0 + 60_005, own=True, now_ms=T0
     )
     await following.follower.catch_up()
     assert following.bench.windows.held() == {0: [window]}

@@ -192,6 +192,31 @@ def test_one_that_was_granted_while_absent_is_let_go_in_time():
     assert said(made) == [("absent", 0, 30 + 10 * INTERVAL_MS)]
 
 
+def test_one_whose_node_was_not_heard_when_ten_intervals_were_over_lets_go_when_it_is_heard_again():
+    """Before that all up to then counted as said: others may have been refused the licence by it."""
+    made = table(s0=HOLDS)
+    made.row.state[0] = 1
+    made.apply(beat(0, T0, plane0=0b10))
+    made.row.state[0] = 2  # suspect
+    let_go_absent(made, T0 + 10 * INTERVAL_MS + 5)
+    assert said(made) == []
+    made.apply(beat(0, T0 + 11 * INTERVAL_MS, plane0=0b10))
+    made.row.state[0], made.row.since_ms[0] = 1, T0 + 11 * INTERVAL_MS
+    let_go_absent(made, T0 + 11 * INTERVAL_MS + 5)
+    assert said(made) == [("absent", 0, 11 * INTERVAL_MS)]
+
+
+def test_who_is_absent_in_a_row_that_moves_for_more_workloads_is_let_go_once():
+    made = table(s0=HOLDS)
+    made.row.state[0] = 1
+    made.apply(beat(0, T0, plane0=0b10))
+    more = (*standing(s0=HOLDS).slots, *(SlotSpec(n, workload(0, n), 0, None) for n in range(2, 9)))
+    apply_spec(made, spec(0, slots=more), SECRETS)
+    let_go_absent(made, T0 + 10 * INTERVAL_MS)
+    let_go_absent(made, T0 + 20 * INTERVAL_MS)
+    assert said(made) == [("absent", 0, 10 * INTERVAL_MS)]
+
+
 def test_what_is_retired_or_unbound_says_nothing_more():
     made = table(s0=CONTENDS)
     apply_spec(made, standing(), SECRETS)

@@ -35,12 +35,14 @@ class Resharding(System):
         self.start()
 
     def _kill_all(self) -> None:
-        """SIGKILL to serve and all its engines."""
+        """SIGKILL to serve and all its engines, which would stop in order if they saw it die first."""
         engines = [self.child(f"engine-{shard}") for shard in range(self._shards)]
-        self.kill()
+        assert self._process is not None
+        signal_to(self._process.pid, signal.SIGSTOP)  # nor may it start others in their place
         for pid in engines:
             assert pid is not None
             signal_to(pid, signal.SIGKILL)
+        self.kill()
 
     def journals(self) -> list[str]:
         return sorted(path.name for path in (self.folder / "journal").iterdir())

@@ -57,7 +57,7 @@ class World:
         self.run(lambda stores: rig.write_view(stores.live, fleet, restarted=False))
 
     async def _register(self, fleet: Fleet) -> None:
-        connection = await asyncpg.connect(self.stores.postgres.url)
+        connection = await asyncpg.connect(self.stores.postgres.owner_url)
         await rig.register(connection, fleet)
         await rig.write_day(connection, fleet, days=2)
         await rig.days_sealed_before(connection, fleet.day_ms - (DAYS - 1) * DAY_MS)
@@ -82,7 +82,7 @@ class World:
         """What each of them finds at one moment."""
 
         async def run() -> list[list[Any]]:
-            connection = await asyncpg.connect(self.stores.postgres.url)
+            connection = await asyncpg.connect(self.stores.postgres.owner_url)
             async with connection.transaction(isolation="repeatable_read"):
                 found = [await connection.fetch(each) for each in statements]
             await connection.close()

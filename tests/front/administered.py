@@ -22,7 +22,7 @@ from storage.bridge import run_on_uvloop
 from storage.embedded import EmbeddedServer
 from storage.open import AllStores, open_stores
 from storage.settings import DatabaseSettings, RedisSettings
-from tests.conftest import administer, url_of
+from tests.conftest import administer, as_owner, url_of
 
 T = TypeVar("T")
 NOWHERE = "01980000-0000-7000-8000-000000000000"  # an id of nothing
@@ -96,11 +96,11 @@ class Administered:
         return results[0]
 
     def sql(self, statement: str, *arguments: object) -> list[Any]:
-        """Run a statement on the database itself; its rows."""
+        """Run a statement on the database itself, as its owner; its rows."""
         results: list[Any] = []
 
         async def run() -> None:
-            connection = await asyncpg.connect(self._urls[0])
+            connection = await asyncpg.connect(as_owner(self._urls[0]))
             try:
                 results.extend(await connection.fetch(statement, *arguments))
             finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -184,14 +185,15 @@ def test_a_check_is_made_and_its_url_speaks_for_it(cli, gateway):
 
 def test_windows_are_opened_within_their_bounds_and_listed(cli, node):
     node_id, workload_id = node["node_id"], node["workloads"][0]
-    soon = ("--from", "2100-01-01T00:00:00Z")
+    day = f"{datetime.now(UTC) + timedelta(days=30):%Y-%m-%d}"
+    soon = ("--from", f"{day}T00:00:00Z")
     made = cli.admin("window", "open", node_id, *soon, "--minutes", 30, "--workload", workload_id)
     assert made["to_ms"] - made["from_ms"] == 30 * 60_000
     assert cli.audited("window.open")["subject"] == made["window_id"]
-    [listed] = cli.admin("window", "list", node_id, "--to", "2100-01-02T00:00:00Z")["windows"]
-    assert (listed["window_id"], listed["from"]) == (made["window_id"], "2100-01-01T00:00:00.000Z")
+    [listed] = cli.admin("window", "list", node_id, "--to", f"{day}T12:00:00Z")["windows"]
+    assert (listed["window_id"], listed["from"]) == (made["window_id"], f"{day}T00:00:00.000Z")
     assert "60 at most per workload and day" in cli.refused(
-        "window", "open", node_id, "--from", "2100-01-01T01:00:00Z", "--minutes", 60, "--own"
+        "window", "open", node_id, "--from", f"{day}T01:00:00Z", "--minutes", 60, "--own"
     )
     assert "choose a later beginning" in cli.refused(
         "window", "open", node_id, "--from", "2020-01-01T00:00:00Z", "--minutes", 1

@@ -142,6 +142,8 @@ def test_a_policy_begins_with_a_day_to_come(cli, project):
     assert made["decided_by"].startswith("cli:")
     assert cli.admin("project", "policy", "list", project)["policies"] == [made]
     assert "begins tomorrow" in cli.refused("project", "policy", "add", project, "--from", "2020-01-01")
+    licensed = cli.admin("project", "policy", "add", project, "--licensed-only")
+    assert (made["reward"]["licensed_only"], licensed["reward"]["licensed_only"]) == (None, True)
     assert "floor_paid_ms" in cli.misused("project", "policy", "add", project, "--floor-paid-ms", -1)
     assert "KIND=PPM" in cli.misused("project", "policy", "add", project, "--kind-weight", "gateway")
     assert "not a day" in cli.misused("project", "policy", "add", project, "--from", "tomorrow")

@@ -89,11 +89,12 @@ def test_nodepulse_waits_for_healthy_stores_and_gets_time_to_stop(compose):
 
 def test_the_environment_of_compose_is_a_configuration_that_points_at_its_services(compose):
     given = {
-        name: re.sub(r"\$\{POSTGRES_PASSWORD[^}]*\}", "secret", value)
+        name: re.sub(r"\$\{(POSTGRES|APP)_PASSWORD[^}]*\}", "secret", value)
         for name, value in compose["services"]["nodepulse"]["environment"].items()
     }
     config = load_config(file=None, environ={**given, "NODEPULSE_DATA_DIR": "/data"})
-    assert "@postgres:" in config.database.url
+    assert config.database.url.startswith("postgresql://nodepulse_app:secret@postgres:")
+    assert config.database.owner_url.startswith("postgresql://nodepulse:secret@postgres:")
     assert config.redis.url.startswith("redis://valkey:")
 
 

@@ -18,6 +18,7 @@ from nodepulse.checkup.services import port_findings, store_findings, version_fi
 from nodepulse.config import Config, load_config
 from nodepulse.readiness import get, is_ready
 from nodepulse.systemd import environment_of_children, notify, watchdog_period_s
+from tests.conftest import as_owner
 from tests.front.served import nodepulse
 
 SHM = Path("/dev/shm")
@@ -115,9 +116,24 @@ def test_a_store_that_is_away_is_a_problem_and_fails_the_command(tmp_path):
     done = nodepulse("doctor", "--data-dir", str(tmp_path), "--web", ":0", "--beats", ":0", *urls, "--json")
     told = json.loads(done.stdout)
     stores = [finding["level"] for finding in told["findings"] if finding["area"] == "stores"]
-    assert stores == ["problem", "problem"]
+    assert stores == ["problem", "problem", "problem"]
     assert done.returncode == 1
-    assert told["problems"] >= 2
+    assert told["problems"] >= 3
+
+
+async def test_a_role_that_could_change_what_is_sealed_is_noted(
+    tmp_path, on_uvloop, postgres_url, valkey_url
+):
+    async def finding_of(url: str):
+        config = configured(tmp_path, database__url=url, redis__url=valkey_url)
+        return by_name([finding async for finding in store_findings(config)])["role"]
+
+    found = await finding_of(as_owner(postgres_url))
+    assert found.level == "note"
+    assert "nodepulse is mighty" in found.found
+    assert "sealed_row" in found.found
+    assert "Two roles" in found.advice
+    assert (await finding_of(postgres_url)).level == "ok"
 
 
 def test_versions_name_everything_that_a_report_of_a_bug_needs():

@@ -7,7 +7,7 @@ shard with the registry, a moment later. Which workloads share licences is drawn
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -49,7 +49,7 @@ class Installation:
         return self.shards[0].as_of_ms
 
 
-def installation(seed: int, *, shards: int = 2, hours: float = 8.0) -> Installation:
+def installation(seed: int, *, shards: int = 2, hours: float = 3.0) -> Installation:
     rng = Random(seed * 7 + 1)
     begin_ms = MIDNIGHT_MS - rng.randrange(1, int(hours * 3_600_000))
     histories = [_shard(seed * shards + shard, shard, shards, begin_ms, hours) for shard in range(shards)]
@@ -86,7 +86,6 @@ def _named(row: Row, shard: int, number: int) -> Row:
         project_id=uuid_of(row.project_id),
         slots=tuple(replace(slot, workload_id=name(slot.workload_id)) for slot in row.slots),
         leases=(),
-        claims=(),
         windows=tuple(
             replace(w, workload_id=w.workload_id and name(w.workload_id))
             for w in row.windows
@@ -112,14 +111,15 @@ def _licences(
         if rng.random() < 0.2 and from_ms + 1 < last_ms:
             from_ms = rng.randrange(from_ms + 1, last_ms)
         licence_id = names[place % number]
-        if rng.random() < 0.2 and from_ms + 2 < last_ms:
+        if rng.random() < 0.2 and from_ms + 2 < last_ms and number > 1:
             changed_ms = rng.randrange(from_ms + 1, last_ms)
             bindings.append(
                 Binding(
                     licence_id=licence_id, workload_id=slot.workload_id, from_ms=from_ms, to_ms=changed_ms
                 )
             )
-            licence_id, from_ms = rng.choice(names), changed_ms
+            others = [name for name in names if name != licence_id]
+            licence_id, from_ms = rng.choice(others), changed_ms
         if to_ms is None or from_ms < to_ms:
             bindings.append(
                 Binding(licence_id=licence_id, workload_id=slot.workload_id, from_ms=from_ms, to_ms=to_ms)
@@ -140,7 +140,8 @@ class Licensing:
         self._known = {b.licence_id: Known(licence_id=b.licence_id) for b in installed.bindings}
         self.leases: dict[tuple[str, int], LeaseSpan] = {}
         self.standbys: dict[tuple[str, int], list[StandbySpan]] = {}
-        self._people = sorted(_people(installed), key=lambda one: one[0])
+        self.people = sorted(_people(installed), key=lambda one: one[0])
+        self._people = list(self.people)
 
     @property
     def told_ms(self) -> int:
@@ -302,18 +303,24 @@ class LeaseWorld:
             for other in self.worlds:
                 other.registry.announce(now_ms + rng.randrange(1, 1_500))
 
-    def oracle(self) -> Leases:
-        """What LIVENESS.md says of these shards."""
+    def oracle(self, *, resumed: Mapping[str, list[tuple[int, str]]] | None = None) -> Leases:
+        """What LIVENESS.md says of these shards. `resumed`: see `Leases`; the engine's own if not given."""
         lost: dict[tuple[int, int], list[int]] = {}
         for world in self.worlds:
             for row, state, at_ms in world.reached:
                 if state == LOST:
                     lost.setdefault((world.history.shard, row), []).append(at_ms)
+        if resumed is None:
+            ours: dict[str, list[tuple[int, str]]] = {}
+            for (licence_id, _), one in self.licensing.leases.items():
+                ours.setdefault(licence_id, []).append((one.from_ms, one.holder_id))
+            resumed = ours
         return Leases(
             [Oracle(history) for history in self.installed.shards],
             self.installed.bindings,
             sold=self.installed.sold,
             lost=lost,
+            resumed=resumed,
         )
 
     def disagreements(self) -> list[str]:

@@ -12,6 +12,7 @@ from storage.bridge import await_host
 from storage.ids import new_id
 from storage.open import AllStores
 from storage.postgres_audit import write_audit
+from tests.conftest import as_owner
 
 NOW = 1_790_000_000_000
 PROJECT = new_id()
@@ -22,10 +23,10 @@ def act(number: int = 0) -> Act:
 
 
 async def on_connection(url: str, work):
-    """`await work(connection)` beside the stores."""
+    """`await work(connection)` beside the stores, as the owner."""
 
     async def run():
-        connection = await asyncpg.connect(url)
+        connection = await asyncpg.connect(as_owner(url))
         try:
             return await work(connection)
         finally:

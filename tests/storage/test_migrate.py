@@ -12,7 +12,7 @@ import trio
 from engine.core.ports import StoreUnavailableError
 from storage.bridge import await_host
 from storage.migrate import FOLDER, BadMigrationError, migrate, read_migrations
-from tests.conftest import administer, url_of
+from tests.conftest import administer, owner_url_of
 
 OURS = [migration.name for migration in read_migrations()]
 
@@ -21,7 +21,7 @@ OURS = [migration.name for migration in read_migrations()]
 def empty_url(postgres_server, request):
     name = f"m_{abs(hash(request.node.name))}"
     administer(postgres_server, f"create database {name}")
-    yield url_of(postgres_server, name)
+    yield owner_url_of(postgres_server, name)
     administer(postgres_server, f"drop database {name} with (force)")
 
 

@@ -171,6 +171,59 @@ async def test_falls_gather_and_who_is_back_is_left_out(world):
     assert await world.told() == [(hook, "digest", "node.down", 2)]
 
 
+async def test_news_of_one_kind_is_one_notice_at_once_and_one_digest_each_gathering_time(world):
+    hook = await world.channel()
+    (node,) = await world.nodes(1)
+    for number in range(21):
+        at_ms = NOW + number * MINUTE
+        await world.happen(world.event("node.clone", node, at_ms))
+        await world.decide(at_ms + 1_000)
+    await world.decide(NOW + 60 * MINUTE)
+    told = await world.told()
+    assert [count for *_, count in told] == [1, 5, 5, 5, 5]
+    assert {(channel, kind) for channel, _, kind, _ in told} == {(hook, "node.clone")}
+    assert await world.sql("fetchval", "select count(*) from news_subject") == 0
+
+
+async def test_a_licence_that_is_fought_over_is_told_of_a_few_times_and_then_again_when_it_is_over(world):
+    hook = await world.channel()
+    nodes = await world.nodes(2)
+    for number in range(30):
+        at_ms = NOW + number * 2_000
+        conflict = world.event("licence.conflict", nodes[number % 2], at_ms)
+        await world.happen(msgspec.structs.replace(conflict, detail="licence 7 is held by workload x"))
+        await world.decide(at_ms + 1_000)
+    for minute in (10, 31, 32, 40):
+        await world.decide(NOW + minute * MINUTE)
+    told = [(kind, count) for channel, _, kind, count in await world.told() if channel == hook]
+    assert told == [
+        ("licence.conflict", 1),
+        ("licence.flapping", 1),
+        ("licence.conflict", 4),
+        ("licence.steady", 1),
+    ]
+    events = await world.stores.history.events(project_id=world.project_id, after=0, limit=100)
+    assert [event.kind for _, event in events].count("licence.conflict") == 30
+    assert await world.sql("fetchval", "select count(*) from news_item") == 0
+
+
+async def test_what_is_believed_of_nodes_that_are_gone_is_forgotten(world):
+    hook, gone = await world.channel(), await world.channel()
+    nodes = await world.nodes(3)
+    await world.happen(*[world.event("node.down", node, NOW) for node in nodes])
+    await world.happen(world.event("shard.degraded", None, NOW + 1))
+    await world.decide(NOW + 1_000)
+    await world.sql("execute", "update news_item set lane = null, held_ms = null, due_ms = null")
+    assert await world.stores.newsroom.prune(now_ms=NOW, limit=10) == 0
+    await world.sql("execute", "update node set retired_ms = 1 where node_id = $1", nodes[0])
+    await world.sql("execute", "update channel set removed_ms = 1 where channel_id = $1", gone)
+    assert await world.stores.newsroom.prune(now_ms=NOW, limit=3) == 3
+    assert await world.stores.newsroom.prune(now_ms=NOW, limit=3) == 1
+    left = await world.sql("fetch", "select subject, channel_id::text from news_item")
+    assert {tuple(row) for row in left} >= {(node, hook) for node in nodes[1:]}
+    assert nodes[0] not in {row["subject"] for row in left}
+
+
 async def test_what_flaps_is_recorded_once_and_told_once(world):
     hook = await world.channel()
     (node,) = await world.nodes(1)

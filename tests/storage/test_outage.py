@@ -13,7 +13,7 @@ import trio
 
 from engine.core.ports import StoreUnavailableError
 from storage.embedded import ValkeyServer
-from storage.migrate import migrate
+from storage.migrate import migrate_embedded
 from storage.open import open_stores
 from storage.settings import DatabaseSettings, RedisSettings
 from tests.conftest import FastPostgresServer
@@ -28,7 +28,7 @@ PATIENCE_S = 10.0  # how long anything here may take before it counts as hanging
 async def postgres(on_uvloop, tmp_path):
     server = FastPostgresServer(tmp_path)
     await server.start()
-    await migrate(server.url)
+    await migrate_embedded(server)
     yield server
     await server.stop()
 
@@ -239,7 +239,7 @@ async def test_a_database_that_is_not_migrated_yet_is_unavailable(on_uvloop, tmp
         async with open_stores(*settings_of(server, valkey)) as stores:
             with pytest.raises(StoreUnavailableError, match="does not exist"):
                 await stores.registry.position()
-            await migrate(server.url)
+            await migrate_embedded(server)
             assert await stores.registry.position() == 0
     finally:
         await server.stop()

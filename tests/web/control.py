@@ -22,6 +22,7 @@ from engine.settings import IngestSettings
 from storage.bridge import await_host
 from storage.ids import new_id
 from storage.open import AllStores
+from tests.conftest import as_owner
 from tests.web.pretended_engine import Engine
 from web.app import WebApp, create_app
 from web.main import system_ms
@@ -172,6 +173,15 @@ class Control:
             response.status_code, answer, {n.lower(): v for n, v in response.headers.items()}, raw
         )
 
+    async def confirm_mail(self, address: str) -> Answered:
+        """Whoever reads this address opens the link in the newest letter there and confirms."""
+        (row,) = await self.sql(
+            "select body from letter where address = $1 order by created_ms desc, letter_id desc limit 1",
+            address,
+        )
+        link = next(word for word in row["body"].split() if "/v1/confirm/" in word)
+        return await self.ask("POST", link[link.index("/v1/confirm/") :], by=None, key=None)
+
     async def wait_state(self, node_id: str, state: str) -> None:
         """Until the pretended engine's view has the node in this state."""
         with trio.fail_after(10):
@@ -179,11 +189,11 @@ class Control:
                 await trio.sleep(0.05)
 
     async def sql(self, statement: str, *arguments: object) -> list[Any]:
-        """Run a statement on the database itself; its rows."""
+        """Run a statement on the database itself, as its owner; its rows."""
 
         async def run() -> list[Any]:
             if self._connection is None:
-                self._connection = await asyncpg.connect(self.postgres_url)
+                self._connection = await asyncpg.connect(as_owner(self.postgres_url))
             found: list[Any] = await self._connection.fetch(statement, *arguments)
             return found
 

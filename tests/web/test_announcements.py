@@ -54,6 +54,7 @@ async def test_a_preview_counts_people_and_messages_by_every_filter_and_sends_no
     await with_fleet(control)
     await add_channel(control, "olga")
     await add_channel(control, "olga", target="second@example.org")
+    assert (await control.confirm_mail("second@example.org")).status == 200
     await add_channel(control, "paul")
     assert await reach(control) == (3, 2, 1, 2)
     assert await reach(control, region="eu") == (1, 1, 1, 2)

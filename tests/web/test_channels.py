@@ -108,7 +108,7 @@ async def test_what_was_still_to_be_told_dies_with_its_channel(control: Control)
     (channel,) = await control.stores.outbox.channels(control.alpha.project_id)
     event = make_event(project_id=control.alpha.project_id)
     await control.stores.history.flush(batch(position=10_000, events=(event,)))
-    await control.stores.outbox.decide(cursor=1, notices=[(notice_of(event), channel)], now_ms=system_ms())
+    await control.stores.outbox.put([(notice_of(event), channel.channel_id)], now_ms=system_ms())
     path = f"{ALPHA}/{made.json['channel']['channel_id']}"
     assert (await control.ask("DELETE", path, by="owner")).status == 204
     rows = await control.sql("select state, note from delivery")

@@ -145,15 +145,46 @@ async def test_only_who_runs_the_project_lets_a_machine_beat_less_than_once_a_mi
 
 
 @pytest.mark.parametrize(("by", "left_out"), [("owner", None), ("admin", None), ("paul", "paul")])
-async def test_who_runs_the_project_registers_for_anybody_or_nobody(
+async def test_who_runs_the_project_registers_for_its_operators_or_nobody(
     control: Control, by: str, left_out: str | None
 ) -> None:
     assert (await register(control, by=by))["owner_id"] == (left_out and control.users[left_out])
     assert (await register(control, by=by, owner_id=control.users["olga"]))["owner_id"]
     assert (await register(control, by=by, owner_id=None))["owner_id"] is None
+
+
+async def test_an_admin_registers_for_anybody_that_there_is(control: Control) -> None:
+    assert (await register(control, by="admin", owner_id=control.users["sam"]))["owner_id"]
     for nobody in (new_id(), "x" * 36):
-        answer = await control.ask("POST", "/v1/nodes", by=by, json=body_of(owner_id=nobody))
+        answer = await control.ask("POST", "/v1/nodes", by="admin", json=body_of(owner_id=nobody))
         assert (refusal(answer), pointer(answer)) == ((422, "unknown_reference"), "/owner_id")
+
+
+@pytest.mark.parametrize("by", ["owner", "paul"])
+async def test_nobody_is_made_an_operator_by_a_project_that_they_have_nothing_to_do_with(
+    control: Control, by: str
+) -> None:
+    """It would make them reachable by its announcements, and put its machines into their list."""
+
+    async def refused(owner_id: str) -> bool:
+        answer = await control.ask("POST", "/v1/nodes", by=by, json=body_of(owner_id=owner_id))
+        if answer.status == 201:
+            return False
+        assert (refusal(answer), pointer(answer)) == ((403, "forbidden"), "/owner_id")
+        assert "let them register the machine" in answer.json["detail"]
+        return True
+
+    sam, olga = control.users["sam"], control.users["olga"]
+    await control.sql("update node set owner_id = $1 where project_id = $2", sam, control.beta.project_id)
+    assert await refused(sam)  # operates another project's
+    assert await refused(new_id())  # whether there is such a person is not told
+    [[wallet]] = await control.sql("select wallet from account where user_id = $1", sam)
+    await add_licence(control, wallet, project="beta")
+    assert await refused(sam)
+    await add_licence(control, wallet)
+    assert not await refused(sam)
+    await control.sql("update node set retired_ms = 1 where owner_id = $1", olga)
+    assert await refused(olga)
 
 
 async def test_a_foreign_projects_key_registers_nothing_here(control: Control) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 import msgspec
 
 from engine.core.sealed import DAY_MS
+from storage.ids import new_id
 from tests.web.control import Control
 from tests.web.points_given import DAY, PATH, Row, nodes, seal, sums_match
+from web.times import parse_day
 
 SUGGESTED = f"{PATH}/suggested"
 
@@ -115,3 +117,67 @@ async def test_the_rule_of_the_day_counts_not_todays(control: Control) -> None:
     for day, total in (("2026-01-31", "21.6"), ("2026-02-01", "129601")):
         await seal(control, rows, day=day)
         assert (await control.ask("GET", f"{SUGGESTED}?day={day}", by="owner")).json["total"] == total
+
+
+async def add_collection(control: Control, *, standard: str = "erc721", created_ms: int = 1) -> None:
+    await control.sql(
+        """
+        insert into collection (collection_id, project_id, chain_id, contract, standard, name, created_ms)
+        values (gen_random_uuid(), $1, 1, '0x' || substr(md5(random()::text) || md5(random()::text), 1, 40),
+          $2, 'c', $3)
+        """,
+        control.alpha.project_id,
+        standard,
+        created_ms,
+    )
+
+
+async def told_points(control: Control) -> list[str]:
+    told = await control.ask("GET", f"{SUGGESTED}?day={DAY}", by="owner")
+    assert told.status == 200, told
+    return [row["points"] for row in told.json["rows"]]
+
+
+async def given_held(control: Control, **rule: Any) -> None:
+    """A whole day under a licence, a half, and one without."""
+    licence_id, owner = new_id(), "0x" + "a" * 40
+    rows = await nodes(control, 3)
+    rows = [
+        rows[0]._replace(held=((licence_id, owner, DAY_MS // 2), (licence_id, owner, DAY_MS // 2))),
+        rows[1]._replace(held=((licence_id, owner, DAY_MS // 2),)),
+        rows[2],
+    ]
+    await given(control, rule={"micro_points_per_paid_s": 100, **rule})
+    await seal(control, rows)
+
+
+async def test_one_licence_does_not_pay_for_runs_that_are_bound_to_none(control: Control) -> None:
+    """Who bound one run and left the second unbound was paid for both."""
+    await given_held(control)
+    await add_collection(control, standard="erc20")
+    await add_collection(control, created_ms=parse_day(DAY) + DAY_MS)  # not on that day
+    assert await told_points(control) == ["8.64", "8.64", "8.64"]
+    await add_collection(control, created_ms=parse_day(DAY) + DAY_MS - 1)
+    assert await told_points(control) == ["8.64", "4.32", "0"]
+    made = await control.ask("POST", SUGGESTED, by="owner", json={"day": DAY})
+    assert (made.status, made.json["total_points"]) == (201, "12.96")
+    await sums_match(control)
+    # All of it was earned under the licence: nothing is left to the time that nobody held.
+    shares = await control.sql("select distinct kind from points_share")
+    assert [kind for (kind,) in shares] == ["wallet"]
+    await control.sql("update collection set retired_ms = $1", parse_day(DAY) + DAY_MS)  # later than the day
+    assert await told_points(control) == ["8.64", "4.32", "0"]
+    await control.sql("update collection set retired_ms = $1", parse_day(DAY) + DAY_MS - 1)
+    assert await told_points(control) == ["8.64", "8.64", "8.64"]
+
+
+async def test_a_rule_that_says_so_counts_by_licences_or_not(control: Control) -> None:
+    await given_held(control, licensed_only=True)
+    assert await told_points(control) == ["8.64", "4.32", "0"]
+    await control.sql(
+        "insert into project_policy values ($1, '2026-01-02', 1, 'native', true, $2, 1, '')",
+        control.alpha.project_id,
+        '{"micro_points_per_paid_s": 100, "licensed_only": false}',
+    )
+    await add_collection(control)
+    assert await told_points(control) == ["8.64", "8.64", "8.64"]

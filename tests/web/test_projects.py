@@ -117,10 +117,12 @@ async def test_the_first_policy_may_begin_today_and_a_later_one_tomorrow(control
         "daily_cap_micro_points": 1_000_000,
         "floor_paid_ms": 3_600_000,
         "kind_weights_ppm": {"gateway": 1_500_000},
+        "licensed_only": True,
     }
     first = await control.ask("POST", POLICIES, by="owner", json={"effective_from": day(0), "reward": reward})
     assert first.status == 201
     assert first.json["in_force"] is True
+    assert first.json["reward"] == reward
     assert first.json["decided_by"] == f"key:{control.key_ids['owner']}"
     second = {"effective_from": day(0), "pay_claims": False}
     late = await control.ask("POST", POLICIES, by="owner", json=second)
@@ -167,6 +169,7 @@ WRONG: tuple[dict[str, Any], ...] = (
     {"reward": {"floor_paid_ms": 86_400_001}},
     {"reward": {"kind_weights_ppm": {"Not A Slug": 1}}},
     {"reward": {"bonus": 1}},
+    {"reward": {"licensed_only": "yes"}},
     {"surprise": 1},
 )
 

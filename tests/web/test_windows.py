@@ -87,3 +87,17 @@ async def test_one_that_is_open_ends_now_and_one_that_is_over_stays(control: Con
     assert now_ms <= system_ms()
     assert left["to"] <= format_rfc3339(system_ms())
     assert (await control.ask("DELETE", f"{path}/{window_id}", by="owner")).status == 409
+
+
+async def test_windows_taken_back_still_count_among_the_twenty_four_of_their_day(control: Control, path: str):
+    """A hundred of a millisecond each, opened and taken back, put off every verdict of the day."""
+    for number in range(24):
+        made = await control.ask("POST", path, by="olga", json=span(number * 2, 1))
+        assert made.status == 201, made.json
+        assert (await control.ask("DELETE", f"{path}/{made.json['window_id']}", by="olga")).status == 204
+    more = await control.ask("POST", path, by="olga", json=span(100, 1))
+    assert (more.status, more.json["code"]) == (422, "window_refused")
+    assert "24 at most" in more.json["detail"]
+    short = await control.ask("POST", path, by="olga", json=span(1_500, 0.01))
+    assert "a minute at least" in short.json["detail"]
+    assert (await control.ask("POST", path, by="olga", json=span(1_500, 1))).status == 201

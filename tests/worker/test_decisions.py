@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from engine.core.newsroom import Policy
-from engine.core.notices import EventKind
+from engine.core.notices import EventKind, TakenKind
 from engine.core.records import event_id
 from tests.worker.newsdesk import ANN, BOB, OPS, Desk, at, operator, person, project
 from worker.deciding.kinds import KINDS
@@ -134,7 +134,8 @@ def test_a_channel_that_names_kinds_is_told_those_only():
 
 
 def test_every_kind_that_a_channel_may_name_is_in_the_table():
-    assert set(get_args(EventKind)) - {"announcement"} == set(KINDS)
+    assert set(get_args(EventKind)) == set(KINDS)
+    assert {"announcement", "report"} < set(get_args(TakenKind))
 
 
 # -- digests ----------------------------------------------------------------------------------------------
@@ -216,6 +217,60 @@ def test_five_changes_an_hour_are_no_flapping():
     desk.play(*[(number * 12.5, UP if number % 2 else DOWN, "n") for number in range(12)])
     desk.pass_until(300)
     assert {what for _, _, what, _ in desk.told} == {DOWN, UP}
+
+
+def test_who_believes_in_a_fall_and_was_not_yet_told_of_steady_is_told_of_no_other_fall():
+    desk = Desk(person(**AT_ONCE))
+    desk.windows = {"n": (at(39), at(60))}
+    desk.play(*flaps(6), (45, DOWN, "n"))
+    desk.pass_until(120)
+    assert [what for _, _, what, _ in desk.told] == [DOWN, UP, DOWN, UP, DOWN, "node.flapping"]
+
+
+LICENCE = {"detail": "licence L is held by workload w (epoch 7)"}
+
+
+def test_two_runs_that_take_a_licence_from_each_other_are_a_few_notices_and_then_silence():
+    desk = Desk(person(**AT_ONCE), person(BOB, **AT_ONCE))
+    desk.node("m", BOB)
+    for number in range(100):  # one each two seconds, of Ann's run and of Bob's in turn
+        desk.pass_until(number / 30)
+        desk.happen(desk.event("licence.conflict", "mn"[number % 2] + "/w", number / 30, **LICENCE))
+    desk.pass_until(120)
+    for channel in (MINE, "bob-mail"):
+        told = [(what, count) for _, whose, what, count in desk.told if whose == channel]
+        assert told[0] == ("licence.conflict", 1)
+        assert sorted(told[1:3])[-1] == ("licence.flapping", 1)
+        assert told[3:] == [("licence.steady", 1)]
+    conflicts = [one for *_, one in desk.notices if one.kind == "licence.conflict"]
+    assert sum(notice.count for notice in conflicts) == 5
+    assert desk.dropped == {"flapping": 95}
+    (steady,) = {notice.events[0].detail for *_, notice in desk.notices if notice.kind == "licence.steady"}
+    assert steady == "95 conflicts were recorded and not told"
+    assert [event.kind for event in desk.recorded].count("licence.steady") == 1
+
+
+def test_another_licences_conflicts_are_counted_for_themselves():
+    desk = Desk(person(**AT_ONCE))
+    for number in range(10):
+        detail = f"licence L{number % 2} is held by workload w (epoch 7)"
+        desk.happen(desk.event("licence.conflict", "n/w", number, detail=detail))
+    assert desk.dropped == {}
+
+
+def test_news_of_one_kind_to_one_channel_is_told_once_and_then_once_in_the_gathering_time():
+    desk = Desk(person(**AT_ONCE), project())
+    for number in range(40):
+        desk.pass_until(number / 2)
+        desk.happen(desk.event("workload.below_minimum", f"n/w{number}", number / 2))
+    desk.play((3.1, "node.clone", "n"))  # another kind waits for nobody
+    desk.pass_until(60)
+    for channel in (MINE, OURS):
+        told = [(minute, what, count) for minute, whose, what, count in desk.told if whose == channel]
+        below = [(minute, count) for minute, what, count in told if "below" in what]
+        assert [minute for minute, _ in below] == [0, 5, 10, 15, 20]
+        assert sum(count for _, count in below) == 40, "nothing is skipped"
+        assert "node.clone" in [what for _, what, _ in told]
 
 
 # -- reminders --------------------------------------------------------------------------------------------
@@ -343,6 +398,28 @@ def test_of_one_ingress_as_well():
     desk.pass_until(1)
     assert [what for _, _, what, _ in desk.told] == ["ingress.down"]
     assert desk.recorded[0].detail == "20 of 30 nodes of ingress 0 fell within two minutes"
+
+
+def test_seven_nodes_that_fall_three_times_are_seven_nodes():
+    desk = Desk(operator())
+    desk.totals = {"ingress:0": 30}
+    for number in range(5):
+        kind = UP if number % 2 else DOWN
+        desk.happen(*[desk.event(kind, f"n{node}", number / 4) for node in range(7)])
+    assert desk.recorded == []
+    desk.happen(*[desk.event(DOWN, f"m{node}", 1.5) for node in range(13)])
+    assert desk.recorded[0].detail == "20 of 30 nodes of ingress 0 fell within two minutes"
+
+
+def test_a_node_counts_in_its_area_where_it_fell_last():
+    desk = Desk(operator())
+    desk.totals = {"ingress:0": 20}
+    desk.happen(*[desk.event(DOWN, f"n{node}", 0) for node in range(19)])
+    desk.play((1.5, UP, "n0"), (1.8, DOWN, "n0"))
+    desk.happen(*[desk.event(DOWN, f"m{node}", 3) for node in range(19)])
+    assert [event.detail for event in desk.recorded] == [
+        "20 of 20 nodes of ingress 0 fell within two minutes"
+    ]
 
 
 # -- channels and nodes that are gone ---------------------------------------------------------------------

@@ -53,8 +53,10 @@ async def memory_with(count: int = 1, *channels) -> Memory:
     """An outbox with `count` notices to each channel."""
     channels = channels or (HOOK,)
     memory = Memory(*channels)
-    notices = [(notice_of(make_event(number)), channel) for number in range(count) for channel in channels]
-    await memory.outbox.decide(cursor=count, notices=notices, now_ms=T0)
+    notices = [
+        (notice_of(make_event(number)), channel.channel_id) for number in range(count) for channel in channels
+    ]
+    await memory.outbox.put(notices, now_ms=T0)
     return memory
 
 
@@ -279,7 +281,7 @@ async def test_woken_it_does_not_wait_for_its_poll(autojump_clock):
     async with trio.open_nursery() as nursery:
         nursery.start_soon(deliveries.run)
         await trio.sleep(1)
-        await memory.outbox.decide(cursor=1, notices=[(notice_of(make_event()), HOOK)], now_ms=T0)
+        await memory.outbox.put([(notice_of(make_event()), HOOK.channel_id)], now_ms=T0)
         deliveries.wake()
         await trio.sleep(0.1)
         assert memory.states == ["sent"]

@@ -134,6 +134,32 @@ async def test_an_open_circuit_takes_no_slot_from_others(autojump_clock):
     assert max(good) < 5
 
 
+async def test_what_waits_for_room_at_its_receiver_goes_as_soon_as_there_is_some(autojump_clock):
+    memory, receiver = await memory_with(40), Receiver(seconds=0.02)
+
+    class SlowClaims:
+        """A store that takes longer than a send."""
+
+        def __getattr__(self, name):
+            method = getattr(memory.sending, name)
+
+            async def call(*args, **kwargs):
+                result = await method(*args, **kwargs)
+                await trio.sleep({"claim": 0.03, "settle": 0.1}.get(name, 0))
+                return result
+
+            return call
+
+    deliveries = make_deliveries(
+        memory, receiver, sending=SlowClaims(), concurrency_max=100, endpoint_concurrency_max=4, poll_s=60.0
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(deliveries.run)
+        await trio.sleep(5)
+        assert memory.states == ["sent"] * 40, "somebody waited for the poll"
+        deliveries.stop()
+
+
 async def test_failures_of_single_messages_open_nothing(autojump_clock):
     memory, receiver = await memory_with(20), Receiver(FAILED)
     deliveries = make_deliveries(memory, receiver)

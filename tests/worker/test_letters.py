@@ -255,7 +255,8 @@ async def test_the_whole_worker_sends_letters(stores: AllStores, postgres_url: s
         worker = Worker(
             settings=WorkerSettings(poll_ms=10, mail=MailSettings(host="127.0.0.1", port=port)),
             outbox=stores.outbox,
-            history=stores.history,
+            sending=stores.sending,
+            newsroom=stores.newsroom,
             live=stores.live,
             directory=stores.directory,
             letters=stores.letters,

@@ -130,6 +130,33 @@ def test_one_click_is_offered_over_https_only_and_no_link_without_a_public_name(
     assert (message["list-unsubscribe"], message["list-unsubscribe-post"]) == (link, post)
 
 
+async def test_one_owners_mails_do_not_make_anothers_wait_and_nobody_takes_ones_own(autojump_clock):
+    mine = make_delivery(channel=make_channel(kind="mail", target=ADDRESS))
+    sent: list[str] = []
+
+    class Server:
+        sender = "pulse@nodes.example"
+
+        async def send(self, message, *, timeout_s):
+            sent.append(message["to"])
+            return Outcome(Result.ACCEPTED, "said")
+
+    sender = MailSender(Server(), sending=Memory().sending, per_hour_max=2)
+
+    async def mails(owner: str, count: int, *, own_address: bool = False) -> list[Result]:
+        delivery = msgspec.structs.replace(mine, owner=owner, own_address=own_address)
+        return [(await sender(delivery, now_ms=T0, timeout_s=1)).result for _ in range(count)]
+
+    sends, waits = Result.ACCEPTED, Result.LATER
+    assert await mails("stranger", 3) == [sends, sends, waits]
+    assert await mails("another", 3) == [sends, sends, waits]
+    assert await mails("olga", 3, own_address=True) == [sends, sends, waits]
+    assert await mails("third", 3) == [sends, sends, waits]
+    assert await mails("fourth", 1) == [waits], "three times as many of all owners together"
+    assert await mails("olga's other self", 1, own_address=True) == [sends]
+    assert len(sent) == 9
+
+
 async def test_an_address_gets_so_many_an_hour_and_the_rest_later_from_whichever_channel(autojump_clock):
     channels = [make_channel(n, kind="mail", target=t) for n, t in enumerate((ADDRESS, ADDRESS.upper()))]
     memory, sent = Memory(*channels), []

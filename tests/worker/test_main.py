@@ -12,7 +12,7 @@ from engine.core.records import INTERVAL_DTYPE, FlushBatch
 from storage.bridge import run_on_uvloop
 from storage.embedded import PostgresServer, ValkeyServer
 from storage.ids import new_id
-from storage.migrate import migrate
+from storage.migrate import migrate_embedded
 from storage.open import open_stores
 from storage.settings import DatabaseSettings, RedisSettings
 from tests.worker.fakes import SECRET, make_event
@@ -44,7 +44,7 @@ class Installation:
         await self.postgres.start()
         await self.valkey.start()
         try:
-            await migrate(self.postgres.url)
+            await migrate_embedded(self.postgres)
             async with serving(self.receiver), open_stores(self.database, self.redis) as self.stores:
                 project = await self.stores.directory.create_project("acme", now_ms=1)
                 self.project_id = project.project_id

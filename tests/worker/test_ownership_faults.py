@@ -215,7 +215,7 @@ async def test_an_answer_without_end_is_not_read(stores: AllStores):
 
 async def test_a_projects_own_subgraph_may_not_lie_in_our_network(stores: AllStores):
     async with following(stores, own_url="http://SERVER/openzeppelin") as world:
-        assert "not public" in (await world.turn()).sync_error
+        assert "public addresses" in (await world.turn()).sync_error
         assert world.asked() == 0
 
 

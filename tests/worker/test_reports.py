@@ -15,6 +15,7 @@ from storage.ids import new_id
 from storage.open import AllStores
 from storage.pool import Postgres
 from storage.settings import DatabaseSettings
+from tests.conftest import as_owner
 from tests.sealing import Day, seal_a_day, tell_view
 from tests.worker.receivers import Mailbox, mail_server
 from worker.bars import BAR_PX, GAP_PX, HEIGHT_PX, MARGIN_PX, bars
@@ -102,7 +103,7 @@ class Here:
 
 @pytest.fixture
 async def here(stores: AllStores, postgres_url: str):
-    db = Postgres(DatabaseSettings(url=postgres_url))
+    db = Postgres(DatabaseSettings(url=as_owner(postgres_url)))
     await db.open()
     made = Here(stores, db)
     await made.fill()

@@ -16,6 +16,7 @@ from engine.core.schedule import plan
 from storage.open import AllStores
 from storage.pool import Postgres
 from storage.settings import DatabaseSettings
+from tests.conftest import as_owner
 from tests.worker.fakes import Failing, Killed
 from tests.worker.schedules import TABLES, recording, scheduler
 from worker.cron import due_times
@@ -70,7 +71,7 @@ async def _execute(connection, statement: str) -> None:
 
 @pytest.fixture
 async def here(stores: AllStores, postgres_url: str):
-    db = Postgres(DatabaseSettings(url=postgres_url))
+    db = Postgres(DatabaseSettings(url=as_owner(postgres_url)))
     await db.open()
     await db.run(_execute, TABLES)
     yield World(stores, db)
@@ -229,7 +230,7 @@ async def test_a_worker_that_is_killed_in_the_middle_of_a_job_loses_it_to_anothe
     due_ms = T0 + MINUTE
 
     def start(name: str, takes_s: str) -> subprocess.Popen:
-        arguments = [postgres_url, valkey_url, name, str(due_ms), takes_s, "1000"]
+        arguments = [as_owner(postgres_url), valkey_url, name, str(due_ms), takes_s, "1000"]
         return subprocess.Popen([sys.executable, "-m", "tests.worker.schedules", *arguments], cwd=TOP)
 
     async def until(statement: str, expected: list[tuple]) -> None:

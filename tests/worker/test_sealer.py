@@ -23,6 +23,7 @@ from storage.ids import new_id
 from storage.open import AllStores
 from storage.postgres_events import CONTROL_PLANE
 from storage.postgres_seals import day_of
+from tests.conftest import as_owner
 from tests.sealing import (
     TTL_MS,
     Day,
@@ -48,7 +49,7 @@ async def a_project(stores: AllStores, slug: str = "alpha") -> str:
 
 async def sql(url: str, statement: str, *arguments: object) -> list[Any]:
     async def run() -> list[Any]:
-        connection = await asyncpg.connect(url)
+        connection = await asyncpg.connect(as_owner(url))
         try:
             found: list[Any] = await connection.fetch(statement, *arguments)
             return found
@@ -455,7 +456,7 @@ async def test_nobody_seals_while_it_is_paused(stores: AllStores) -> None:
 async def test_what_is_sealed_cannot_be_changed(
     stores: AllStores, postgres_url: str, table: str, change: str
 ) -> None:
-    """By the very role that the application has."""
+    """Not even by the owner, as long as its triggers stand; the application's role: test_roles.py."""
     await seal_a_day(stores, await a_project(stores), nodes=1, workloads=1)
     with pytest.raises(asyncpg.RaiseError, match=r"sealed rows never change|append-only"):
         await sql(postgres_url, change.format(table))

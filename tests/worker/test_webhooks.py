@@ -13,7 +13,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from tests.worker.fakes import SECRET, make_channel, make_delivery, make_event
 from tests.worker.receivers import OK, HttpReceiver, self_signed, serving
 from tests.worker.test_addresses import Names
-from worker.bare_post import BODY_BYTES_MAX
+from worker.bare_post import BODY_BYTES_MAX, UNDERWAY_MAX, PostError, _read_status
 from worker.outcome import Outcome, Result
 from worker.webhooks import WebhookSender
 
@@ -168,12 +168,38 @@ async def test_nobody_listening_is_a_failure_to_be_tried_again():
     assert outcome.note == "cannot connect: Connection refused"
 
 
+UNDERWAY = b"HTTP/1.1 102 Processing\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("count", "note"), [(UNDERWAY_MAX, "HTTP 200"), (UNDERWAY_MAX + 1, "it only says that it is underway")]
+)
+async def test_a_receiver_may_say_only_so_often_that_it_is_underway(count, note):
+    async with serving(HttpReceiver(UNDERWAY * count + OK)) as receiver:
+        outcome = await send(f"http://127.0.0.1:{receiver.port}/", timeout_s=5)
+    assert outcome.note == note
+
+
+class Trickle:
+    """A header that never ends, byte by byte."""
+
+    async def receive_some(self, _limit):
+        return b"x"
+
+
+async def test_a_header_that_comes_byte_by_byte_is_not_looked_through_at_each_of_them():
+    started = time.process_time()
+    with pytest.raises(PostError, match="too long"):
+        await _read_status(Trickle())
+    assert time.process_time() - started < 1.0, "two billion bytes take many seconds"
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "2130706433", "0"])
 async def test_a_private_address_is_never_connected_to(host):
     async with serving(HttpReceiver(OK)) as receiver:
         outcome = await send(f"http://{host}:{receiver.port}/", allow_private=False)
     assert outcome.result is Result.FAILED
-    assert "not public" in outcome.note or "does not resolve" in outcome.note
+    assert outcome.note.endswith("does not resolve to public addresses")
     assert receiver.requests == []
 
 
@@ -213,7 +239,7 @@ async def test_a_name_that_is_public_when_checked_and_private_when_asked_again_l
             assert resolver.asked == 1
             second = await send(f"http://rebinding:{inside.port}/", allow_private=False)
     assert first.note.startswith("cannot connect"), "it went where the check had looked, where nobody listens"
-    assert "not public" in second.note
+    assert "public" in second.note
     assert inside.requests == []
 
 

@@ -18,15 +18,20 @@ def areas_of(event: Event, region: str) -> list[str]:
     return [*([f"region:{region}"] if region else []), f"ingress:{event.shard}"]
 
 
-def fell(before: Area | None, at_ms: int) -> Area:
-    """The area after one more fall."""
-    start = at_ms - at_ms % BUCKET_MS
+def fell(before: Area | None, at_ms: int, *, before_ms: int | None) -> Area:
+    """The area after the fall of a node, which fell last at `before_ms`: one node, however often it falls."""
     falls = dict(before.falls if before is not None else ())
-    falls[start] = falls.get(start, 0) + 1
+    if before_ms is not None and falls.get(_bucket(before_ms), 0):
+        falls[_bucket(before_ms)] -= 1
+    falls[_bucket(at_ms)] = falls.get(_bucket(at_ms), 0) + 1
     told_ms = before.told_ms if before is not None else None
-    recent = tuple(sorted((each, n) for each, n in falls.items() if each > at_ms - AT_ONCE_MS))
+    recent = tuple(sorted((each, n) for each, n in falls.items() if n and each > at_ms - AT_ONCE_MS))
     kept_ms = AT_ONCE_MS if told_ms is None else max(AT_ONCE_MS, told_ms + AGAIN_MS - at_ms)
     return Area(falls=recent, told_ms=told_ms, due_ms=at_ms + kept_ms)
+
+
+def _bucket(at_ms: int) -> int:
+    return at_ms - at_ms % BUCKET_MS
 
 
 def is_remarkable(area: Area, at_ms: int, *, total: int, policy: Policy) -> bool:

@@ -38,6 +38,8 @@ KINDS: dict[str, Kind] = {
     "workload.steady": Kind(effect="never", audience="node"),
     "workload.below_minimum": Kind(effect="news", audience="node"),
     "licence.conflict": Kind(effect="news", audience="node"),
+    "licence.flapping": Kind(effect="never", audience="node"),
+    "licence.steady": Kind(effect="never", audience="node"),
     "dispute.opened": Kind(effect="news", audience="project"),
     "dispute.answered": Kind(effect="news", audience="node"),
     "seal.done": Kind(effect="news", audience="project", named=True),

@@ -8,14 +8,14 @@ from worker.deciding.kinds import is_named, kind_of
 
 
 class Audience:
-    """The recipients that a step knows of, by whom they belong to."""
+    """Some of the recipients that a step knows of, by whom they belong to."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: Facts, recipients: dict[str, Recipient]) -> None:
         self._facts = facts
         self._of_projects: dict[str, list[Recipient]] = {}
         self._of_people: dict[str, list[Recipient]] = {}
         self._operators: list[Recipient] = []
-        for _, one in sorted(facts.recipients.items()):
+        for _, one in sorted(recipients.items()):
             if one.project_id is not None:
                 self._of_projects.setdefault(one.project_id, []).append(one)
             elif one.user_id is not None:

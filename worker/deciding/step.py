@@ -7,14 +7,27 @@ from __future__ import annotations
 
 import msgspec
 
-from engine.core.newsroom import Decision, Facts, Item, ItemKey, Policy, Recipient, State
+from engine.core.newsroom import (
+    COLLECT_MS,
+    Decision,
+    Facts,
+    Item,
+    ItemKey,
+    Lane,
+    Policy,
+    Recipient,
+    State,
+    Subject,
+    licence_of,
+    news_of,
+)
 from engine.core.records import Event
 from worker.deciding import areas, beliefs, flapping
 from worker.deciding.digests import tell_due
 from worker.deciding.kinds import CHANGES, kind_of, subject_of
 from worker.deciding.routing import Audience, node_of, takes
 
-FLAPPING = "flapping"
+FLAPPING, UNCONFIRMED = "flapping", "unconfirmed"
 
 
 def step(state: State, facts: Facts, policy: Policy) -> Decision:
@@ -46,7 +59,8 @@ class _Work:
             telling=dict(state.telling),
         )
         self.decision = Decision(state=self.state, notices=[], recorded=[], dropped={})
-        self._audience = Audience(facts)
+        self._audience = Audience(facts, facts.recipients)
+        self._unconfirmed = Audience(facts, facts.unconfirmed)
         self._channels: dict[str, set[str]] = {}  # by subject, of those there are items of
         for subject, channel_id in state.items:
             self._channels.setdefault(subject, set()).add(channel_id)
@@ -59,7 +73,13 @@ class _Work:
             self.state.degraded.pop(event.shard, None)
         if event.kind in CHANGES and self._flaps(subject, event):
             return
-        match kind_of(event).effect:
+        licence = licence_of(event)
+        if licence is not None and self._contends(licence, event):
+            return
+        effect = kind_of(event).effect
+        if effect in ("fall", "stop", "news"):
+            self._count(UNCONFIRMED, len(self._unconfirmed.hears(event)))
+        match effect:
             case "fall":
                 self._fall(subject, event)
             case "rise":
@@ -79,17 +99,23 @@ class _Work:
             return
         event = flapping.steady_event(subject, self.facts.as_of_ms)
         self.decision.recorded.append(event)
+        if licence_of(subject.last) is not None:
+            self._rise(name, event)
+            return
         others = (event.kind.replace("steady", "flapping"), subject.last.kind)
         told = self._audience.hears(event, kinds=others)
         down = flapping.is_down(subject)
-        if not down:
-            for key, _ in self._items_of(name):
+        hearing = {recipient.channel_id for recipient in told}
+        for key, _ in self._items_of(name):
+            if not down and key[1] not in hearing:
                 self._set(key, None)
         for recipient in told:
             key = (name, recipient.channel_id)
             item = self.state.items.get(key, Item())
             held = beliefs.waiting(item, event, "news", recipient, self.policy)
-            self._set(key, msgspec.structs.replace(held, lane="fall" if down else "news"))
+            # Who believes in a fall does so until this is told: another fall meanwhile is none to them.
+            up: Lane = "news" if item.told is None else "rise"
+            self._set(key, msgspec.structs.replace(held, lane="fall" if down else up))
 
     def _flaps(self, name: str, event: Event) -> bool:
         """Whether nothing is told of this change because its subject flaps."""
@@ -104,6 +130,24 @@ class _Work:
         if after.flaps:
             self._count(FLAPPING)
         return after.flaps
+
+    def _contends(self, name: str, event: Event) -> bool:
+        """Whether nothing is told of this conflict because its licence is in conflict again and again. Each
+        who would have heard of one hears of that once."""
+        after, _ = flapping.changed(self.state.subjects.get(name), event)
+        self.state.subjects[name] = after
+        if not after.flaps:
+            return False
+        self._count(FLAPPING)
+        said = flapping.flapping_event(event)
+        heard = self._audience.hears(said, kinds=(event.kind,))
+        new = [one for one in heard if (name, one.channel_id) not in self.state.items]
+        if new or after.quiet == 1:
+            self.decision.recorded.append(said)
+        self._news(said, new)
+        for one in new:
+            self._set((name, one.channel_id), Item(told=said))
+        return True
 
     def _fall(self, subject: str, event: Event) -> None:
         for recipient in self._audience.hears(event):
@@ -134,12 +178,31 @@ class _Work:
     def _news(self, event: Event, recipients: list[Recipient]) -> None:
         for recipient in recipients:
             held = beliefs.waiting(Item(), event, "news", recipient, self.policy)
-            self._set((event.event_id, recipient.channel_id), held)
+            due_ms = self._gathered_until(event, recipient)
+            self._set((event.event_id, recipient.channel_id), msgspec.structs.replace(held, due_ms=due_ms))
+
+    def _gathered_until(self, event: Event, recipient: Recipient) -> int:
+        """When news is told: the first of its kind at once, what comes within the gathering time after it."""
+        due_ms = event.at_ms + COLLECT_MS
+        kind = kind_of(event)
+        if kind.urgent or kind.effect == "never":
+            return due_ms
+        name, gather_ms = news_of(event.kind, recipient.channel_id), self.policy.gather_ms_max
+        before = self.state.subjects.get(name)
+        if before is not None:
+            (told_ms,) = before.changes
+            if event.at_ms <= told_ms:
+                due_ms = told_ms
+            else:
+                due_ms = max(due_ms, told_ms + gather_ms)
+        self.state.subjects[name] = Subject(changes=(due_ms,), last=event, due_ms=due_ms + gather_ms)
+        return due_ms
 
     def _fell_in_areas(self, event: Event) -> None:
-        node = node_of(event, self.facts)
+        node, subject = node_of(event, self.facts), self.state.subjects[subject_of(event)]
+        self.state.subjects[subject_of(event)] = msgspec.structs.replace(subject, fell_ms=event.at_ms)
         for name in areas.areas_of(event, "" if node is None else node.region):
-            area = areas.fell(self.state.areas.get(name), event.at_ms)
+            area = areas.fell(self.state.areas.get(name), event.at_ms, before_ms=subject.fell_ms)
             total = self.facts.totals.get(name, 0)
             if areas.is_remarkable(area, event.at_ms, total=total, policy=self.policy):
                 said = areas.area_event(name, area, total=total, shard=event.shard, at_ms=event.at_ms)
@@ -159,6 +222,6 @@ class _Work:
             self.state.items[key] = item
             self._channels.setdefault(key[0], set()).add(key[1])
 
-    def _count(self, reason: str | None) -> None:
-        if reason is not None:
-            self.decision.dropped[reason] = self.decision.dropped.get(reason, 0) + 1
+    def _count(self, reason: str | None, count: int = 1) -> None:
+        if reason is not None and count:
+            self.decision.dropped[reason] = self.decision.dropped.get(reason, 0) + count

@@ -297,7 +297,7 @@ class Client(Calls):
         )
 
     def enable_channel(self, slug: str, channel_id: str) -> types.ChannelAnswer:
-        """Have notices sent there again after its receiver wanted no more.
+        """Have notices sent there again after its receiver wanted no more; a mail asks them.
 
         For: owner, admin. A key needs the permission `write`.
         """
@@ -357,7 +357,7 @@ class Client(Calls):
         )
 
     def enable_my_channel(self, channel_id: str) -> types.ChannelAnswer:
-        """Have notices sent there again after its receiver wanted no more.
+        """Have notices sent there again after its receiver wanted no more; a mail asks them.
 
         For: operator, admin. A key needs the permission `write`.
         """
@@ -380,6 +380,38 @@ class Client(Calls):
         `only`: announcements: those alone are ended.
         """
         return self._text("POST", f"/v1/unsubscribe/{part(token)}", query={"only": only})
+
+    def show_confirmation(self, token: str) -> str:
+        """The page behind the link in a letter that asks whether mail is wanted; it changes nothing.
+
+        Anybody may call this.
+        """
+        return self._text("GET", f"/v1/confirm/{part(token)}")
+
+    def confirm(self, token: str) -> str:
+        """Want mail at the address that got this link; the body does not matter.
+
+        Anybody may call this.
+        """
+        return self._text("POST", f"/v1/confirm/{part(token)}")
+
+    def confirm_again(self, slug: str, channel_id: str) -> types.ChannelAnswer:
+        """Have the letter sent again that asks the recipient of a mail channel; once a day.
+
+        For: owner, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST",
+            f"/v1/projects/{part(slug)}/channels/{part(channel_id)}/confirm-again",
+            types.ChannelAnswer,
+        )
+
+    def confirm_mine_again(self, channel_id: str) -> types.ChannelAnswer:
+        """Have the letter sent again that asks the recipient of a mail channel; once a day.
+
+        For: operator, admin. A key needs the permission `write`.
+        """
+        return self._call("POST", f"/v1/me/channels/{part(channel_id)}/confirm-again", types.ChannelAnswer)
 
     def announce(
         self, body: types.NewAnnouncement, *, idempotency_key: str | None = None

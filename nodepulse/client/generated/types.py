@@ -274,7 +274,8 @@ class ChannelAnswer(Struct, frozen=True, kw_only=True):
     """A channel, without its secret; of a service's URL only the service is told. No `event_kinds`: all
     that are told at all. `disabled_at`: nothing goes there since then, and `disabled_because` says why
     (its receiver answered 410, its recipient unsubscribed); `announcements` false: none of those
-    either.
+    either. `state` unconfirmed: nothing is told there until whoever reads that address opens the link
+    in the letter that they were sent and confirms; what happens meanwhile is not told later.
     """
 
     channel_id: str
@@ -283,6 +284,7 @@ class ChannelAnswer(Struct, frozen=True, kw_only=True):
     name: str
     event_kinds: Sequence[str]
     created_at: str
+    state: Literal["disabled", "on", "unconfirmed"]
     disabled_at: str | None
     disabled_because: str
     announcements: bool
@@ -929,6 +931,8 @@ class NewChannel(Struct, frozen=True, kw_only=True):
                 "gap.opened",
                 "ingress.down",
                 "licence.conflict",
+                "licence.flapping",
+                "licence.steady",
                 "node.clone",
                 "node.down",
                 "node.flapping",
@@ -939,6 +943,7 @@ class NewChannel(Struct, frozen=True, kw_only=True):
                 "publication.done",
                 "publication.failed",
                 "region.down",
+                "report",
                 "seal.done",
                 "shard.degraded",
                 "shard.recovered",
@@ -1136,7 +1141,8 @@ class NodePatch(Struct, frozen=True, kw_only=True):
 class NodeToRegister(Struct, frozen=True, kw_only=True):
     """`public_key`: Ed25519, 32 bytes in lower-case hex; its other half stays on the machine.
 
-    `owner_id`: whose machine it is; left out: the caller's, for a project's key nobody's.
+    `owner_id`: whose machine it is; left out: the caller's, for a project's key nobody's. Somebody
+    else's only if they operate a node or own a licence of the project, or an admin says so.
     `interval_ms`: how often it shall beat; less often than once a minute only if who runs the project
     says so: each beat vouches, and so is paid, for one and a half intervals.
     """
@@ -1524,13 +1530,16 @@ class RewardBody(Struct, frozen=True, kw_only=True):
 
     `micro_points_per_paid_s`: for each paid second. `daily_cap_micro_points`: of one workload and UTC
     day, null = none. `floor_paid_ms`: a day with less paid time earns nothing. `kind_weights_ppm`: by
-    the slug of the kind, in millionths; a kind that is not named has 1,000,000.
+    the slug of the kind, in millionths; a kind that is not named has 1,000,000. `licensed_only`: true
+    counts only paid time that fell under a licence, false all of it, null: only that, if the project
+    has licences.
     """
 
     micro_points_per_paid_s: int | UnsetType = UNSET
     daily_cap_micro_points: int | UnsetType | None = UNSET
     floor_paid_ms: int | UnsetType = UNSET
     kind_weights_ppm: Mapping[str, int] | UnsetType = UNSET
+    licensed_only: bool | UnsetType | None = UNSET
 
 
 class RowItem(Struct, frozen=True, kw_only=True):

@@ -54,9 +54,11 @@ class DayRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A linear rule, in micro-points."""
+    """A linear rule, in micro-points. `licensed_only`: it counts only time in which somebody owned the
+    licence that was run under (decision 0077); then no points belong to the rest (0068)."""
 
     micro_points_per_paid_s: int
+    licensed_only: bool = False
     floor_paid_ms: int = 0
     daily_cap_micro_points: int | None = None
     kind_weight_ppm: Mapping[str, int] | None = None
@@ -127,9 +129,16 @@ def points(rule: Rule, paid_ms: int, kind: str | None = None) -> int:
     return worth if rule.daily_cap_micro_points is None else min(worth, rule.daily_cap_micro_points)
 
 
-def shares(row: DayRow, micro_points: int, *, otherwise: str) -> dict[tuple[str, str], int]:
+def counted_ms(rule: Rule, row: DayRow) -> int:
+    """How much of its paid time the rule counts."""
+    return sum(part.paid_ms for part in row.held) if rule.licensed_only else row.paid_ms
+
+
+def shares(
+    row: DayRow, micro_points: int, *, otherwise: str, licensed_only: bool = False
+) -> dict[tuple[str, str], int]:
     """Whose the points of a row are, by (licence, owner); ("", otherwise) without any owner all day, and
-    ("", "nobody") for paid time that nobody held."""
+    ("", "nobody") for paid time that nobody held, unless only licensed time was counted."""
     if micro_points == 0:
         return {}
     if not row.held:
@@ -138,8 +147,9 @@ def shares(row: DayRow, micro_points: int, *, otherwise: str) -> dict[tuple[str,
     for part in row.held:
         key = (part.licence_id, part.owner)
         weigh[key] = weigh.get(key, 0) + part.paid_ms
-    weigh["", "nobody"] = row.paid_ms - sum(weigh.values())
-    if row.paid_ms == 0:
+    if not licensed_only:
+        weigh["", "nobody"] = row.paid_ms - sum(weigh.values())
+    if sum(weigh.values()) == 0:
         weigh = {}
         for part in row.held:
             key = (part.licence_id, part.owner)

@@ -13,8 +13,9 @@ from tests.sim.history import Row, Slot
 from tests.sim.oracle.base import FOREVER, state_in
 from tests.sim.oracle.oracle import Oracle
 from tests.sim.oracle.rules import Beat
-from tests.sim.oracle.verdicts import Stretch, bans, required_by, stretches_of, without
+from tests.sim.oracle.verdicts import Stretch, bans, required_by, stretches_of, windows_of_node, without
 
+SALE_LAG_MS = 600_000  # how late a run may hear that its licence was sold: a freeze, and a moment
 RELEASE, BIND, CLAIM = range(3)  # at one time in this order
 
 
@@ -68,17 +69,30 @@ class Licence:
     bound: dict[str, int] = field(default_factory=dict)  # workload: since when
     holder: str | None = None
     since_ms: int = 0
+    seller: str | None = None  # ran under it when it was sold, and nobody claimed it since
+    sold_ms: int = 0
+    resumed: list[tuple[int, str]] = field(default_factory=list)  # as the product has it
 
     def take(self, act: Act, ended: Mapping[str, int]) -> None:
         if act.rank == BIND:
             self.bound[act.workload_id] = act.at_ms
         elif act.rank == CLAIM and self.holder is None and act.workload_id in self.bound:
-            self.holder, self.since_ms = act.workload_id, act.at_ms
+            self._grant(act)
         elif act.rank == RELEASE:
+            if self.holder is not None and act.workload_id == "":
+                self.seller, self.sold_ms = self.holder, act.at_ms
             if self.holder is not None and act.workload_id in ("", self.holder):
                 self._end(act.at_ms)
             if ended.get(act.workload_id) == act.at_ms and act.workload_id in self.bound:
                 self._unbind(act.workload_id, act.at_ms)
+
+    def _grant(self, act: Act) -> None:
+        self.holder, self.since_ms = act.workload_id, act.at_ms
+        if act.workload_id == self.seller:
+            later = [one for one in self.resumed if act.at_ms <= one[0] <= self.sold_ms + SALE_LAG_MS]
+            if later:  # 0060: what it beat before it heard of the sale was not said, but for the last
+                self.since_ms, self.holder = min(later)
+        self.seller = None
 
     def _end(self, at_ms: int | None) -> None:
         holder = self.holder
@@ -116,7 +130,9 @@ class Licence:
 
 class Leases:
     """`lost`: per row of each shard the times at which the engine was seen to enter LOST. They decide only
-    where LIVENESS.md leaves it open whether a verdict came before the next beat (see `sure`)."""
+    where LIVENESS.md leaves it open whether a verdict came before the next beat. `resumed`: per licence when
+    leases began, and whose: believed only where the first to beat after a sale is the run that held it until
+    then, since it does not know yet and says no more than its last beat (0060)."""
 
     def __init__(
         self,
@@ -125,10 +141,12 @@ class Leases:
         *,
         sold: Iterable[tuple[str, int]] = (),
         lost: Mapping[tuple[int, int], list[int]] | None = None,
+        resumed: Mapping[str, list[tuple[int, str]]] | None = None,
     ) -> None:
         self.bindings = sorted(bindings, key=lambda b: (b.from_ms, b.workload_id))
         self._sold = sorted(sold)
         self._lost = lost or {}
+        self._resumed = resumed or {}
         self._place: dict[str, tuple[Oracle, Row, Slot]] = {}
         for shard in shards:
             for workload_id in shard.workloads():
@@ -144,7 +162,7 @@ class Leases:
         return sorted(found, key=lambda s: s.from_ms)
 
     def _walk(self, licence_id: str) -> Licence:
-        licence = Licence(licence_id)
+        licence = Licence(licence_id, resumed=self._resumed.get(licence_id, []))
         ours = [b for b in self.bindings if b.licence_id == licence_id]
         ended = {b.workload_id: b.to_ms for b in ours if b.to_ms is not None}
         acts = [Act(at_ms=at, rank=RELEASE) for of, at in self._sold if of == licence_id]
@@ -195,15 +213,22 @@ class Leases:
         if by is not None and by < (about.as_of_ms if follower is None else follower):
             return True
         seen = self._lost.get((shard.history.shard, row.row), [])
-        return any(stretch.begin_ms <= at <= stretch.end_ms for at in seen)
+        return any(due <= at <= stretch.end_ms for at in seen)
 
 
 def absent_at(shard: Oracle, row: Row, slot: int, beats: list[Beat]) -> set[int]:
     """When a workload had been reported absent for 10 intervals: counted from the first frame that says so,
-    while its node is heard; a window of the node puts the deadline off, a gap and its grace hold it back."""
+    while its node is heard; a window of the node puts the deadline off, a gap and 60 s after it hold
+    it back (0060)."""
     about, found = shard.circumstances(row), set()
     since: int | None = None
+    certain_ms = (
+        0  # before this nobody could have said so: the node was not heard, or its interval was longer
+    )
     for place, beat in enumerate(beats):
+        before = beats[place - 1] if place else None
+        if before is None or before.ttl_ms != beat.ttl_ms or not shard.rules.covers(before, beat.t_ms):
+            certain_ms = beat.t_ms
         state = state_in(beat, slot)
         if shard.rules.stops(beat) or state not in (None, "absent"):
             since = None
@@ -214,11 +239,9 @@ def absent_at(shard: Oracle, row: Row, slot: int, beats: list[Beat]) -> set[int]
             continue
         next_ms = beats[place + 1].t_ms if place + 1 < len(beats) else about.as_of_ms
         heard_ms = min(next_ms, shard.rules.coverage_end(beat))
-        for stretch in stretches_of(about, beat, heard_ms):
-            anchor = since if stretch.anchor_ms == beat.t_ms else stretch.anchor_ms
-            due = max(shard.rules.lost_at(anchor, beat.ttl_ms), beat.t_ms)
-            if due < heard_ms and without(
-                (max(due, beat.t_ms), heard_ms), bans(about, beat.ttl_ms, strict=False)
-            ):
+        for a, b in without((beat.t_ms, heard_ms), windows_of_node(row)):
+            window_end = max((end for _, end in windows_of_node(row) if end <= a), default=0)
+            due = max(shard.rules.lost_at(max(since, window_end), beat.ttl_ms), certain_ms)
+            if due < b and without((max(due, a), b), bans(about, 0, strict=False)):
                 found.add(due)
     return found
