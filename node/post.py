@@ -22,6 +22,11 @@ class Reply(NamedTuple):
     retry_after: str | None
 
 
+def trusting(ca_file: str) -> ssl.SSLContext | None:
+    """The certificates of a file to trust instead of the system's; None for "". OSError."""
+    return ssl.create_default_context(cafile=ca_file) if ca_file else None
+
+
 def _connect(url: str, timeout_s: float, tls: ssl.SSLContext | None) -> http.client.HTTPConnection:
     parts = urlsplit(url)
     if parts.scheme == "https":

@@ -22,10 +22,12 @@ from node.config import ENVIRONMENT, ConfigError, NodeConfig, default_path, load
 from node.drivers.port import Driver, DriverError
 from node.drivers.process import ProcessDriver
 from node.manager.manager import Manager
+from node.post import trusting
 from node.version import VERSION
 
 log = logging.getLogger(__name__)
-SECRETS = (*ENVIRONMENT, "NODEPULSE_NODE_CONFIG")  # no workload's business
+# No workload's business: keys, and the service manager's ear.
+SECRETS = (*ENVIRONMENT, "NODEPULSE_NODE_CONFIG", "NODEPULSE_API_KEY", "NOTIFY_SOCKET")
 LOCK = "manager.lock"  # held by the one manager that may use a data folder
 Tasks = Sequence[Callable[[Manager], Awaitable[None]]]
 
@@ -109,10 +111,8 @@ def environment_of_workloads(config: NodeConfig) -> dict[str, str]:
 
 
 def _trusting(config: NodeConfig) -> ssl.SSLContext | None:
-    if not config.tls_ca_file:
-        return None
     try:
-        return ssl.create_default_context(cafile=config.tls_ca_file)
+        return trusting(config.tls_ca_file)
     except OSError as error:
         raise ConfigError(f"tls_ca_file: {error}") from error
 

@@ -90,6 +90,7 @@ class Manager:
         )
         self._began_s = trio.current_time()
         self._last_ack: tuple[Code, Way, float] | None = None
+        self._refused = ""  # why no session was opened the last time
         self._ends = trio.Event()
         self._successor: Sequence[str] | None = None
         self._stopping = False
@@ -163,10 +164,12 @@ class Manager:
                 if ack.code is Code.RESYNC:
                     self._reconciler.ask_now()
             case SessionOpened():
+                self._refused = ""
                 log.info("session of generation %d", event.generation)
                 save_session(self._session_path, self._client)
                 self._reconciler.ask_now()
             case SessionRefused():
+                self._refused = event.detail
                 log.warning("no session: %s", event.detail)
             case PathChanged(way):
                 log.warning("beats go by %s now", way)
@@ -212,6 +215,7 @@ class Manager:
         return {
             **process_status(self.version, self._began_s),
             "state": state,
+            "error": self._refused,
             "node_id": self.config.node_id,
             "web_url": self.config.web_url,
             "driver": self.config.driver,
