@@ -72,6 +72,16 @@ def short(text: str) -> str:
     return text[-8:]
 
 
+def number(count: int) -> str:
+    """A count with a thin gap at each thousand, which no line breaks at."""
+    return f"{count:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def only_at(path: str) -> bool:
+    """Whether the page that is made now is this very one."""
+    return request.path == path
+
+
 def at(path: str) -> bool:
     """Whether the page that is made now is this one, or lies below it."""
     return f"{request.path}/".startswith(f"{path}/")
@@ -89,11 +99,13 @@ ENVIRONMENT.filters |= {
     "percent": percent,
     "when": when,
     "short": short,
+    "number": number,
     "state_words": words.state_words,
     "event_words": words.event_words,
 }
 # `once`: the Idempotency-Key of a form, so that it is done once however often it is sent.
-ENVIRONMENT.globals |= {"fingerprint": FINGERPRINT, "version": VERSION, "once": new_id, "at": at}
+ENVIRONMENT.globals |= {"fingerprint": FINGERPRINT, "version": VERSION, "once": new_id}
+ENVIRONMENT.globals |= {"at": at, "only_at": only_at}
 
 
 def render(template: str, status: int = 200, **values: Any) -> Response:

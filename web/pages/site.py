@@ -7,9 +7,11 @@ from quart_trio import QuartTrio
 from web.backend import Backend
 from web.pages import (
     disputes,
+    fleet,
     licences,
     live,
     me,
+    network,
     nodes,
     notifications,
     points,
@@ -36,5 +38,7 @@ def install_pages(app: QuartTrio, backend: Backend) -> None:
             *disputes.PAGES,
             *notifications.PAGES,
             *me.PAGES,
+            *network.PAGES,
+            *fleet.PAGES,
         ),
     )
