@@ -165,6 +165,13 @@ class SignIn(Protocol):
         """
         ...
 
+    async def open_link(self, email: str, *, secret_sha256: bytes, life_ms: int, act: Act) -> bool:
+        """A challenge as of a letter, whose secret somebody else hands over; an entry in the audit log.
+
+        False: nobody has this address, or who has it is retired.
+        """
+        ...
+
     async def sign_in_by_mail(
         self, secret_sha256: bytes, *, token_sha256: bytes, sign_up: bool, life_ms: int, act: Act
     ) -> Login | None:
