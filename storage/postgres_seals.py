@@ -30,6 +30,7 @@ from engine.core.sealed import (
     Seal,
     SealedDay,
     SealedRow,
+    SealProgress,
     hour_content,
     row_text,
 )
@@ -61,6 +62,17 @@ order by n.day, r.workload_id
 _OF_WORKLOAD = _DAYS.format(of="workload where workload_id = $1", rows="r.workload_id = $1")
 _OF_NODES = _DAYS.format(of="node where node_id = any($1::uuid[])", rows="r.node_id = any($1::uuid[])")
 _UP, _UNOBSERVED = KINDS.index("up"), KINDS.index("unobserved")
+# As the worker finds what is due (postgres_sealing.py): from the first workload on, day after day. Once a day
+# is sealed nobody looks through the workloads any more.
+_LIVED = """
+(select date '1970-01-01' + (min(created_ms) / 86400000)::integer from workload where project_id = $1)
+"""
+_PROGRESS = f"""
+select coalesce((select min(day) from seal where project_id = $1), {_LIVED})::text,
+  coalesce((select max(day) + 1 from seal where project_id = $1), {_LIVED})::text,
+  array(select s.day::text from sealing s where s.project_id = $1 and not exists (
+    select from seal d where d.project_id = s.project_id and d.day = s.day))
+"""
 _NODE_BLOCKS = "select node_blocks from seal where seal_no = $1"
 
 
@@ -69,6 +81,9 @@ class PostgresSeals:
 
     def __init__(self, db: Postgres) -> None:
         self._db = db
+
+    async def progress(self, project_id: str) -> SealProgress:
+        return await self._db.run(_progress, project_id)
 
     async def seals(self, project_id: str, *, before: str | None, limit: int) -> list[Seal]:
         return await self._db.run(_seals, project_id, before, limit) if is_id(project_id) else []
@@ -176,6 +191,12 @@ def _contents(seal: Seal, hour: int, records: Sequence[Any]) -> list[bytes]:
         assert len(workloads) % HOUR_DTYPE.itemsize == 0
         contents.append(hour_content(hour_ms=hour_ms, node=uuid.UUID(node_id).bytes, workloads=workloads))
     return contents
+
+
+async def _progress(connection: Connection, project_id: str) -> SealProgress:
+    first_day, due_day, sealing = await connection.fetchrow(_PROGRESS, project_id)
+    watermarks = dict(await connection.fetch("select shard, watermark_ms from shard_state"))
+    return SealProgress(first_day, due_day, tuple(sealing), watermarks)
 
 
 async def _seals(connection: Connection, project_id: str, before: str | None, limit: int) -> list[Seal]:

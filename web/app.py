@@ -43,6 +43,7 @@ from web import (
     points_streams,
     points_suggested,
     problems,
+    project_days,
     project_policies,
     projects,
     proofs,
@@ -90,6 +91,7 @@ RESOURCES = (
     *backfill.ROUTES,
     *seals.ROUTES,
     *seal_corrections.ROUTES,
+    *project_days.ROUTES,
     *node_list.ROUTES,
     *nodes.ROUTES,
     *node_registration.ROUTES,
@@ -144,6 +146,7 @@ def create_app(
     shards: int,
     uptime_source: UptimeSource | None = None,
     services: str = DEFAULT_SCHEMAS,
+    seal_after_ms: int = 600_000,
 ) -> WebApp:
     """The web API over these stores. `clock`: the system's time in unix ms.
 
@@ -159,6 +162,7 @@ def create_app(
         clock=clock,
         uptime_source=uptime_source,
         services=services,
+        seal_after_ms=seal_after_ms,
     )
     app.requests = metrics.Requests(app.backend.statistics())
     served = (*RESOURCES, *metrics.routes(app.requests))

@@ -145,11 +145,14 @@ class Backend:
         clock: Callable[[], int],
         uptime_source: UptimeSource | None = None,
         services: str = DEFAULT_SCHEMAS,
+        seal_after_ms: int = 600_000,
     ) -> None:
         """`uptime_source`: for projects whose policy says so; None: there is none. `services`: schemas of
-        chat and SMS services that channels may name."""
+        chat and SMS services that channels may name. `seal_after_ms`: how long after midnight days are
+        sealed at the earliest, as the worker is told."""
         self.stores = stores
         self.uptime_source = uptime_source
+        self.seal_after_ms = seal_after_ms
         self.services = schemas_of(services)
         self.policies = Policies(lambda: stores.projects)
         self.asks = stores.asks

@@ -99,6 +99,8 @@ POLICIES: dict[str, Policy] = {
     "GET /v1/projects/{slug}/uptime": _read(RUNNING),
     "GET /v1/projects/{slug}/seals": _read(PEOPLE),
     "GET /v1/projects/{slug}/seals/{day}": _read(PEOPLE),
+    "GET /v1/projects/{slug}/days": _read(RUNNING),
+    "GET /v1/projects/{slug}/days/{day}": _read(RUNNING),
     "POST /v1/projects/{slug}/seals/{day}/corrections": _write(RUNNING),
     "GET /v1/projects/{slug}/seals/{day}/corrections": _read(RUNNING),
     "GET /v1/projects/{slug}/seals/{day}/corrections/{correction_id}": _read(RUNNING),

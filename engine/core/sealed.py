@@ -150,8 +150,23 @@ class SealedDay(msgspec.Struct, frozen=True):
     unobserved_ms: int
 
 
+class SealProgress(msgspec.Struct, frozen=True):
+    """How far sealing is. `first_day`: the first on which the project had a workload; `due_day`: the oldest
+    that is not sealed; None where there are none. `sealing`: days that are being sealed right now, or were
+    begun by a worker that died. `watermarks`: by shard, up to where history is in the store, unix ms."""
+
+    first_day: str | None
+    due_day: str | None
+    sealing: tuple[str, ...]
+    watermarks: dict[int, int]
+
+
 class Seals(Protocol):
     """Sealed days, as they are read. Nothing here is ever changed."""
+
+    async def progress(self, project_id: str) -> SealProgress:
+        """How far the project's days are sealed, and what its next seal has to wait for."""
+        ...
 
     async def seals(self, project_id: str, *, before: str | None, limit: int) -> list[Seal]:
         """All revisions of the newest `limit` days before `before` (YYYY-MM-DD), newest first."""

@@ -88,6 +88,8 @@ EXPECTED: dict[str, str] = {
     "GET /v1/projects/{slug}/seals/{day}": ANY,
     "GET /v1/projects/{slug}/seals/{day}/publications": RUN,
     "GET /v1/projects/{slug}/seals/{day}/transaction": RUN,
+    "GET /v1/projects/{slug}/days": RUN,
+    "GET /v1/projects/{slug}/days/{day}": RUN,
     "POST /v1/projects/{slug}/seals/{day}/corrections": RUN_WRITE,
     "GET /v1/projects/{slug}/seals/{day}/corrections": RUN,
     "GET /v1/projects/{slug}/seals/{day}/corrections/{correction_id}": RUN,

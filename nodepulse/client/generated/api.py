@@ -531,6 +531,29 @@ class Client(Calls):
             types.CorrectionAnswer,
         )
 
+    def list_project_days(
+        self, slug: str, *, after: str | None = None, limit: int | None = None
+    ) -> types.ProjectDaysAnswer:
+        """A project's days, the newest first: how far each is closed.
+
+        For: owner, admin. A key needs the permission `read`.
+
+        `after`: The last page's next_cursor. `limit`: Items in a page.
+        """
+        return self._call(
+            "GET",
+            f"/v1/projects/{part(slug)}/days",
+            types.ProjectDaysAnswer,
+            query={"after": after, "limit": limit},
+        )
+
+    def get_project_day(self, slug: str, day: str) -> types.ProjectDayDetail:
+        """A day, and what it waits for before it is sealed.
+
+        For: owner, admin. A key needs the permission `read`.
+        """
+        return self._call("GET", f"/v1/projects/{part(slug)}/days/{part(day)}", types.ProjectDayDetail)
+
     def list_nodes(
         self,
         *,

@@ -373,6 +373,19 @@ class CommitsAnswer(Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
+class ConditionAnswer(Struct, frozen=True, kw_only=True):
+    """One thing that a day waits for before it is sealed. `lacks`: what is missing, empty when it is
+    there.
+
+    `what`: view | history | after_midnight | gaps | degraded, each of a `shard`; leases; turn: older
+    days are sealed first; source: figures of the day may still change.
+    """
+
+    what: str
+    shard: int | None
+    lacks: str
+
+
 class Correction(Struct, frozen=True, kw_only=True):
     """`revision`: of the day's seal, newer than the disputed one, that puts it right."""
 
@@ -1340,6 +1353,41 @@ class ProjectChange(Struct, frozen=True, kw_only=True):
 
     name: str | UnsetType | None = UNSET
     retired: bool | UnsetType | None = UNSET
+
+
+class ProjectDay(Struct, frozen=True, kw_only=True):
+    """A day. `seal`: its newest; `commit`: that counts, without whom it changed; `outdated`: the day has
+    been sealed once more since. `waits_for`: the first thing that a day that is over lacks to be
+    sealed; empty: nothing, it is sealed within seconds.
+    """
+
+    day: str
+    state: Literal["committed", "corrected", "running", "sealed", "waiting"]
+    ends_at: str
+    waits_for: str | None
+    seal: SealAnswer | None
+    commit: CommitAnswer | None
+    outdated: bool
+
+
+class ProjectDayDetail(Struct, frozen=True, kw_only=True):
+    """`conditions`: all that a day that is over and not sealed waits for, also what is there."""
+
+    day: str
+    state: Literal["committed", "corrected", "running", "sealed", "waiting"]
+    ends_at: str
+    waits_for: str | None
+    seal: SealAnswer | None
+    commit: CommitAnswer | None
+    outdated: bool
+    conditions: Sequence[ConditionAnswer]
+
+
+class ProjectDaysAnswer(Struct, frozen=True, kw_only=True):
+    """A page of days, the newest first, from the project's first workload on."""
+
+    items: Sequence[ProjectDay]
+    next_cursor: str | None
 
 
 class ProjectOwnersAnswer(Struct, frozen=True, kw_only=True):
