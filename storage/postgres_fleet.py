@@ -58,12 +58,14 @@ class PostgresFleet:
         self, sight: Sight, which: NodeFilter, *, after: str | None, limit: int
     ) -> list[Place]:
         query = _Query(after or _FIRST, limit, key="n.node_id", project="n.project_id")
+        query.begin_with("n.name", "select name from node where node_id = $1", which.prefix)
         query.narrow("n.project_id = {}", which.project_id)
         query.narrow("n.owner_id = {}", which.owner_id)
         query.narrow("n.region = {}", which.region)
         query.narrow("n.manager_version = {}", which.version)
-        query.narrow("starts_with(n.name, {})", which.prefix)
         query.narrow("n.kind = {}", which.kind)
+        query.between("n.node_id", which.ids)
+        query.narrow('n."row" = any({}::bigint[])', which.rows)
         query.narrow("n.retired_ms is null", None if which.retired else True)
         return await self._places(query, 'n.node_id, n."row", 0', sight, _NODES, _MY_NODES)
 
@@ -75,12 +77,16 @@ class PostgresFleet:
         self, sight: Sight, which: WorkloadFilter, *, after: str | None, limit: int
     ) -> list[Place]:
         query = _Query(after or _FIRST, limit, key="w.workload_id", project="w.project_id")
+        query.begin_with("w.name", "select name from workload where workload_id = $1", which.prefix)
         query.narrow("w.project_id = {}", which.project_id)
         query.narrow("n.owner_id = {}", which.operator_id)
         query.narrow("w.node_id = {}", which.node_id)
         query.narrow("k.slug = {}", which.kind)
         query.narrow("w.running_version = {}", which.version)
         query.narrow("w.licence_id = {}", which.licence_id)
+        query.narrow("n.region = {}", which.region)
+        query.between("w.workload_id", which.ids)
+        query.narrow('n."row" = any({}::bigint[])', which.rows)
         query.narrow("w.retired_ms is null", None if which.retired else True)
         return await self._places(query, 'w.workload_id, n."row", w.slot', sight, _WORKLOADS, _MY_WORKLOADS)
 
@@ -106,7 +112,7 @@ class PostgresFleet:
 
     async def _places(self, query: _Query, columns: str, sight: Sight, all_of: str, mine: str) -> list[Place]:
         records = await self._db.run(_fetch, query, columns, sight, all_of, mine)
-        return [Place(str(identity), row, slot) for identity, row, slot in records]
+        return [Place(str(identity), row, slot) for *_, identity, row, slot in records]
 
 
 class _Query:
@@ -120,6 +126,26 @@ class _Query:
         self._project = project
         self._direction = " desc" if descending else ""
         self._conditions = [f"{key} {'<' if descending else '>'} $1"]
+        self._order, self._sorted, self._columns = key, "1", ""
+
+    def begin_with(self, name: str, name_of_last: str, prefix: str | None) -> None:
+        """Only what is called so, in order of names: by ids, a rare name would be looked for among all.
+
+        `name_of_last`: the statement that tells the name of the last one before.
+        """
+        if not prefix:
+            return
+        name = f'{name} collate "C"'
+        self._conditions = [f"({name}, {self._key}) > (coalesce(({name_of_last}), ''), $1)"]
+        self._order, self._sorted, self._columns = f"{name}, {self._key}", "1, 2", f"{name}, "
+        self.narrow(f"{name} >= {{}}", prefix)
+        self.narrow(f"{name} < {{}}", _after_all(prefix))
+
+    def between(self, column: str, ends: tuple[str, str] | None) -> None:
+        """What lies between the two, or is one of them."""
+        if ends is not None:
+            self.narrow(f"{column} >= {{}}", ends[0])
+            self.narrow(f"{column} <= {{}}", ends[1])
 
     def narrow(self, condition: str, value: object | None) -> None:
         """One more condition, unless there is no value. ``{}`` stands for it."""
@@ -129,7 +155,8 @@ class _Query:
 
     def text(self, columns: str, sight: Sight, all_of: str, mine: str) -> str:
         """The statement; empty when nothing can be seen."""
-        limit = f"order by {self._key}{self._direction} limit $2"
+        columns = self._columns + columns
+        limit = f"order by {self._order}{self._direction} limit $2"
         rest = " and ".join(self._conditions)
         if sight.everything:
             return f"select {columns} from {all_of.format(rest=rest, limit=limit)}"
@@ -146,11 +173,25 @@ class _Query:
             parts.append(f"select {columns} from {of_me}")
         # Not `union all`: what is both of one's project and of one's machines is told once.
         together = " union ".join(f"({part})" for part in parts)
-        return f"select * from ({together}) found order by 1{self._direction} limit $2" if parts else ""
+        return (
+            f"select * from ({together}) found order by {self._sorted}{self._direction} limit $2"
+            if parts
+            else ""
+        )
 
     def _parameter(self, value: object) -> str:
         self.arguments.append(value)
         return f"${len(self.arguments)}"
+
+
+def _after_all(prefix: str) -> str | None:
+    """The least text, by code points, that comes after all that begin so; None: there is none."""
+    kept = prefix.rstrip("\U0010ffff")
+    if not kept:
+        return None
+    following = ord(kept[-1]) + 1
+    # Surrogates are no characters of a text.
+    return kept[:-1] + chr(0xE000 if 0xD800 <= following <= 0xDFFF else following)
 
 
 async def _fetch(

@@ -6,8 +6,10 @@ a page is full or enough were looked at: a page may then be short, or empty, and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
+from uuid import UUID
 
 import numpy as np
 from quart import request
@@ -26,12 +28,19 @@ from web.view_arrays import look
 LOOKED_AT_ONCE = 5_000
 LOOKED_AT_MAX = 100_000  # places for one page
 TEXT_MAX = 128  # characters of a filter
+ID_CHARS = 36
+_HEX = re.compile(r"[0-9a-f]{1,32}")
 Places = Callable[[str | None, int], Awaitable[list[Place]]]
 
 PROJECT = Parameter(
     name="project",
     description="Slug of the project; without it everything that you may see",
     schema={"type": "string", "pattern": f"^{SLUG.pattern}$"},
+)
+ID_BEGINS = Parameter(
+    name="id",
+    description="What their id begins with",
+    schema={"type": "string", "pattern": "^[0-9A-Fa-f-]+$", "maxLength": ID_CHARS},
 )
 RETIRED = Parameter(name="retired", description="Retired ones, too", schema={"type": "boolean"})
 
@@ -97,6 +106,19 @@ def id_parameter(name: str) -> str | None:
     if text is not None and found is None:
         raise bad_parameter(name, "is not an id")
     return found
+
+
+def ids_parameter(name: str) -> tuple[str, str] | None:
+    """The least and the greatest id that begin like the one in the query. RefusedError 400."""
+    text = request.args.get(name)
+    if text is None:
+        return None
+    digits = text.lower().replace("-", "")
+    if not _HEX.fullmatch(digits) or len(text) > ID_CHARS:
+        raise bad_parameter(
+            name, "is not the beginning of an id: hexadecimal digits, and hyphens between them"
+        )
+    return str(UUID(digits.ljust(32, "0"))), str(UUID(digits.ljust(32, "f")))
 
 
 def text_parameter(name: str) -> str | None:

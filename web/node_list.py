@@ -19,9 +19,11 @@ from storage.view_arrays import Seen
 from web import sight
 from web.backend import Backend
 from web.lists import (
+    ID_BEGINS,
     PROJECT,
     RETIRED,
     choice_parameter,
+    ids_parameter,
     page_of,
     person,
     person_parameter,
@@ -80,6 +82,7 @@ async def list_nodes(backend: Backend, caller: Principal) -> Response:
         version=text_parameter("version"),
         prefix=text_parameter("name"),
         kind=choice_parameter("kind", NODE_KINDS),
+        ids=ids_parameter("id"),
         retired=boolean_parameter("retired"),
     )
     state = choice_parameter("state", NODE_STATES)
@@ -152,7 +155,8 @@ ROUTES = (
             ),
             text_filter("region", "Their region, exactly"),
             text_filter("version", "Version of the manager, exactly"),
-            text_filter("name", "What their name begins with"),
+            text_filter("name", "What their name begins with; the list then goes by name"),
+            ID_BEGINS,
             Parameter(
                 name="kind", description="What they are", schema={"type": "string", "enum": list(NODE_KINDS)}
             ),

@@ -19,10 +19,12 @@ from web import sight
 from web.backend import Backend
 from web.ids import SLUG
 from web.lists import (
+    ID_BEGINS,
     PROJECT,
     RETIRED,
     choice_parameter,
     id_parameter,
+    ids_parameter,
     page_of,
     person,
     person_parameter,
@@ -74,6 +76,9 @@ async def list_workloads(backend: Backend, caller: Principal) -> Response:
         kind=slug_parameter("kind"),
         version=text_parameter("version"),
         licence_id=id_parameter("licence"),
+        region=text_parameter("region"),
+        prefix=text_parameter("name"),
+        ids=ids_parameter("id"),
         retired=boolean_parameter("retired"),
     )
     state = choice_parameter("state", HEARD)
@@ -84,7 +89,8 @@ async def list_workloads(backend: Backend, caller: Principal) -> Response:
 
     await wait_view(backend)
     found = await page_of(backend, places, None if state is None else partial(_is_in, state))
-    workloads = await fleet.workloads([place.id for place in found.places])
+    there = {each.workload_id: each for each in await fleet.workloads([place.id for place in found.places])}
+    workloads = [there[place.id] for place in found.places if place.id in there]
     row, slot = (np.array([getattr(each, name) for each in workloads], np.int64) for name in ("row", "slot"))
     seen, _undecided = await look(backend, row, slot)
     told = zip(workloads, seen.known.tolist(), seen.heard.tolist(), strict=True)
@@ -136,6 +142,9 @@ ROUTES = (
             ),
             text_filter("version", "The version that runs, exactly"),
             Parameter(name="licence", description="Id of their licence", schema=_ID),
+            text_filter("region", "Their node's region, exactly"),
+            text_filter("name", "What their name begins with; the list then goes by name"),
+            ID_BEGINS,
             Parameter(
                 name="state", description="What beats say", schema={"type": "string", "enum": list(HEARD)}
             ),

@@ -26,7 +26,8 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which nodes; None does not narrow. `version`: of the manager; `prefix`: what the name begins with."""
+    """Which nodes; None does not narrow. `version`: of the manager; `prefix`: what the name begins with, and
+    the list then goes by name. `ids`: from and to, both of them included. `rows`: only nodes in these."""
 
     project_id: str | None = None
     owner_id: str | None = None
@@ -34,11 +35,14 @@ class NodeFilter(msgspec.Struct, frozen=True, kw_only=True):
     version: str | None = None
     prefix: str | None = None
     kind: str | None = None
+    ids: tuple[str, str] | None = None
+    rows: tuple[int, ...] | None = None
     retired: bool = False  # those, too
 
 
 class WorkloadFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which workloads; None does not narrow. `kind`: a slug; `version`: as its manager reported it."""
+    """Which workloads; None does not narrow. `kind`: a slug; `version`: as its manager reported it;
+    `region` and `rows`: their nodes'; `prefix` and `ids` as of nodes."""
 
     project_id: str | None = None
     operator_id: str | None = None
@@ -46,6 +50,10 @@ class WorkloadFilter(msgspec.Struct, frozen=True, kw_only=True):
     kind: str | None = None
     version: str | None = None
     licence_id: str | None = None
+    region: str | None = None
+    prefix: str | None = None
+    ids: tuple[str, str] | None = None
+    rows: tuple[int, ...] | None = None
     retired: bool = False  # those, too
 
 

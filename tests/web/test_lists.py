@@ -204,3 +204,39 @@ async def test_events_are_told_to_whom_they_concern(control: Control) -> None:
     assert await told("olga", f"node={control.foreign_node.node_id}") == []
     assert await told("admin", "project=beta") == [foreign.event_id]
     assert await told("olga", "limit=1") == [of_node.event_id]
+
+
+async def test_names_are_found_by_their_beginning_and_told_in_their_order(control: Control) -> None:
+    """Page by page, also of those with equal names, and with what Python and PostgreSQL might sort apart."""
+    for name in ("zeta", "Zeta", "zeta", "zet", "ze\U0010ffff", "zf", "zeä"):
+        await add_node(control, name, workloads=(f"w-{name}",))
+    expected = ["zet", "zeta", "zeta", "zeä", "ze\U0010ffff"]
+    for path, began in (("/v1/nodes?name=ze", ""), ("/v1/workloads?name=w-ze", "w-")):
+        for by in ("admin", "paul"):
+            found: list[str] = []
+            after = ""
+            while after is not None:
+                page = (await control.ask("GET", f"{path}&limit=2{after}", by=by)).json
+                found += [each["name"].removeprefix(began) for each in page["items"]]
+                cursor = page["next_cursor"]
+                after = None if cursor is None else f"&after={cursor}"
+            assert found == expected, (path, by)
+
+
+async def test_things_are_found_by_the_beginning_of_their_ids(control: Control) -> None:
+    node = control.node
+    for path, name, identity in (
+        ("/v1/nodes", "mine", node.node_id),
+        ("/v1/workloads", "w0", node.workload_ids[0]),
+    ):
+        for text in (identity, identity[:30].upper(), identity.replace("-", "")):
+            assert name in await names(control, f"{path}?id={text}", "owner"), (path, text)
+        assert await names(control, f"{path}?id=ff", "owner") == []
+        for text in ("", "g", "-", identity + "0", "%00"):
+            assert (await control.ask("GET", f"{path}?id={text}")).status == 400, (path, text)
+
+
+async def test_workloads_are_found_by_the_region_of_their_node(control: Control) -> None:
+    await add_node(control, "hers", region="us", workloads=("a",))
+    assert await names(control, "/v1/workloads?region=us", "owner") == ["a"]
+    assert await names(control, "/v1/workloads?region=eu", "owner") == ["w0", "w1"]
