@@ -563,6 +563,7 @@ class Client(Calls):
         region: str | None = None,
         version: str | None = None,
         name: str | None = None,
+        id: str | None = None,
         kind: Literal["node", "check", "canary"] | None = None,
         retired: bool | None = None,
         days: int | None = None,
@@ -575,9 +576,10 @@ class Client(Calls):
 
         `project`: Slug of the project; without it everything that you may see. `owner`: The user whose
         machines they are: their id, or me. `state`: Their state now. `region`: Their region, exactly.
-        `version`: Version of the manager, exactly. `name`: What their name begins with. `kind`: What they
-        are. `retired`: Retired ones, too. `days`: Tell the sealed ones of so many days before today as
-        well. `after`: The last page's next_cursor. `limit`: Items in a page.
+        `version`: Version of the manager, exactly. `name`: What their name begins with; the list then goes
+        by name. `id`: What their id begins with. `kind`: What they are. `retired`: Retired ones, too.
+        `days`: Tell the sealed ones of so many days before today as well. `after`: The last page's
+        next_cursor. `limit`: Items in a page.
         """
         return self._call(
             "GET",
@@ -590,6 +592,7 @@ class Client(Calls):
                 "region": region,
                 "version": version,
                 "name": name,
+                "id": id,
                 "kind": kind,
                 "retired": retired,
                 "days": days,
@@ -700,6 +703,9 @@ class Client(Calls):
         kind: str | None = None,
         version: str | None = None,
         licence: str | None = None,
+        region: str | None = None,
+        name: str | None = None,
+        id: str | None = None,
         state: Literal["new", "up", "unhealthy", "updating", "stopped", "silent"] | None = None,
         retired: bool | None = None,
         after: str | None = None,
@@ -711,8 +717,10 @@ class Client(Calls):
 
         `project`: Slug of the project; without it everything that you may see. `operator`: The user on
         whose machines they run: their id, or me. `node`: Id of their node. `kind`: Slug. `version`: The
-        version that runs, exactly. `licence`: Id of their licence. `state`: What beats say. `retired`:
-        Retired ones, too. `after`: The last page's next_cursor. `limit`: Items in a page.
+        version that runs, exactly. `licence`: Id of their licence. `region`: Their node's region, exactly.
+        `name`: What their name begins with; the list then goes by name. `id`: What their id begins with.
+        `state`: What beats say. `retired`: Retired ones, too. `after`: The last page's next_cursor.
+        `limit`: Items in a page.
         """
         return self._call(
             "GET",
@@ -725,6 +733,9 @@ class Client(Calls):
                 "kind": kind,
                 "version": version,
                 "licence": licence,
+                "region": region,
+                "name": name,
+                "id": id,
                 "state": state,
                 "retired": retired,
                 "after": after,
