@@ -10,12 +10,12 @@ from typing import Any
 from quart import Response, request
 
 from web.pages import words
+from web.pages.clock import utc_today
 from web.pages.forms import NONE, Attempt, Given, fault, submit
 from web.pages.links import link, segment
 from web.pages.named import projects_of
 from web.pages.pages import Page
 from web.pages.rendering import render
-from web.pages.strips import utc_today
 from web.pages.visitor import Visitor
 from web.pages.workloads import dispute
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from quart import Response, request
 
 from web.pages import words
 from web.pages.asking import ApiError
+from web.pages.clock import utc_now
 from web.pages.forms import NONE, Attempt, Given, given_fields, refused, submit
 from web.pages.links import link, segment
 from web.pages.pages import Page, form_fields
@@ -63,7 +64,7 @@ async def make_key(visitor: Visitor) -> Response:
     given, chosen = await given_fields(), tuple(await form_fields("permissions"))
     body: dict[str, Any] = {"scope": "user", "name": given.get("name", ""), "permissions": list(chosen)}
     if given.get("days") in LIVES and given.get("days"):
-        ends = datetime.now(UTC) + timedelta(days=int(given["days"]))
+        ends = utc_now() + timedelta(days=int(given["days"]))
         # Of whole days, so that the form sent twice asks for the same key.
         body["expires_at"] = ends.strftime("%Y-%m-%dT00:00:00Z")
     try:

@@ -5,19 +5,20 @@ Maintenance windows are opened on a node's page; receipts of its sealed days are
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from quart import Response, request
 
 from web.pages import words
+from web.pages.clock import utc_now, utc_today
 from web.pages.downloads import download
 from web.pages.forms import NONE, Attempt, Given, fault, submit
 from web.pages.links import link, segment
 from web.pages.named import projects_of
 from web.pages.pages import Page, see_other
 from web.pages.rendering import render
-from web.pages.strips import strip_of, utc_today
+from web.pages.strips import strip_of
 from web.pages.visitor import Visitor
 from web.times import format_rfc3339, parse_rfc3339
 
@@ -108,7 +109,7 @@ def _sealed_days(workloads: list[dict[str, Any]]) -> list[tuple[str, int]]:
 
 def _soon() -> str:
     """A beginning to suggest, as fields of times take it (UTC); it leaves two minutes to fill in the rest."""
-    soon = datetime.now(UTC) + timedelta(minutes=17)
+    soon = utc_now() + timedelta(minutes=17)
     return soon.replace(minute=soon.minute // 15 * 15, tzinfo=None).isoformat(timespec="minutes")
 
 

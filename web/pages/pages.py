@@ -26,9 +26,11 @@ _PARAMETER = re.compile(r"\{(\w+)\}")
 _TITLES = {
     403: "Not yours to do",
     404: "Nothing here",
+    405: "Not that way",
     409: "Not now",
     422: "That does not work",
     429: "Too many requests",
+    500: "That broke",
     503: "Out of reach for a moment",
 }
 
@@ -63,6 +65,8 @@ def _view(api: Application, page: Page) -> Handler:
                 must_be_ours()
             if token_of_request():
                 me = await asking.ask("GET", "/v1/me")
+                if not me.ok and me.status != 401:
+                    raise ApiError(me.status, me.json or {})  # who this is cannot be told now
                 visitor = Visitor(asking, me.json if me.ok else None)
             if visitor.me is None and not page.public:
                 back = request.full_path if page.method == "GET" else "/"

@@ -8,10 +8,10 @@ from typing import Any
 import trio
 from quart import Response, request
 
+from web.pages.clock import utc_today
 from web.pages.links import day_of, link, segment
 from web.pages.pages import Page
 from web.pages.rendering import render
-from web.pages.strips import utc_today
 from web.pages.visitor import Visitor
 from web.problems import not_found
 

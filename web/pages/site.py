@@ -6,6 +6,7 @@ from quart_trio import QuartTrio
 
 from web.backend import Backend
 from web.pages import (
+    clock,
     disputes,
     fleet,
     licences,
@@ -15,6 +16,7 @@ from web.pages import (
     nodes,
     notifications,
     points,
+    refusals,
     sign_in,
     static_files,
     workloads,
@@ -24,9 +26,12 @@ from web.pages.pages import install
 
 def install_pages(app: QuartTrio, backend: Backend) -> None:
     """Add all pages. To be called before the app is put into its guard: they ask the API inside of it."""
+    api = app.asgi_app
+    clock.install(app, backend.clock)
+    refusals.install(app, api)
     install(
         app,
-        app.asgi_app,
+        api,
         (
             *static_files.PAGES,
             *sign_in.pages(backend),

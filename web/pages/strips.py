@@ -7,11 +7,12 @@ the numbers are is the API's.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import msgspec
 
+from web.pages.clock import utc_today as utc_today
 from web.pages.rendering import percent
 from web.times import DAY_MS, parse_rfc3339
 
@@ -48,10 +49,6 @@ class Band(msgspec.Struct, frozen=True):
     width: float
     kind: str
     words: str
-
-
-def utc_today() -> date:
-    return datetime.now(UTC).date()
 
 
 def strip_of(days: Iterable[Mapping[str, Any]], *, count: int, last: date) -> Strip:

@@ -11,12 +11,13 @@ from typing import Any
 from quart import Response, request
 
 from web.pages import words
+from web.pages.clock import utc_today
 from web.pages.downloads import download
 from web.pages.forms import NONE, Attempt, Given, submit
 from web.pages.links import day_of, segment
 from web.pages.pages import Page
 from web.pages.rendering import render
-from web.pages.strips import bands_of, strip_of, utc_today
+from web.pages.strips import bands_of, strip_of
 from web.pages.visitor import Visitor
 
 DAYS = 90
