@@ -7,7 +7,8 @@ visitor could not ask for. No rule of any resource is written in the pages a sec
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
@@ -16,9 +17,12 @@ from quart import request
 
 from storage.ids import new_id
 from web.problems import REQUEST_ID
+from web.spool import SPOOL, Spool
 
 _COPIED = ("http_version", "scheme", "client", "server", "root_path", "asgi")
 Application = Callable[..., Any]
+Message = Mapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
 
 
 class Answered(NamedTuple):
@@ -76,8 +80,40 @@ class Asking:
         query: Mapping[str, object] | None = None,
         body: object = None,
         key: str = "",
+        spool: Spool | None = None,
+        content_type: str = "application/json",
     ) -> Answered:
-        """One request, whatever becomes of it."""
+        """One request, whatever becomes of it. `spool`: its body instead, on a route that spools."""
+        call = self.call(
+            method, path, query=query, body=body, key=key, spool=spool, content_type=content_type
+        )
+        status, headers, raw = 500, {}, bytearray()
+
+        async def send(message: Message) -> None:
+            nonlocal status, headers
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = {
+                    name.decode().lower(): value.decode("latin-1") for name, value in message["headers"]
+                }
+            elif message["type"] == "http.response.body":
+                raw.extend(message.get("body", b""))
+
+        await call(send)
+        return Answered(status, headers, bytes(raw))
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, object] | None = None,
+        body: object = None,
+        key: str = "",
+        spool: Spool | None = None,
+        content_type: str = "application/json",
+    ) -> Callable[[Send], Awaitable[None]]:
+        """A request that is ready to be made, perhaps after the visitor's own has been answered."""
         words = {name.rstrip("_"): str(value) for name, value in (query or {}).items() if value is not None}
         given = urlsplit(path)
         text = "&".join(part for part in (given.query, urlencode(words)) if part)
@@ -85,8 +121,9 @@ class Asking:
         headers = [(b"host", request.headers.get("host", "localhost").encode())]
         if self._token:
             headers.append((b"authorization", f"Bearer {self._token}".encode("utf-8", "surrogateescape")))
-        if body is not None:
-            headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(raw))]
+        if body is not None or spool is not None:
+            length = len(raw) if spool is None else 0  # what is spooled is not in the request itself
+            headers += [(b"content-type", content_type.encode()), (b"content-length", b"%d" % length)]
         if key:
             headers.append((b"idempotency-key", key.encode()))
         outer: Mapping[str, Any] = dict(request.scope)
@@ -99,12 +136,13 @@ class Asking:
             "headers": headers,
             REQUEST_ID: outer.get(REQUEST_ID, ""),
         }
-        return await _run(self.app, scope, raw)
+        if spool is not None:
+            scope[SPOOL] = spool
+        return partial(_run, self.app, scope, raw)
 
 
-async def _run(app: Application, scope: dict[str, Any], raw: bytes) -> Answered:
+async def _run(app: Application, scope: dict[str, Any], raw: bytes, send: Send) -> None:
     sent = False
-    status, headers, body = 500, {}, bytearray()
 
     async def receive() -> dict[str, Any]:
         nonlocal sent
@@ -113,16 +151,7 @@ async def _run(app: Application, scope: dict[str, Any], raw: bytes) -> Answered:
         sent = True
         return {"type": "http.request", "body": raw, "more_body": False}
 
-    async def send(message: Mapping[str, Any]) -> None:
-        nonlocal status, headers
-        if message["type"] == "http.response.start":
-            status = message["status"]
-            headers = {name.decode().lower(): value.decode("latin-1") for name, value in message["headers"]}
-        elif message["type"] == "http.response.body":
-            body.extend(message.get("body", b""))
-
     await app(scope, receive, send)
-    return Answered(status, headers, bytes(body))
 
 
 def _checked(answered: Answered) -> Answered:

@@ -1,4 +1,7 @@
-"""Documents of the API as files: receipts and proofs, which are checked offline (docs/proofs.md)."""
+"""Documents of the API as files: receipts and proofs, which are checked offline (docs/proofs.md).
+
+What is too long to be held is streamed.py's.
+"""
 
 from __future__ import annotations
 
@@ -18,5 +21,10 @@ async def download(visitor: Visitor, path: str, *, name: str, **query: object) -
     answered = await visitor.api.ask("GET", path, query=query)
     if not answered.ok:
         raise ApiError(answered.status, answered.json or {})
-    headers = {**HEADERS, "content-disposition": f'attachment; filename="{_UNSAFE.sub("_", name)}"'}
-    return Response(answered.body, 200, headers, content_type="application/json")
+    content_type = answered.headers.get("content-type", "application/json")
+    return Response(answered.body, 200, attachment(name), content_type=content_type)
+
+
+def attachment(name: str) -> dict[str, str]:
+    """The headers of a page, and that it is a file to be kept under this name."""
+    return {**HEADERS, "content-disposition": f'attachment; filename="{_UNSAFE.sub("_", name)}"'}
