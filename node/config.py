@@ -12,6 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,12 @@ class NodeConfig:
     backlog_age_s_max: int = 172_800  # older beats belong to sealed days: nobody takes them any more
     log_bytes_max: int = 10_485_760  # of one workload's output before it is rotated
     log_files: int = 3  # rotated ones that are kept
+    update_key: str = (
+        ""  # whose releases of the manager are believed: Ed25519 public key in hex; "" = no updates
+    )
+    update_url: str = ""  # where the release's text lies (https, http, file); "" = the backend is asked
+    update_every_s: int = 21_600  # between two looks for a release, a tenth more or less; 0: only when told
+    update_beats_within_s: int = 180  # a new manager has beaten by then, or it is taken back
 
     @property
     def data_path(self) -> Path:
@@ -72,6 +79,8 @@ _TEXTS: dict[str, re.Pattern[str]] = {
     "health_host": _HOST,
     "health_socket": _TEXT,
     "driver": re.compile("process|kubernetes"),
+    "update_key": _SEED,
+    "update_url": re.compile(r"(?:(?:https?://|file:///)[!-~]{1,2000})?", re.ASCII),
 }
 _NUMBERS: dict[str, tuple[int, int]] = {
     "health_port": (0, 65_535),
@@ -81,6 +90,8 @@ _NUMBERS: dict[str, tuple[int, int]] = {
     "backlog_age_s_max": (60, 30 * 86_400),
     "log_bytes_max": (4_096, 1 << 34),
     "log_files": (0, 100),
+    "update_every_s": (0, 30 * 86_400),
+    "update_beats_within_s": (5, 3_600),
 }
 KEYS = tuple(one.name for one in fields(NodeConfig))
 
@@ -143,10 +154,26 @@ def write_whole(path: Path, data: bytes) -> None:
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(descriptor, 0o600)  # it may have been there, with another mode
+        _give_to_owner_of(path, descriptor)
         file.write(data)
         file.flush()
         os.fsync(descriptor)
     beside.replace(path)
+
+
+def _give_to_owner_of(path: Path, descriptor: int) -> None:
+    """What root writes anew stays whose it was: the manager runs as another user, who must read it."""
+    if os.geteuid() == 0:
+        with suppress(FileNotFoundError):
+            was = path.stat()
+            os.fchown(descriptor, was.st_uid, was.st_gid)
+
+
+def must_be_complete(config: NodeConfig) -> None:
+    """ConfigError when something is missing without which no beat can be sent."""
+    for key, how in (("private_key", "init"), ("web_url", "init"), ("node_id", "register")):
+        if not getattr(config, key):
+            raise ConfigError(f"{key}: not there yet; `nodepulse node {how}` writes it")
 
 
 def from_values(values: Mapping[str, Any]) -> NodeConfig:

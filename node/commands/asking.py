@@ -1,4 +1,4 @@
-"""Asking the manager that runs on this machine, over its Unix socket. What it answers is manager/status.py's."""
+"""Asking the manager that runs on this machine, over its Unix socket. Its answers are manager/status.py's."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def ask(config: NodeConfig, method: str, where: str, *, timeout_s: float = ANSWE
             f"{path}: not yours to ask", advice="be root, or the user that the manager runs as"
         ) from error
     except (OSError, http.client.HTTPException) as error:
-        raise CommandError(f"the manager does not answer on {path}: {error or type(error).__name__}") from error
+        why = str(error) or type(error).__name__
+        raise CommandError(f"the manager does not answer on {path}: {why}") from error
     finally:
         connection.close()
     answer = _object(body)
@@ -73,7 +74,7 @@ def _object(body: bytes) -> dict[str, Any]:
         raise CommandError("the manager's answer is not JSON") from error
     if not isinstance(answer, dict):
         raise CommandError("the manager's answer is no object")
-    return cast(dict[str, Any], answer)
+    return cast("dict[str, Any]", answer)
 
 
 def status_of(config: NodeConfig) -> dict[str, Any]:

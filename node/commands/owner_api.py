@@ -26,8 +26,11 @@ KEY_BYTES_MAX = 4_096
 TIMEOUT_S = 15.0
 TRIES = 3  # with one Idempotency-Key, so that nothing is made twice
 PAUSE_S = 1.0
+FAULTS_MAX = 6  # of one refusal, that are told
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-WHERE_KEYS_ARE = f"--key-file FILE, or - for standard input, or {KEY_VARIABLE}; keys are made on the page `me`"
+WHERE_KEYS_ARE = (
+    f"--key-file FILE (- for standard input) or {KEY_VARIABLE}; make one on your page in the browser"
+)
 
 
 def read_key(key_file: str | None) -> str:
@@ -138,8 +141,7 @@ def _problem(reply: Reply) -> tuple[str, str]:
         faults = [f"{one['pointer']}: {one['detail']}" for one in said.get("errors", ())]
     except (ValueError, TypeError, KeyError, AttributeError):
         return "", ""
-    told = [fault for fault in faults if detail not in fault] or faults[:0]
-    return code, "; ".join([detail, *told][:6]) or code
+    return code, "; ".join([detail, *(one for one in faults if detail not in one)][:FAULTS_MAX]) or code
 
 
 def _advice(reply: Reply, code: str) -> str:
@@ -149,7 +151,7 @@ def _advice(reply: Reply, code: str) -> str:
         return f"try again in {reply.retry_after or 'some'} s"
     known = {
         "key_taken": "this machine's? {prog} register --node-id ID; else {prog} init --force makes a new key",
-        "row_full": "",
+        "idempotency_key_reused": "it was asked for before in other words: repeat those, or use --node-id ID",
         "unknown_reference": "ask who runs the project which kinds and licences there are",
     }
     if code in known:

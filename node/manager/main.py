@@ -18,7 +18,7 @@ from pathlib import Path
 
 import trio
 
-from node.config import ENVIRONMENT, ConfigError, NodeConfig, default_path, load
+from node.config import ENVIRONMENT, ConfigError, NodeConfig, default_path, load, must_be_complete
 from node.drivers.port import Driver, DriverError
 from node.drivers.process import ProcessDriver
 from node.manager.manager import Manager
@@ -79,13 +79,6 @@ def _told(error: BaseException) -> str:
     if isinstance(error, BaseExceptionGroup):
         return "; ".join(_told(inner) for inner in error.exceptions)
     return str(error)
-
-
-def must_be_complete(config: NodeConfig) -> None:
-    """ConfigError when something is missing without which no beat can be sent."""
-    for key, how in (("private_key", "init"), ("web_url", "init"), ("node_id", "register")):
-        if not getattr(config, key):
-            raise ConfigError(f"{key}: not there yet; `nodepulse node {how}` writes it")
 
 
 def make_driver(config: NodeConfig) -> Driver:
