@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "canary": ("canary", "canary", "Beat from outside through the installation's own door."),
     "db": ("db", "db", "Bring the database up to date, or fill it with a small network."),
     "admin": ("admin", "admin", "Every administrative act: people, projects, versions, nodes, keys, audit."),
+    "node": ("node", "node", "The manager of this machine: set it up, run it, look at it."),
     "bench": ("bench", "bench", "Measure a part of the product beside its peer."),
     "demo": ("demo", "demo", "A simulated network that beats, fails and returns, as a live table."),
     "verify": ("verify", "verify", "Check proofs of uptime and receipts, offline."),

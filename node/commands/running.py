@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,9 @@ def run_here(args: argparse.Namespace) -> int:
     _must_be_complete(config)
     from node.commands.beside import keep_short, tell_systemd
     from node.manager.main import run_manager
+    from node.manager.manager import Manager
 
-    tasks = [tell_systemd]
+    tasks: list[Callable[[Manager], Awaitable[None]]] = [tell_systemd]
     if args.log_file is not None:
         tasks.append(keep_short(args.log_file, bytes_max=config.log_bytes_max, files=config.log_files))
     return ENDINGS[run_manager(path_of(args), tasks=tasks, command=_command(args))]
@@ -90,9 +92,8 @@ def run_start(args: argparse.Namespace) -> int:
     if args.as_json:
         print_json(told)
     else:
-        print(
-            f"the manager {'runs already' if already else 'is started'}: pid {status['pid']}, {status['state']}"
-        )
+        how = "runs already" if already else "is started"
+        print(f"the manager {how}: pid {status['pid']}, {status['state']}")
     if args.wait and status["state"] != "beating":
         raise CommandError(
             f"no beat was acknowledged within {args.wait:g} s: {status['error'] or 'nobody answers'}",
