@@ -7,6 +7,7 @@ must be committed before the snapshot counts: a replay after it would not bring 
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +29,19 @@ from engine.table import Table
 from engine.windows import Windows
 
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc, whose heap keeps what was freed
+
+
+HOLD_FILE = "hold"  # beside the folders of the shard counts: while it is there no journal is trimmed
+HOLD_S_MAX = 86_400.0  # one that is older was forgotten: it must not fill the disk
+
+
+def _held(directory: Path) -> bool:
+    """Whether a backup asks that nothing be let go."""
+    try:
+        held_at = (directory.parents[1] / HOLD_FILE).stat().st_mtime
+    except FileNotFoundError:
+        return False
+    return time.time() - held_at < HOLD_S_MAX
 
 
 class SnapshotStatistics(NamedTuple):
@@ -113,7 +127,7 @@ class Snapshots:
     def _trim(self) -> None:
         """A segment goes when both the oldest snapshot that is kept and Postgres have passed it."""
         flushed = self._flushed()
-        if flushed is not None:
+        if flushed is not None and not _held(self._directory):
             self._journal.trim(min(snapshot.oldest_position(self._directory), flushed))
 
     def _capture(self, tick: Tick, room: Room | None = None) -> snapshot.Snapshot:
