@@ -6,12 +6,14 @@ import copy
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from engine.core.records import FlushBatch
 from engine.journal import POSITION_PER_MS
 from engine.journal_blocks import segments
 from engine.rejoin import OutOfStepError, Span, goes_on_at
@@ -109,16 +111,21 @@ async def test_no_partial_batch_tells_a_restored_history_of_more_than_it_brings(
         await flush.cycles(2)
         put_back(flush.world, then)
         bench.now_ms += 2_000
-        await flush.cycles()
-        flush.plan["fail_at"] = len(flush.calls) + 5  # its position, some batches, and then it is away
-        await flush.cycles()
-        assert flush.world.intervals
-        assert len(flush.world.events) < 6, "or there was no partial batch"
-        assert flush.world.watermarks[0] == 0
-        flush.plan.clear()
-        await flush.cycles(3)
-        assert len(flush.world.intervals) == 6
-        assert flush.world.watermarks[0] == bench.now_ms
+        told: list[int] = []
+        inner = flush.history.flush
+
+        async def watched(batch: FlushBatch) -> None:
+            await inner(batch)
+            told.append(flush.world.watermarks[0])
+
+        flush.flusher._history = SimpleNamespace(
+            flush=watched, flushed_position=flush.history.flushed_position
+        )
+        await flush.cycles(2)
+        assert len(told) > 2
+        assert told[:-1] == [0] * len(told[:-1])
+        assert told[-1] == bench.now_ms
+        assert len(flush.world.events) == 6
 
 
 async def test_history_older_than_the_journals_first_block_waits_for_an_operator_and_nothing_is_let_go(
