@@ -22,6 +22,7 @@ from engine.core.disputes import Disputes
 from engine.core.evidence import Evidence
 from engine.core.fleet import Fleet
 from engine.core.idempotency import Idempotency
+from engine.core.installation import InstallationBooks
 from engine.core.inventory import Inventory, InventorySync
 from engine.core.leases import Leases, LeaseSettling
 from engine.core.ledger import Ledger
@@ -31,6 +32,7 @@ from engine.core.newsroom import Newsroom
 from engine.core.notices import Notices
 from engine.core.orders import Orders, Rollouts
 from engine.core.outbox import Outbox
+from engine.core.points_preview import PointsPreviews
 from engine.core.ports import Directory, History, LiveView, RegistryFeed
 from engine.core.publication import Publications
 from engine.core.receipts import ReceiptKeys
@@ -58,6 +60,7 @@ from storage.postgres_evidence import PostgresEvidence
 from storage.postgres_fleet import PostgresFleet
 from storage.postgres_history import PostgresHistory
 from storage.postgres_idempotency import PostgresIdempotency
+from storage.postgres_installation import PostgresInstallationBooks
 from storage.postgres_inventory import PostgresInventory
 from storage.postgres_inventory_sync import PostgresInventorySync
 from storage.postgres_leases import PostgresLeases
@@ -66,6 +69,7 @@ from storage.postgres_letters import PostgresLetters
 from storage.postgres_newsroom import PostgresNewsroom
 from storage.postgres_notices import PostgresNotices
 from storage.postgres_outbox import PostgresOutbox
+from storage.postgres_preview import PostgresPreviews
 from storage.postgres_projects import PostgresProjects
 from storage.postgres_publications import PostgresPublications
 from storage.postgres_receipts import PostgresReceiptKeys
@@ -106,6 +110,7 @@ class AllStores(Stores, frozen=True, kw_only=True):
 
     accounts: Accounts
     ledger: Ledger
+    previews: PointsPreviews
     sign_in: SignIn
     notices: Notices
     told: Told
@@ -139,6 +144,7 @@ class AllStores(Stores, frozen=True, kw_only=True):
     retention: Retention
     reports: Reports
     disputes: Disputes
+    installation: InstallationBooks
 
 
 @asynccontextmanager
@@ -162,6 +168,7 @@ async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> Async
             live=live,
             directory=PostgresDirectory(db),
             ledger=PostgresLedger(db),
+            previews=PostgresPreviews(db),
             outbox=outbox,
             newsroom=PostgresNewsroom(db),
             sending=PostgresSending(db),
@@ -199,6 +206,7 @@ async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> Async
             retention=PostgresRetention(db),
             reports=PostgresReports(db),
             disputes=PostgresDisputes(db),
+            installation=PostgresInstallationBooks(db),
             statistics=lambda: {**db.statistics(), **live.statistics(), **asks.statistics()},
         )
 

@@ -24,6 +24,7 @@ from engine.core.disputes import Disputes
 from engine.core.evidence import Evidence
 from engine.core.fleet import Fleet
 from engine.core.idempotency import Idempotency
+from engine.core.installation import InstallationBooks
 from engine.core.inventory import Inventory
 from engine.core.keys import MasterSecrets
 from engine.core.leases import Leases
@@ -31,6 +32,7 @@ from engine.core.ledger import Ledger
 from engine.core.maintenance import Windows
 from engine.core.notices import Notices
 from engine.core.orders import Orders
+from engine.core.points_preview import PointsPreviews
 from engine.core.ports import Directory, History, LiveView
 from engine.core.publication import Publications
 from engine.core.receipts import ReceiptKeys
@@ -62,6 +64,8 @@ class Stores(Protocol):
     def live(self) -> LiveView: ...
     @property
     def ledger(self) -> Ledger: ...
+    @property
+    def previews(self) -> PointsPreviews: ...
     @property
     def leases(self) -> Leases: ...
     @property
@@ -116,6 +120,8 @@ class Stores(Protocol):
     def publications(self) -> Publications: ...
     @property
     def windows(self) -> Windows: ...
+    @property
+    def installation(self) -> InstallationBooks: ...
 
 
 class BeatDoor(Protocol):

@@ -43,6 +43,12 @@ MANAGER = "333333.31"
 EXPECTED: dict[str, str] = {
     "GET /livez": PUBLIC,
     "GET /v1/schedule": ADMIN,
+    "GET /v1/installation": ADMIN,
+    "GET /v1/installation/gaps": ADMIN,
+    "GET /v1/installation/outbox": ADMIN,
+    "GET /v1/installation/dead-letters": ADMIN,
+    "POST /v1/installation/dead-letters/{delivery_id}/replay": ADMIN,
+    "GET /v1/installation/publications": ADMIN,
     "POST /v1/sign-in/wallet/nonce": PUBLIC,
     "POST /v1/sign-in/mail": PUBLIC,
     "GET /v1/manager/desired": MANAGER,
@@ -73,6 +79,7 @@ EXPECTED: dict[str, str] = {
     "POST /v1/keys": "...444331",  # for project alpha
     "DELETE /v1/keys/{key_id}": "...444331",  # a key of project alpha
     "GET /v1/audit": RUN,  # of project alpha
+    "GET /v1/audit/chain": ADMIN,
     "GET /v1/projects": LIST,
     "POST /v1/projects": ADMIN,
     "GET /v1/projects/{slug}": ANY,
@@ -104,6 +111,9 @@ EXPECTED: dict[str, str] = {
     "GET /v1/projects/{slug}/points/commits/{commit_id}/rows": RUN,
     "GET /v1/projects/{slug}/points/suggested": RUN,
     "POST /v1/projects/{slug}/points/suggested": RUN_WRITE,
+    "GET /v1/projects/{slug}/points/suggested/preview": RUN,
+    "POST /v1/projects/{slug}/points/preview": RUN,
+    "GET /v1/projects/{slug}/points/commits/{commit_id}/suggested": RUN,
     "GET /v1/projects/{slug}/leaderboard": ANY,
     "GET /v1/me/points": LIST,
     "GET /v1/projects/{slug}/channels": RUN,
@@ -191,6 +201,7 @@ QUERY = {
     "GET /v1/audit": "?project=alpha",
     "GET /v1/projects/{slug}/uptime": "?day=2026-01-31",
     "GET /v1/projects/{slug}/points/suggested": "?day=2026-01-31",
+    "GET /v1/projects/{slug}/points/suggested/preview": "?day=2026-01-31",
     "GET /v1/workloads/{workload_id}/why": "?day=2026-01-31",
 }
 _ROUTES = {f"{route.method} {route.path}": route for route in RESOURCES}

@@ -169,18 +169,45 @@ class Client(Calls):
         self._send("DELETE", f"/v1/keys/{part(key_id)}")
 
     def list_audit(
-        self, *, after: str | None = None, limit: int | None = None, project: str | None = None
+        self,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        project: str | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        subject: str | None = None,
     ) -> types.AuditAnswer:
         """Who changed what, newest first; an owner reads that of a project.
 
         For: owner, admin. A key needs the permission `read`.
 
         `after`: The last page's next_cursor. `limit`: Items in a page. `project`: Only what was done in
-        this project (slug).
+        this project (slug). `actor`: Only what this one did: user:<id>, key:<id>, node:<id>. `action`: Only
+        this, such as node.revoke. `subject`: Only what was done to the thing with this id.
         """
         return self._call(
-            "GET", "/v1/audit", types.AuditAnswer, query={"after": after, "limit": limit, "project": project}
+            "GET",
+            "/v1/audit",
+            types.AuditAnswer,
+            query={
+                "after": after,
+                "limit": limit,
+                "project": project,
+                "actor": actor,
+                "action": action,
+                "subject": subject,
+            },
         )
+
+    def check_chain(self, *, after: str | None = None, limit: int | None = None) -> types.ChainAnswer:
+        """Whether the audit log is as it was written: its chain of hashes, part by part.
+
+        For: admin. A key needs the permission `read`.
+
+        `after`: `upto` of the part before; without it from the beginning. `limit`: Entries to look at.
+        """
+        return self._call("GET", "/v1/audit/chain", types.ChainAnswer, query={"after": after, "limit": limit})
 
     def list_channels(self, slug: str) -> types.ChannelsAnswer:
         """Where notices of a project go.
@@ -1013,6 +1040,80 @@ class Client(Calls):
         """
         return self._call("GET", "/v1/schedule", types.ScheduleAnswer)
 
+    def get_installation(
+        self, *, known: Polled[types.InstallationAnswer] | None = None
+    ) -> Polled[types.InstallationAnswer]:
+        """How the shards are now, how quickly beats are answered, and what is wrong.
+
+        For: admin. A key needs the permission `read`.
+        """
+        return self._poll("GET", "/v1/installation", types.InstallationAnswer, known=known)
+
+    def list_gaps(self, *, after: str | None = None, limit: int | None = None) -> types.GapsAnswer:
+        """Times in which we did not listen, those that ended last first.
+
+        For: admin. A key needs the permission `read`.
+
+        `after`: The last page's next_cursor. `limit`: Items in a page.
+        """
+        return self._call(
+            "GET", "/v1/installation/gaps", types.GapsAnswer, query={"after": after, "limit": limit}
+        )
+
+    def get_outbox(self, *, known: Polled[types.OutboxAnswer] | None = None) -> Polled[types.OutboxAnswer]:
+        """What is still to be sent, and how long after an event it was first tried.
+
+        For: admin. A key needs the permission `read`.
+        """
+        return self._poll("GET", "/v1/installation/outbox", types.OutboxAnswer, known=known)
+
+    def list_dead_letters(
+        self, *, after: str | None = None, limit: int | None = None
+    ) -> types.DeadLettersAnswer:
+        """Messages of all channels that were given up, the newest first.
+
+        For: admin. A key needs the permission `read`.
+
+        `after`: The last page's next_cursor. `limit`: Items in a page.
+        """
+        return self._call(
+            "GET",
+            "/v1/installation/dead-letters",
+            types.DeadLettersAnswer,
+            query={"after": after, "limit": limit},
+        )
+
+    def replay_dead_letter(self, delivery_id: str, *, channel: bool | None = None) -> types.ReplayAnswer:
+        """Send a dead letter again, or all of its channel.
+
+        For: admin. A key needs the permission `write`.
+
+        `channel`: All dead letters of its channel.
+        """
+        return self._call(
+            "POST",
+            f"/v1/installation/dead-letters/{part(delivery_id)}/replay",
+            types.ReplayAnswer,
+            query={"channel": channel},
+        )
+
+    def list_roots(
+        self, *, due: bool | None = None, after: str | None = None, limit: int | None = None
+    ) -> types.RootsAnswer:
+        """Roots of sealed days on their way to where they are published, the newest seals first.
+
+        For: admin. A key needs the permission `read`.
+
+        `due`: Only those that are not there yet. `after`: The last page's next_cursor. `limit`: Items in a
+        page.
+        """
+        return self._call(
+            "GET",
+            "/v1/installation/publications",
+            types.RootsAnswer,
+            query={"due": due, "after": after, "limit": limit},
+        )
+
     def get_summary(
         self, slug: str, *, known: Polled[types.SummaryAnswer] | None = None
     ) -> Polled[types.SummaryAnswer]:
@@ -1463,6 +1564,58 @@ class Client(Calls):
             types.CommitAnswer,
             headers={"Idempotency-Key": idempotency_key or new_key()},
             body=body,
+        )
+
+    def preview_points(
+        self,
+        slug: str,
+        body: types.PointsRequest,
+        *,
+        day: str | None = None,
+        revision: str | None = None,
+        root: str | None = None,
+        total: str | None = None,
+        reason: str | None = None,
+    ) -> types.PreviewAnswer:
+        """What such a commit of points would come to; nothing is committed.
+
+        For: owner, admin. A key needs the permission `read`.
+
+        `day`: For CSV only: the header's day. `revision`: For CSV only: the header's revision. `root`: For
+        CSV only: the header's root. `total`: For CSV only: the header's total. `reason`: For CSV only: the
+        header's reason.
+        """
+        return self._call(
+            "POST",
+            f"/v1/projects/{part(slug)}/points/preview",
+            types.PreviewAnswer,
+            query={"day": day, "revision": revision, "root": root, "total": total, "reason": reason},
+            body=body,
+        )
+
+    def preview_suggested_points(self, slug: str, *, day: date | str) -> types.PreviewAnswer:
+        """What committing the project's rule of a sealed day would come to.
+
+        For: owner, admin. A key needs the permission `read`.
+
+        `day`: A sealed UTC day.
+        """
+        return self._call(
+            "GET",
+            f"/v1/projects/{part(slug)}/points/suggested/preview",
+            types.PreviewAnswer,
+            query={"day": day},
+        )
+
+    def compare_commit(self, slug: str, commit_id: str) -> types.ComparisonAnswer:
+        """How a commit differs from what the project's rule gives for its seal.
+
+        For: owner, admin. A key needs the permission `read`.
+        """
+        return self._call(
+            "GET",
+            f"/v1/projects/{part(slug)}/points/commits/{part(commit_id)}/suggested",
+            types.ComparisonAnswer,
         )
 
     def list_collections(

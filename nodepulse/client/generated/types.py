@@ -244,6 +244,19 @@ class CauseAnswer(Struct, frozen=True, kw_only=True):
     provisional: bool | UnsetType = UNSET
 
 
+class ChainAnswer(Struct, frozen=True, kw_only=True):
+    """`upto`: the last entry that was looked at; 0: there is none. `hash`: hex, of the last one that
+    holds: whoever notes it elsewhere will see later that nothing before it was changed or cut off.
+    `broken`: the first entry that is not as it was written. `more`: others follow; ask again with
+    `after` = `upto`.
+    """
+
+    upto: int
+    hash: str
+    broken: int | None
+    more: bool
+
+
 class ChangeItem(Struct, frozen=True, kw_only=True):
     """What a correction changed for somebody. `kind`: what `beneficiary` is: a wallet, a user's or a
     node's id, or empty for nobody.
@@ -373,6 +386,30 @@ class CommitsAnswer(Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
+class ComparisonAnswer(Struct, frozen=True, kw_only=True):
+    """Rows beside others: how many have another amount, are only here, are only there; `total_points` of
+    the others; the 20 that differ by most.
+    """
+
+    rows_changed: int
+    rows_added: int
+    rows_removed: int
+    total_points: str
+    most: Sequence[DifferingRowAnswer]
+
+
+class Concern(Struct, frozen=True, kw_only=True):
+    """One thing that is wrong. `severity`: critical (beats are lost or nobody is judged) | warning.
+    `shard` null: of all. `advice`: what to do about it.
+    """
+
+    severity: str
+    shard: int | None
+    what: str
+    since: str | None
+    advice: str
+
+
 class ConditionAnswer(Struct, frozen=True, kw_only=True):
     """One thing that a day waits for before it is sealed. `lacks`: what is missing, empty when it is
     there.
@@ -441,6 +478,33 @@ class DayAnswer(Struct, frozen=True, kw_only=True):
     unobserved_ms: int
     ratio: float | None
     provisional: bool
+
+
+class DeadLetterItem(Struct, frozen=True, kw_only=True):
+    """A message that was given up. `owner`: of the channel, a project's slug or a person. `replayable`:
+    its channel is on.
+    """
+
+    delivery_id: str
+    channel_id: str
+    owner: str
+    channel_kind: str
+    channel_name: str
+    target: str
+    replayable: bool
+    kind: str
+    attempts: int
+    replays: int
+    note: str
+    created_at: str
+    settled_at: str | None
+
+
+class DeadLettersAnswer(Struct, frozen=True, kw_only=True):
+    """A page, the newest first."""
+
+    items: Sequence[DeadLetterItem]
+    next_cursor: str | None
 
 
 class DeclaredGap(Struct, frozen=True, kw_only=True):
@@ -518,6 +582,14 @@ class DifferenceAnswer(Struct, frozen=True, kw_only=True):
     total_before: str
     total_after: str
     beneficiaries: Sequence[ChangeItem]
+
+
+class DifferingRowAnswer(Struct, frozen=True, kw_only=True):
+    """A workload whose amount differs. null: it has no row there."""
+
+    workload_id: str
+    here: str | None
+    there: str | None
 
 
 class DisputeAnswer(Struct, frozen=True, kw_only=True):
@@ -621,6 +693,43 @@ class Fault(Struct, frozen=True, kw_only=True):
     pointer: str = ""
 
 
+class FiguresAnswer(Struct, frozen=True, kw_only=True):
+    """Of a shard that answers. Totals are since `started_at`. `phase`: normal; degraded: very many fell
+    silent at once, so no verdict is given; releasing: they are given slowly again. `suspect` of
+    `watched` rows are silent. `away`: stores that are out of its reach. `clock_error_ms`: its clock
+    less the system's.
+    """
+
+    started_at: str
+    slots: int
+    beats_per_s: float
+    beats_total: int
+    rejected_total: Mapping[str, int]
+    rejected_last_min: Mapping[str, int]
+    waited: WaitedAnswer
+    journal_position: int
+    journal_bytes: int
+    journal_failures: int
+    commit_ms_last: float
+    commit_ms_max: float
+    flush_lag_bytes: int
+    flush_ms_last: float
+    flush_failures: int
+    away: Sequence[str]
+    taking: bool
+    gaps_open: Sequence[OpenGap]
+    gaps_total: int
+    unobserved_ms_total: int
+    phase: str
+    phase_since: str | None
+    suspect: int
+    watched: int
+    actors_quarantined: int
+    actor_crashes: int
+    clock_error_ms: float
+    clock_stepped: bool
+
+
 class GapAnswer(Struct, frozen=True, kw_only=True):
     """A time in which the shard did not listen, as far as it lies in the window."""
 
@@ -637,6 +746,26 @@ class GapCause(Struct, frozen=True, kw_only=True):
     cause: str
     from_: str = field(name="from")
     to: str | None
+
+
+class GapItem(Struct, frozen=True, kw_only=True):
+    """A time in which a shard did not listen: our fault, for which nobody is blamed. `of_shards`: how many
+    shards there were then.
+    """
+
+    shard: int
+    of_shards: int
+    cause: str
+    from_: str = field(name="from")
+    to: str
+    length_ms: int
+
+
+class GapsAnswer(Struct, frozen=True, kw_only=True):
+    """A page, those that ended last first."""
+
+    items: Sequence[GapItem]
+    next_cursor: str | None
 
 
 class GrantedMaintenance(Struct, frozen=True, kw_only=True):
@@ -678,6 +807,26 @@ class Ignored(Struct, frozen=True, kw_only=True):
     generation: int
     sealed: int
     order: int
+
+
+class IngestAnswer(Struct, frozen=True, kw_only=True):
+    """Of all shards that answer together."""
+
+    beats_per_s: float
+    beats_total: int
+    rejected_last_min: Mapping[str, int]
+    rejected_total: Mapping[str, int]
+    waited: WaitedAnswer
+
+
+class InstallationAnswer(Struct, frozen=True, kw_only=True):
+    """How the installation is. `concerns`: what is wrong, the worst first; empty: nothing is known to be."""
+
+    as_of: str
+    version: str
+    ingest: IngestAnswer
+    shards: Sequence[ShardAnswer]
+    concerns: Sequence[Concern]
 
 
 class IntervalAnswer(Struct, frozen=True, kw_only=True):
@@ -765,6 +914,13 @@ class KindsAnswer(Struct, frozen=True, kw_only=True):
 
     items: Sequence[KindAnswer]
     next_cursor: str | None
+
+
+class LagBucket(Struct, frozen=True, kw_only=True):
+    """Notices that were first tried so long after their event; null: later than all."""
+
+    to_s: float | None
+    notices: int
 
 
 class LeaseItem(Struct, frozen=True, kw_only=True):
@@ -1210,12 +1366,48 @@ class OneLicenceAnswer(Struct, frozen=True, kw_only=True):
     source: Source
 
 
+class OpenGap(Struct, frozen=True, kw_only=True):
+    """A time in which beats are not taken, and that lasts."""
+
+    cause: str
+    since: str
+
+
 class OpenedDispute(Struct, frozen=True, kw_only=True):
     """`day`: sealed, YYYY-MM-DD in UTC. `evidence`: ids of events or gaps, hashes of receipts or proofs."""
 
     day: str
     text: str
     evidence: Sequence[str] | UnsetType = UNSET
+
+
+class OutboxAnswer(Struct, frozen=True, kw_only=True):
+    """`oldest_due_ms`: how long the oldest message that is due waits. `lag`: of the newest `lag_of_newest`
+    messages those that tell of events, from the event to the first attempt; delays that recipients
+    chose are in it. `lag_p50_s`, `lag_p99_s` null: there were none.
+    """
+
+    as_of: str
+    items: Sequence[OutgoingItem]
+    counted_max: int
+    lag: Sequence[LagBucket]
+    lag_p50_s: float | None
+    lag_p99_s: float | None
+    lag_of_newest: int
+
+
+class OutgoingItem(Struct, frozen=True, kw_only=True):
+    """Messages of one kind of channel (`letter`: those of signing in; `other`: of before there were
+    kinds). `due` now, `later` (being sent, or to be tried again), given up (`dead`): each counted up to
+    `counted_max`.
+    """
+
+    kind: str
+    due: int
+    later: int
+    dead: int
+    oldest_due_at: str | None
+    oldest_due_ms: int | None
 
 
 class OwnProject(Struct, frozen=True, kw_only=True):
@@ -1323,6 +1515,23 @@ class PolicyAnswer(Struct, frozen=True, kw_only=True):
     in_force: bool
     decided_at: str
     decided_by: str
+
+
+class PreviewAnswer(Struct, frozen=True, kw_only=True):
+    """What would be committed, `revision` and `root` of the seal it would be committed against.
+    `receivers`: how many there are, `top`: the 20 with most. `counted`: against the commit that counts;
+    `suggested`: against what the project's rule gives; null where there is none.
+    """
+
+    day: str
+    revision: int
+    root: str
+    rows: int
+    total_points: str
+    receivers: int
+    top: Sequence[ReceiverAnswer]
+    counted: ComparisonAnswer | None
+    suggested: ComparisonAnswer | None
 
 
 class ProblemDocument(Struct, frozen=True, kw_only=True):
@@ -1481,6 +1690,19 @@ class ReceiptKeysAnswer(Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
+class ReceiverAnswer(Struct, frozen=True, kw_only=True):
+    """Whom how much would belong to. `kind`: what `beneficiary` is: a wallet, a user's or a node's id, or
+    empty for nobody. `before`: what the commit that counts gives them.
+    """
+
+    kind: Literal["nobody", "node", "user", "wallet"]
+    beneficiary: str
+    name: str
+    points: str
+    licence_points: str
+    before: str
+
+
 class RefusedAnswer(Struct, frozen=True, kw_only=True):
     """Beats of the node that were refused that day, and what to do about it."""
 
@@ -1588,6 +1810,27 @@ class RewardBody(Struct, frozen=True, kw_only=True):
     floor_paid_ms: int | UnsetType = UNSET
     kind_weights_ppm: Mapping[str, int] | UnsetType = UNSET
     licensed_only: bool | UnsetType | None = UNSET
+
+
+class RootItem(Struct, frozen=True, kw_only=True):
+    """The root of a sealed day on its way to a target. `state`: due | done. `note`: of the last attempt."""
+
+    project: str
+    day: str
+    revision: int
+    target: str
+    state: str
+    attempts: int
+    note: str
+    changed_at: str
+    next_attempt_at: str | None
+
+
+class RootsAnswer(Struct, frozen=True, kw_only=True):
+    """A page, the newest seals first."""
+
+    items: Sequence[RootItem]
+    next_cursor: str | None
 
 
 class RowItem(Struct, frozen=True, kw_only=True):
@@ -1703,6 +1946,21 @@ class SessionsAnswer(Struct, frozen=True, kw_only=True):
 
     sessions: Sequence[SessionAnswer]
     server_ms: int
+
+
+class ShardAnswer(Struct, frozen=True, kw_only=True):
+    """One shard. `watermark_age_ms`: how old what can be read of it is; null: it was never heard of.
+    `undecided_since`: it cannot take beats since. `figures` null: it does not answer.
+    """
+
+    shard: int
+    rows: int
+    watermark: str | None
+    watermark_age_ms: int | None
+    registry_position: int
+    degraded: bool
+    undecided_since: str | None
+    figures: FiguresAnswer | None
 
 
 class ShareItem(Struct, frozen=True, kw_only=True):
@@ -1941,6 +2199,26 @@ class VersionsOfWorkload(Struct, frozen=True, kw_only=True):
     wanted_version: str | None
     minimum_version: str | None
     below_minimum: bool
+
+
+class WaitedAnswer(Struct, frozen=True, kw_only=True):
+    """How long beats of the last minute waited from being received to being answered, durable by then.
+
+    Null: none came. 10000: that long or longer.
+    """
+
+    p50_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
+    p999_ms: float | None
+    buckets: Sequence[WaitedBucket]
+
+
+class WaitedBucket(Struct, frozen=True, kw_only=True):
+    """Beats that waited no longer than this and longer than the bucket before; null: longer than all."""
+
+    to_ms: int | None
+    beats: int
 
 
 class WalletSignIn(Struct, frozen=True, kw_only=True):
