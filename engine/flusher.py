@@ -225,9 +225,8 @@ class Flusher:
             return False
         except HistoryWentBackError:
             self.flushed = None  # and nothing is trimmed until we know where to go on
-            self.history_watermark_ms = self._leases_ms = (
-                0  # no batch may tell of more than it brings
-            )
+            self.history_watermark_ms = 0  # no partial batch may tell of more than it brings
+            self._leases_ms = 0
             self._first_write = True  # what the live view no longer shows as open is not in history
             self._tell_rejoining("history went back", False)
             return False
