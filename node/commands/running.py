@@ -11,9 +11,7 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +23,16 @@ from node.config import ConfigError, NodeConfig, must_be_complete
 
 START_S = 20.0
 STOP_S = 330.0  # a workload may take 300 s to end
+HAND_OVER_S = 15.0
 LOOK_S = 0.1
-LOG = "manager.log"  # in the data folder
+LOG = "manager.log"  # in the data folder, as node/manager/beside.py has it
 TAIL_BYTES = 2_000
 # What run_manager returns, as this program's exit codes.
 ENDINGS = {0: FINE, 1: FAILED, 2: USAGE, 3: BUSY}
 
 
 def add(commands: Commands) -> None:
-    manager = command(commands, "manager", run_here, "Run the manager in the foreground.")
-    manager.add_argument("--log-file", type=Path, metavar="FILE", help="what the output goes to: kept short")
+    command(commands, "manager", run_here, "Run the manager in the foreground.")
     start = command(commands, "start", run_start, "Start the manager in the background.")
     start.add_argument(
         "--wait",
@@ -48,26 +46,10 @@ def add(commands: Commands) -> None:
 
 
 def run_here(args: argparse.Namespace) -> int:
-    config = config_of(args)
-    _must_be_complete(config)
-    from node.commands.beside import keep_short, tell_systemd
-    from node.manager.main import run_manager
-    from node.manager.manager import Manager
+    _must_be_complete(config_of(args))
+    from node.update.launch import start
 
-    tasks: list[Callable[[Manager], Awaitable[None]]] = [tell_systemd]
-    if args.log_file is not None:
-        tasks.append(keep_short(args.log_file, bytes_max=config.log_bytes_max, files=config.log_files))
-    return ENDINGS[run_manager(path_of(args), tasks=tasks, command=_command(args))]
-
-
-def _command(args: argparse.Namespace) -> list[str]:
-    """This program again, in the foreground: what starts in the background, and what SIGHUP begins anew."""
-    words = ["manager", "--config", str(path_of(args).absolute())]
-    log_file = getattr(args, "log_file", None)
-    if log_file is not None:
-        words += ["--log-file", str(log_file)]
-    # -P: what lies in the folder one happens to stand in is not importable.
-    return [sys.executable, "-P", "-m", "node.commands", *words]
+    return ENDINGS[start(path_of(args))]
 
 
 def _must_be_complete(config: NodeConfig) -> None:
@@ -105,6 +87,8 @@ def run_start(args: argparse.Namespace) -> int:
 
 def _begin(args: argparse.Namespace, config: NodeConfig) -> dict[str, Any]:
     """Start it and wait until it can be asked. CommandError with the end of its log."""
+    from node.update.command import base_command
+
     log = config.data_path / LOG
     try:
         config.data_path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -113,11 +97,14 @@ def _begin(args: argparse.Namespace, config: NodeConfig) -> dict[str, Any]:
         raise CommandError(
             f"{error.filename}: {error.strerror}", advice="{prog} config set data_dir FOLDER", code=USAGE
         ) from error
-    args.log_file = log.absolute()
     began_at = os.fstat(output).st_size
     try:
         child = subprocess.Popen(
-            _command(args), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            base_command(_words(args)),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     finally:
         os.close(output)
@@ -128,10 +115,17 @@ def _begin(args: argparse.Namespace, config: NodeConfig) -> dict[str, Any]:
             return status
         if child.poll() is not None:
             raise CommandError(
-                f"it ended at once: {_tail(log, began_at)}", advice=f"its log: {log}", code=child.returncode
+                f"it ended at once: {_tail(log, began_at)}",
+                advice=f"its log: {log}",
+                code=_code_of(child.returncode),
             )
         time.sleep(LOOK_S)
     raise CommandError(f"it does not answer within {START_S:g} s", advice=f"its log: {log}")
+
+
+def _code_of(ended: int) -> int:
+    """Of a manager of any version: an updated one ends as `run_manager` does."""
+    return BUSY if ended in (3, BUSY) else ended if ended in (FAILED, USAGE) else FAILED
 
 
 def _tail(log: Path, began_at: int) -> str:
@@ -153,10 +147,10 @@ def _wait_beating(config: NodeConfig, status: dict[str, Any], *, until_s: float)
 
 def run_stop(args: argparse.Namespace) -> int:
     config = config_of(args)
-    status = status_if_running(config)
+    status = _status_even_on_trial(config)
     if status is None:
         return _told(args, "no manager runs here", {"stopped": False})
-    pid = status["pid"]
+    pid = _pid_to_stop(status)
     try:
         process = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -178,6 +172,27 @@ def run_stop(args: argparse.Namespace) -> int:
             advice="workloads may take long to end: {prog} status",
         )
     return _told(args, "the manager is stopped", {"stopped": True, "pid": pid})
+
+
+def _status_even_on_trial(config: NodeConfig) -> dict[str, Any] | None:
+    """None when no manager runs; one that hands over to its successor is away for a moment."""
+    from node.update.store import Updates
+
+    until_s = time.monotonic() + HAND_OVER_S
+    while (status := status_if_running(config)) is None:
+        if not Updates(config.data_path).known().trying or time.monotonic() > until_s:
+            return None
+        time.sleep(LOOK_S)
+    return status
+
+
+def _pid_to_stop(status: dict[str, Any]) -> int:
+    """The manager's; of one on trial that of who watches it, or it would be taken for broken."""
+    pid = int(status["pid"])
+    if not (status.get("update") or {}).get("on_trial"):
+        return pid
+    told = Path(f"/proc/{pid}/status").read_text()
+    return int(told.split("PPid:")[1].split()[0])
 
 
 def _told(args: argparse.Namespace, text: str, value: dict[str, Any]) -> int:

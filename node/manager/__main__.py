@@ -1,5 +1,5 @@
 """``python -m node.manager --config FILE``."""
 
-from node.manager.main import main
+from node.update.launch import main
 
 raise SystemExit(main())

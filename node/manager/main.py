@@ -6,7 +6,6 @@ the workloads running on. Exit codes: 0 stopped, 1 failed, 2 the configuration i
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import logging
 import os
@@ -18,9 +17,10 @@ from pathlib import Path
 
 import trio
 
-from node.config import ENVIRONMENT, ConfigError, NodeConfig, default_path, load, must_be_complete
+from node.config import ENVIRONMENT, ConfigError, NodeConfig, load, must_be_complete
 from node.drivers.port import Driver, DriverError
 from node.drivers.process import ProcessDriver
+from node.manager.beside import keep_log_short, tell_systemd
 from node.manager.manager import Manager
 from node.post import trusting
 from node.version import VERSION
@@ -62,7 +62,7 @@ def run_manager(
             raise
         log.error("%s", _told(error))
         return 1
-    if successor is not None:
+    if successor:
         log.info("hands over to %s", " ".join(successor))
         os.execv(successor[0], list(successor))  # the lock goes with us, and is taken anew
     return 0
@@ -119,7 +119,7 @@ async def _run(
         version=version,
         environment=environment_of_workloads(config),
         tls=tls,
-        tasks=tasks,
+        tasks=(*tasks, tell_systemd, keep_log_short),
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(_heed_signals, manager, again)
@@ -138,9 +138,3 @@ async def _heed_signals(
                 manager.hand_over(again)
             else:
                 manager.stop()
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="node.manager", description=__doc__)
-    parser.add_argument("--config", type=Path, default=default_path())
-    return run_manager(parser.parse_args().config)

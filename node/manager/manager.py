@@ -11,7 +11,7 @@ import logging
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
@@ -39,6 +39,16 @@ DETAIL_MAX = 500
 _PATH = re.compile(r"/(health|workloads)/([^/]{1,300})(/restart)?")
 
 
+class Updating(Protocol):
+    """Who keeps the manager itself up to date, for those who ask from outside."""
+
+    def ask(self) -> None:
+        """Look for a release at once."""
+
+    def status(self) -> dict[str, Any]:
+        """For people."""
+
+
 class Manager:
     """One node's manager. environment: of probes by command; `driver` has it for the workloads.
 
@@ -59,6 +69,7 @@ class Manager:
         folder = config.data_path
         self.config, self.driver, self.version = config, driver, version
         self._tasks = tasks
+        self.updater: Updating | None = None  # says so itself
         self._session_path = folder / "session.json"
         self._client = NodeClient(
             config.web_url,
@@ -125,7 +136,10 @@ class Manager:
         self._ends.set()
 
     def hand_over(self, command: Sequence[str]) -> None:
-        """Make room for another manager: nobody is told, the workloads run on, `run` returns the command."""
+        """Make room for another manager: nobody is told, the workloads run on, `run` returns the command.
+
+        An empty one: for a manager that others begin.
+        """
         self._successor = list(command)
         self._ends.set()
 
@@ -149,6 +163,11 @@ class Manager:
         with trio.move_on_after(timeout_s):
             await self._client.wait_until(lambda _: self._last_ack is not None)
         return self._last_ack is not None
+
+    async def wait_next_beat(self) -> None:
+        """Return right after the next credited beat."""
+        before = self._last_ack
+        await self._client.wait_until(lambda _: self._last_ack is not before)
 
     # -- beats --------------------------------------------------------------------------------------
 
@@ -202,6 +221,11 @@ class Manager:
             raise LocalRefusalError(404, "not on this port; more is on the Unix socket")
         if route == ("GET", "/status"):
             return self.status()
+        if route == ("POST", "/update"):
+            if self.updater is None:
+                raise LocalRefusalError(409, "this manager does not update itself")
+            self.updater.ask()
+            return {"asked": True}
         if route == ("POST", "/reconcile"):
             self._reconciler.ask_now()
             return {"asked": True}
@@ -221,6 +245,7 @@ class Manager:
             "driver": self.config.driver,
             **beats_status(self._client, self._kept, self._handing_in, self._last_ack),
             "desired": desired_status(self._reconciler),
+            "update": None if self.updater is None else self.updater.status(),
             "workloads": workloads_status(self._reconciler, self.driver, self._watching),
         }
 
