@@ -696,8 +696,8 @@ class Fault(Struct, frozen=True, kw_only=True):
 class FiguresAnswer(Struct, frozen=True, kw_only=True):
     """Of a shard that answers. Totals are since `started_at`. `phase`: normal; degraded: very many fell
     silent at once, so no verdict is given; releasing: they are given slowly again. `suspect` of
-    `watched` rows are silent. `away`: stores that are out of its reach. `clock_error_ms`: its clock
-    less the system's.
+    `watched` rows are silent. `away`: stores out of its reach. `clock_error_ms`: its clock less the
+    system's.
     """
 
     started_at: str
