@@ -100,7 +100,7 @@ def _begin(args: argparse.Namespace, config: NodeConfig) -> dict[str, Any]:
     began_at = os.fstat(output).st_size
     try:
         child = subprocess.Popen(
-            base_command(_words(args)),
+            base_command(["manager", "--config", str(path_of(args).absolute())]),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -117,15 +117,10 @@ def _begin(args: argparse.Namespace, config: NodeConfig) -> dict[str, Any]:
             raise CommandError(
                 f"it ended at once: {_tail(log, began_at)}",
                 advice=f"its log: {log}",
-                code=_code_of(child.returncode),
+                code=child.returncode if child.returncode > 0 else FAILED,
             )
         time.sleep(LOOK_S)
     raise CommandError(f"it does not answer within {START_S:g} s", advice=f"its log: {log}")
-
-
-def _code_of(ended: int) -> int:
-    """Of a manager of any version: an updated one ends as `run_manager` does."""
-    return BUSY if ended in (3, BUSY) else ended if ended in (FAILED, USAGE) else FAILED
 
 
 def _tail(log: Path, began_at: int) -> str:
