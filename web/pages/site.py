@@ -9,6 +9,7 @@ from web.pages import (
     clock,
     disputes,
     fleet,
+    kinds,
     licences,
     live,
     me,
@@ -45,5 +46,6 @@ def install_pages(app: QuartTrio, backend: Backend) -> None:
             *me.PAGES,
             *network.PAGES,
             *fleet.PAGES,
+            *kinds.PAGES,
         ),
     )

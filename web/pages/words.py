@@ -67,6 +67,11 @@ TOLD: dict[str, str] = {
     "test-sent": "A test is on its way. What came of it stands in the history below.",
     "replayed": "They are due again; what comes of it stands in the history below.",
     "name-kept": "Your name is kept.",
+    "kind-made": "The kind is there. Offer a version of it, and roll it out.",
+    "kind-changed": "It is kept. Managers whose orders it changes hear of it with their next beat.",
+    "version-made": "The version is offered. What managers report of it appears in the table.",
+    "rolled-out": "Managers hear of it with their next beat; who runs what appears in the table.",
+    "restarted": "The restart is ordered: the manager hears of it with its next beat, and it costs nothing.",
     "key-revoked": "The key is revoked: it is refused everywhere within a second.",
 }
 
