@@ -23,8 +23,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "db": ("db", "db", "Bring the database up to date, or fill it with a small network."),
     "admin": ("admin", "admin", "Every administrative act: people, projects, versions, nodes, keys, audit."),
     "node": ("node", "node", "The manager of this machine: set it up, run it, look at it."),
+    "backup": ("backup", "backup", "Copy PostgreSQL, journals and keys into a folder, while it serves."),
+    "restore": ("backup", "restore", "Bring a backup back, into an empty data folder and database."),
+    "top": ("top", "top", "An installation in figures, live."),
     "bench": ("bench", "bench", "Measure a part of the product beside its peer."),
     "demo": ("demo", "demo", "A simulated network that beats, fails and returns, as a live table."),
+    "release": ("manager_release", "release", "Build, sign and check releases of the node's manager."),
     "verify": ("verify", "verify", "Check proofs of uptime and receipts, offline."),
     "doctor": ("doctor", "doctor", "What is wrong with this machine or configuration."),
 }

@@ -49,7 +49,7 @@ class Launch:
 
 
 def base_command(words: Sequence[str]) -> list[str]:
-    """The program that was installed otherwise. -P: what lies in the folder one stands in is not importable."""
+    """The program that was installed otherwise. -P: what lies where one stands is not importable."""
     return [sys.executable, "-P", "-m", "node.commands", *words]
 
 
