@@ -66,8 +66,9 @@ def _print_status(status: dict[str, Any]) -> None:
         lines["no_session"] = status["error"]
     if status["desired"]["error"]:
         lines["desired"] += f"; {status['desired']['error']}"
-    if status.get("update"):
-        lines["update"] = cell(status["update"])
+    update = {name: value for name, value in (status["update"] or {}).items() if value}
+    if update:
+        lines["update"] = cell(update)
     show(lines, as_json=False)
     print()
     print_workloads(status["workloads"])

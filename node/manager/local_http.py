@@ -1,8 +1,8 @@
 """The manager's own small HTTP server: a port on loopback for reports, a Unix socket for reports and people.
 
-One request per connection, bounded in size and time; what is asked for is handled by the functions that
-`LocalServer` is given. A request that carries `Origin` comes from a page in a browser, which has no business
-here, and is refused.
+One request per connection, bounded in size and in the time that reading and sending take; what is asked for
+is handled by the function that `LocalServer` is given, and takes what it takes. A request that carries
+`Origin` comes from a page in a browser, which has no business here, and is refused.
 """
 
 from __future__ import annotations
@@ -97,19 +97,24 @@ class LocalServer:
     async def _serve(self, stream: trio.SocketStream, private: bool) -> None:
         try:
             async with stream:
+                # Only what a stranger can draw out is bounded in time: a restart takes what a workload takes.
+                reply = await self._answer(stream, private)
                 with trio.move_on_after(REQUEST_S):
-                    status, answer = await self._answer(stream, private)
-                    await stream.send_all(_reply(status, answer))
+                    await stream.send_all(reply)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return  # it went away, and with it who could be told
         finally:
             self._connections -= 1
 
-    async def _answer(self, stream: trio.SocketStream, private: bool) -> tuple[int, Any]:
+    async def _answer(self, stream: trio.SocketStream, private: bool) -> bytes:
+        """Empty for a request that was not whole in time."""
+        request = None
         try:
-            return 200, await self._handler(await _read(stream, private))
+            with trio.move_on_after(REQUEST_S):
+                request = await _read(stream, private)
+            return b"" if request is None else _reply(200, await self._handler(request))
         except LocalRefusalError as refusal:
-            return refusal.status, {"detail": refusal.detail}
+            return _reply(refusal.status, {"detail": refusal.detail})
 
 
 async def _read(stream: trio.SocketStream, private: bool) -> Request:

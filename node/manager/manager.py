@@ -243,6 +243,7 @@ class Manager:
             "node_id": self.config.node_id,
             "web_url": self.config.web_url,
             "driver": self.config.driver,
+            "driver_error": self.driver.trouble(),
             **beats_status(self._client, self._kept, self._handing_in, self._last_ack),
             "desired": desired_status(self._reconciler),
             "update": None if self.updater is None else self.updater.status(),
@@ -279,13 +280,10 @@ class Manager:
 
     async def _restart(self, workload_id: str) -> dict[str, Any]:
         """By who may use the Unix socket: an operator's own doing, so nothing is excused."""
-        running = self.driver.running().get(workload_id)
-        if running is None:
-            raise LocalRefusalError(409, "the manager does not run it")
         try:
-            await self.driver.restart(workload_id, restarts=running.restarts)
+            await self._reconciler.restart_by_hand(workload_id)
         except DriverError as error:
-            raise LocalRefusalError(503, str(error)) from error
+            raise LocalRefusalError(409, str(error)) from error
         return {"workload_id": workload_id, "restarted": True}
 
     def _id_of(self, name: str) -> str:

@@ -58,6 +58,20 @@ class Reconciler:
         """Something else may be desired."""
         self._wanted.set()
 
+    async def restart_by_hand(self, workload_id: str) -> None:
+        """End what runs and begin it anew, excused by nobody. DriverError, also while it is being changed."""
+        running = self._driver.running().get(workload_id)
+        if running is None:
+            raise DriverError("the manager does not run it")
+        if workload_id in self._busy:
+            raise DriverError("it is being changed right now: try again when that is over")
+        self._busy[workload_id] = trio.CancelScope()
+        try:
+            await self._driver.restart(workload_id, restarts=running.restarts)
+        finally:
+            del self._busy[workload_id]
+            self.ask_now()  # what was desired of it meanwhile was left for later
+
     def errors(self) -> dict[str, str]:
         """Why workloads are not as desired, by id."""
         return {name: failed.why for name, failed in self._failed.items()}

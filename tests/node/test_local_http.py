@@ -68,6 +68,19 @@ async def test_a_request_is_answered_and_known_to_be_private_or_not(server, aske
     assert (await say(server.tcp, post("/refused"))).startswith(b"HTTP/1.1 409 Conflict\r\n")
 
 
+async def test_an_answer_may_take_longer_than_asking_for_it(tmp_path, nursery, monkeypatch):
+    """A restart waits for the workload's end: cut off halfway, nobody would begin it again."""
+    monkeypatch.setattr(local_http, "REQUEST_S", 0.2)
+
+    async def slow(request):
+        await trio.sleep(0.5)
+        return {"restarted": True}
+
+    made = LocalServer(slow, host="127.0.0.1", port=0, socket_path=tmp_path / "m.sock")
+    await nursery.start(made.run)
+    assert b"restarted" in await say(tmp_path / "m.sock", post("/workloads/a/restart"))
+
+
 @pytest.mark.parametrize(
     ("data", "status"),
     [
