@@ -75,6 +75,7 @@ from storage.postgres_publications import PostgresPublications
 from storage.postgres_receipts import PostgresReceiptKeys
 from storage.postgres_registration import PostgresRegistration
 from storage.postgres_registry import PostgresRegistryFeed
+from storage.postgres_rejoin import PostgresRejoin
 from storage.postgres_releases import PostgresReleases
 from storage.postgres_reports import PostgresReports
 from storage.postgres_retention import PostgresRetention
@@ -144,6 +145,7 @@ class AllStores(Stores, frozen=True, kw_only=True):
     retention: Retention
     reports: Reports
     disputes: Disputes
+    rejoin: PostgresRejoin
     installation: InstallationBooks
 
 
@@ -206,6 +208,7 @@ async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> Async
             retention=PostgresRetention(db),
             reports=PostgresReports(db),
             disputes=PostgresDisputes(db),
+            rejoin=PostgresRejoin(db),
             installation=PostgresInstallationBooks(db),
             statistics=lambda: {**db.statistics(), **live.statistics(), **asks.statistics()},
         )
