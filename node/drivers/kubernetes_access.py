@@ -1,4 +1,4 @@
-"""Where the API server is, which CA it must show and as whom it is asked: from a pod's account or a kubeconfig.
+"""Where the API server is, which CA vouches for it, and as whom it is asked: of a pod or of a kubeconfig.
 
 A service account's token is replaced every hour or so and is read anew for each request; so are certificates
 when their file has changed. What is asked is kubernetes_api.py's.

@@ -1,7 +1,7 @@
 """The Deployment that an order becomes, and what is read back from one: names, labels, annotations.
 
-Everything that must survive the manager is in the cluster itself, in annotations of the Deployment. The form of
-a manifest is kubernetes_manifest.py's, how a Deployment fares kubernetes_state.py's.
+Everything that must survive the manager is in the cluster itself, in annotations of the Deployment. The form
+of a manifest is kubernetes_manifest.py's, how a Deployment fares kubernetes_state.py's.
 """
 
 from __future__ import annotations
@@ -125,7 +125,6 @@ def _container(order: Order, manifest: KubernetesManifest, report_url: str) -> d
     made: dict[str, Any] = {
         "name": CONTAINER,
         "image": manifest.image,
-        # `$(NAME)` would be filled in by Kubernetes; a manifest's text is meant as it stands.
         "env": [{"name": name, "value": _literal(text)} for name, text in {**manifest.env, **ours}.items()],
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -149,7 +148,8 @@ def _container(order: Order, manifest: KubernetesManifest, report_url: str) -> d
 
 
 def _literal(text: str) -> str:
-    return text.replace("$(", "$$(")
+    """A manifest's text is meant as it stands; Kubernetes would fill in `$(NAME)` and read `$$` as `$`."""
+    return text.replace("$", "$$")
 
 
 def _probe(probe: Probe) -> dict[str, Any]:

@@ -90,6 +90,10 @@ class Driver(Protocol):
         """Everything that was ordered and not removed, by workload id, as far as is known now."""
         ...
 
+    def trouble(self) -> str:
+        """Why the driver cannot do or see what it should, for people; "" when all is well."""
+        ...
+
     def check(self, manifest: str) -> None:
         """ManifestError when it could not be run here."""
         ...

@@ -18,6 +18,8 @@ from pathlib import Path
 import trio
 
 from node.config import ENVIRONMENT, ConfigError, NodeConfig, load, must_be_complete
+from node.drivers.kubernetes import KubernetesDriver
+from node.drivers.kubernetes_access import find_access
 from node.drivers.port import Driver, DriverError
 from node.drivers.process import ProcessDriver
 from node.manager.beside import keep_log_short, tell_systemd
@@ -89,6 +91,14 @@ def make_driver(config: NodeConfig) -> Driver:
             environment=environment_of_workloads(config),
             log_bytes_max=config.log_bytes_max,
             log_files=config.log_files,
+        )
+    if config.driver == "kubernetes":
+        return KubernetesDriver(
+            config.data_path,
+            find_access(config.driver_options, os.environ),
+            node_id=config.node_id,
+            report_url=config.driver_options.get("report_url", ""),
+            machine=config.driver_options.get("machine", ""),
         )
     raise ConfigError(f"driver: {config.driver} is not there")
 
