@@ -60,12 +60,8 @@ async def back_up(config: Config, to: Path) -> Manifest:
 
     config: as it is in effect, with the owner's URL where the database is not ours.
     """
-    if to.exists():
-        raise BackupError(f"{to} is there already; name a folder that is not")
     began = time.time()
-    unfinished = to.with_name(f".{to.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(mode=0o700, parents=True)
+    unfinished = _begin(to)
     journals = config.folder / "journal"
     with _hold(journals):
         await _run(
@@ -82,6 +78,16 @@ async def back_up(config: Config, to: Path) -> Manifest:
     write_private(unfinished / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)))
     unfinished.rename(to)
     return manifest
+
+
+def _begin(to: Path) -> Path:
+    """The folder that becomes `to` when it is whole."""
+    if to.exists():
+        raise BackupError(f"{to} is there already; name a folder that is not")
+    unfinished = to.with_name(f".{to.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(mode=0o700, parents=True)
+    return unfinished
 
 
 async def bring_back(config: Config, source: Path) -> Manifest:
@@ -156,7 +162,7 @@ def _hold(journals: Path) -> Iterator[None]:
 
 
 def _copy_journals(root: Path, to: Path) -> int:
-    """Snapshots before segments: what a snapshot says is in the journal must be in its copy. How many files."""
+    """Snapshots before segments: what a snapshot says is in the journal must be in its copy. Files copied."""
     copied = 0
     for folder in sorted(root.glob("[0-9]*/[0-9]*")):
         if not folder.is_dir() or not folder.name.isdigit():

@@ -17,7 +17,7 @@ from nodepulse.config import Config
 from nodepulse.runfolder import hold_lock, prepare
 from storage import roles
 from storage.bridge import run_on_uvloop
-from storage.embedded import EmbeddedServerError
+from storage.binaries import EmbeddedServerError
 from web.times import format_rfc3339
 
 _FOLDER = click.Path(path_type=Path)
@@ -35,9 +35,10 @@ def backup(*, folder: Path, as_json: bool, sources: Sources) -> None:
     configured = sources.configured()
     config = _as_owner(reachable(configured), configured)
     made: list[Manifest] = []
+    to = folder.absolute()
 
     async def main() -> int:
-        made.append(await backups.back_up(config, folder.absolute()))
+        made.append(await backups.back_up(config, to))
         return 0
 
     _run(main)
@@ -52,9 +53,10 @@ def restore(*, folder: Path, as_json: bool, sources: Sources) -> None:
     """Bring what `backup` made in FOLDER back, into an empty data folder and an empty database."""
     config = sources.configured()
     made: list[Manifest] = []
+    source = folder.absolute()
 
     async def main() -> int:
-        made.append(await backups.bring_back(config, folder.absolute()))
+        made.append(await backups.bring_back(config, source))
         return 0
 
     with hold_lock(prepare(config.folder)):

@@ -1,7 +1,7 @@
 """`db rejoin`: whether each shard's journal and PostgreSQL fit, and going on where they do not.
 
-Only a restore of one of them to another time than the other's tears them apart. Engines then flush nothing and
-keep everything; docs/operations.md says what to try before `--accept`.
+Only a restore of one of them to another time than the other's tears them apart. Engines then flush nothing
+and keep everything; docs/operations.md says what to try before `--accept`.
 """
 
 from __future__ import annotations
