@@ -25,8 +25,7 @@ from bench.rig.world import fill
 from engine.core.ports import History, LiveView
 from engine.core.records import BASE_UP, INTERVAL_DTYPE, Event, FlushBatch, ShardHead, event_id
 from engine.entries import DIRTY_ROWS
-from engine.pages import in_writes
-from engine.pages import Captured, capture
+from engine.pages import Captured, capture, in_writes
 from engine.rows import id_of
 from engine.table import Table
 from storage.bridge import await_host, run_on_uvloop

@@ -16,8 +16,8 @@ from nodepulse.commands.stores import reachable
 from nodepulse.config import Config
 from nodepulse.runfolder import hold_lock, prepare
 from storage import roles
-from storage.bridge import run_on_uvloop
 from storage.binaries import EmbeddedServerError
+from storage.bridge import run_on_uvloop
 from web.times import format_rfc3339
 
 _FOLDER = click.Path(path_type=Path)
