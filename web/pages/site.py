@@ -22,7 +22,7 @@ from web.pages import (
     static_files,
     workloads,
 )
-from web.pages.pages import install
+from web.pages.pages import Page, install
 
 
 def install_pages(app: QuartTrio, backend: Backend) -> None:
@@ -30,22 +30,23 @@ def install_pages(app: QuartTrio, backend: Backend) -> None:
     api = app.asgi_app
     clock.install(app, backend.clock)
     refusals.install(app, api)
-    install(
-        app,
-        api,
-        (
-            *static_files.PAGES,
-            *sign_in.pages(backend),
-            *live.pages(backend),
-            *nodes.PAGES,
-            *workloads.PAGES,
-            *licences.PAGES,
-            *points.PAGES,
-            *disputes.PAGES,
-            *notifications.PAGES,
-            *me.PAGES,
-            *network.PAGES,
-            *fleet.PAGES,
-            *kinds.PAGES,
-        ),
+    install(app, api, all_pages(backend))
+
+
+def all_pages(backend: Backend) -> tuple[Page, ...]:
+    """Every page there is; each is driven in a browser by tests/browser."""
+    return (
+        *static_files.PAGES,
+        *sign_in.pages(backend),
+        *live.pages(backend),
+        *nodes.PAGES,
+        *workloads.PAGES,
+        *licences.PAGES,
+        *points.PAGES,
+        *disputes.PAGES,
+        *notifications.PAGES,
+        *me.PAGES,
+        *network.PAGES,
+        *fleet.PAGES,
+        *kinds.PAGES,
     )
