@@ -34,6 +34,7 @@ from web import (
     manager,
     me,
     metrics,
+    network_days,
     node_list,
     node_registration,
     node_workloads,
@@ -62,6 +63,7 @@ from web import (
     sessions,
     sign_in,
     summary,
+    summary_stream,
     unsubscribe,
     uptime_days,
     users,
@@ -74,6 +76,7 @@ from web import (
 from web.backend import Backend, BeatDoor, Stores
 from web.cors import Cors
 from web.guard import Guard
+from web.pages import uploads
 from web.pages.site import install_pages
 from web.proxies import Proxies
 from web.settings import WebSettings
@@ -82,6 +85,7 @@ from web.spool import Spools
 RESOURCES = (
     *sign_in.ROUTES,
     *me.ROUTES,
+    *network_days.ROUTES,
     *users.ROUTES,
     *keys.ROUTES,
     *audit.ROUTES,
@@ -112,6 +116,7 @@ RESOURCES = (
     *installation.ROUTES,
     *outgoing.ROUTES,
     *summary.ROUTES,
+    *summary_stream.ROUTES,
     *bulk.ROUTES,
     *events.ROUTES,
     *points.ROUTES,
@@ -186,11 +191,11 @@ def create_app(
         body_s_max=settings.body_s_max,
         bodies_bytes_max=settings.bodies_bytes_max,
         spools=Spools(
-            routing.spooled_routes(served),
+            [*routing.spooled_routes(served), *uploads.SPOOLED],
             bytes_max=settings.spool_bytes_max,
             all_bytes_max=settings.spools_bytes_max,
             s_max=settings.spool_s_max,
-            admit=routing.admission(app.backend, served),
+            admit=uploads.admission(app.backend, routing.admission(app.backend, served)),
         ),
         requests=app.requests,
         cors=Cors(settings.cors_origins),

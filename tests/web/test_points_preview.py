@@ -84,7 +84,8 @@ async def test_a_preview_is_refused_as_the_commit_would_be(control: Control) -> 
         told = await control.ask("POST", PREVIEW, by="owner", json=mine)
         assert (told.status, told.json["code"]) == (status, code), told
         same = await control.ask("POST", PATH, by="owner", json=mine)
-        assert (same.status, same.json["code"], same.json["errors"]) == (status, code, told.json["errors"])
+        assert (same.status, same.json["code"]) == (status, code), same
+        assert same.json.get("errors") == told.json.get("errors")
     assert (await control.ask("GET", f"{PATH}/suggested/preview", by="owner")).status == 400
     empty = await control.ask("POST", PREVIEW, by="owner", json=body())
     assert empty.json["errors"][0]["pointer"] == "/rows"

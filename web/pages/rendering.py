@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from quart import Response, request
 
+from engine.core.amounts import points_of_micro
 from engine.core.version import VERSION
 from storage.ids import new_id
 from web.pages import words
@@ -77,6 +78,11 @@ def number(count: int) -> str:
     return f"{count:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
+def points(micro: int) -> str:
+    """Micro-points as people say them."""
+    return points_of_micro(micro)
+
+
 def only_at(path: str) -> bool:
     """Whether the page that is made now is this very one."""
     return request.path == path
@@ -100,6 +106,7 @@ ENVIRONMENT.filters |= {
     "when": when,
     "short": short,
     "number": number,
+    "points": points,
     "state_words": words.state_words,
     "event_words": words.event_words,
 }

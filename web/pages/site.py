@@ -6,9 +6,15 @@ from quart_trio import QuartTrio
 
 from web.backend import Backend
 from web.pages import (
+    announcements,
+    audit,
     clock,
+    commits,
+    day_forms,
+    days,
     disputes,
     fleet,
+    installation,
     kinds,
     licences,
     live,
@@ -16,10 +22,15 @@ from web.pages import (
     network,
     nodes,
     notifications,
+    outbox,
+    people,
     points,
     refusals,
+    roots,
+    schedule,
     sign_in,
     static_files,
+    uptime,
     workloads,
 )
 from web.pages.pages import Page, install
@@ -49,4 +60,15 @@ def all_pages(backend: Backend) -> tuple[Page, ...]:
         *network.PAGES,
         *fleet.PAGES,
         *kinds.PAGES,
+        *uptime.pages(backend),
+        *installation.PAGES,
+        *outbox.PAGES,
+        *schedule.PAGES,
+        *roots.PAGES,
+        *audit.PAGES,
+        *people.PAGES,
+        *announcements.PAGES,
+        *days.PAGES,
+        *day_forms.PAGES,
+        *commits.PAGES,
     )

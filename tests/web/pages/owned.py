@@ -1,0 +1,27 @@
+"""An owner's day for tests of pages: workloads that lived yesterday, a rule of that day, and its seal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from tests.sealing import Day, make_day, seal_days
+from tests.web.control import Control
+
+RULE = {"micro_points_per_paid_s": 100, "daily_cap_micro_points": 8_000_000}
+
+
+async def a_day(control: Control, *, rule: dict[str, Any] | None = RULE, sealed: bool = True) -> Day:
+    """Yesterday with two nodes of two workloads, olga's; with this rule in force."""
+    day = await make_day(control.stores, control.alpha.project_id, owner_id=control.users["olga"])
+    if rule is not None:
+        await control.sql(
+            "insert into project_policy values ($1, '2020-01-01', 1, 'native', true, $2, 1, '')",
+            control.alpha.project_id,
+            msgspec.json.encode(rule).decode(),
+        )
+    if sealed:
+        await control.stores.lease_settling.settle(shards=1, now_ms=day.day_ms + 2 * 86_400_000)
+        await seal_days(control.stores)
+    return day
