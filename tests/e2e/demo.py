@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from urllib.parse import urlencode, urlsplit
 
 from nodepulse.demo_installation import seconds_ahead
 from tests.e2e.api import Api
-from tests.e2e.system import TOP, eventually
+from tests.e2e.system import NODEPULSE, TOP, eventually
 
 UP_S = 90.0  # a cold start on shared cores
 END_S = 40.0
@@ -32,16 +31,7 @@ class Demo:
         self.day = str(datetime.fromtimestamp(now_s + seconds_ahead(now_s), UTC).date())
         self._out = folder / "demo.txt"
         self._folder = folder
-        command = (
-            sys.executable,
-            "-P",
-            "-m",
-            "nodepulse",
-            "demo",
-            "--data-dir",
-            str(folder / "none"),
-            *words,
-        )
+        command = (*NODEPULSE, "demo", "--data-dir", str(folder / "none"), *words)
         with self._out.open("wb") as out:
             self.process = subprocess.Popen(
                 command,
@@ -78,7 +68,7 @@ class Demo:
         return list(self._folder.glob("nodepulse-demo-*"))
 
     def api(self, who: str) -> Api:
-        """The API as this person, who signs in by their link: without scripts, the token is put in by hand."""
+        """The API as this person, who signs in by their link, its token put in by hand."""
         if who not in self._tokens:
             body = urlencode({"token": self.links[who].partition("#token=")[2]}).encode()
             headers = {"content-type": "application/x-www-form-urlencoded", "origin": self.url}
