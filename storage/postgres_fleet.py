@@ -39,11 +39,13 @@ _OF_WORKLOADS = f"""from node n join workload w using (node_id) left join worklo
 where {_LIVING} and w.retired_ms is null"""
 _NODE_CODES = f"""select n."row", r.code - 1
 from node n join unnest($2::text[]) with ordinality as r (region, code) using (region) where {_LIVING}"""
-_WORKLOAD_CODES = f"""select n."row", w.slot::bigint, r.code - 1, g.code - 1
+_WORKLOAD_CODES = f"""select n."row", w.slot::bigint, r.code - 1, g.code - 1,
+  (l.holder is not null and l.holder <> w.workload_id)::integer::bigint
 from node n join unnest($2::text[]) with ordinality as r (region, code) using (region)
   join workload w using (node_id) left join workload_kind k using (kind_id)
   join unnest($3::text[], $4::text[]) with ordinality as g (slug, version, code)
     on g.slug = coalesce(k.slug, '') and g.version = coalesce(w.running_version, '')
+  left join licence_lease l on l.licence_id = w.licence_id and l.to_ms is null
 where {_LIVING} and w.retired_ms is null"""
 _COPY_HEADER_BYTES, _COPY_TRAILER_BYTES = 19, 2
 
@@ -217,7 +219,7 @@ async def _census(connection: Connection, project_id: str) -> Census:
         )
         nodes = await _numbers(connection, 2, _NODE_CODES, project_id, regions)
         slugs, versions = [record[0] for record in groups], [record[1] for record in groups]
-        workloads = await _numbers(connection, 4, _WORKLOAD_CODES, project_id, regions, slugs, versions)
+        workloads = await _numbers(connection, 5, _WORKLOAD_CODES, project_id, regions, slugs, versions)
     return Census(
         nodes[:, 0],
         nodes[:, 1],
@@ -225,6 +227,7 @@ async def _census(connection: Connection, project_id: str) -> Census:
         workloads[:, 1],
         workloads[:, 2],
         workloads[:, 3],
+        workloads[:, 4] != 0,
         tuple(regions),
         tuple((slug or None, version or None) for slug, version in groups),
     )

@@ -26,6 +26,7 @@ from engine.core.sealed import (
     HOUR_DOMAIN,
     HOUR_DTYPE,
     HOURS,
+    DaySums,
     Held,
     Seal,
     SealedDay,
@@ -73,6 +74,10 @@ select coalesce((select min(day) from seal where project_id = $1), {_LIVED})::te
   array(select s.day::text from sealing s where s.project_id = $1 and not exists (
     select from seal d where d.project_id = s.project_id and d.day = s.day))
 """
+_SUMS = """
+select distinct on (day) day::text, revision, "rows", nodes, paid_ms, kinds_ms from seal
+where project_id = $1 and day >= $2 and day < $3 order by day, revision desc
+"""
 _NODE_BLOCKS = "select node_blocks from seal where seal_no = $1"
 
 
@@ -115,6 +120,9 @@ class PostgresSeals:
     async def days_of_nodes(self, node_ids: Sequence[str], *, from_day: str, to_day: str) -> list[SealedDay]:
         ids = [node_id for node_id in node_ids if is_id(node_id)]
         return await self._db.run(_days, _OF_NODES, ids, from_day, to_day) if ids else []
+
+    async def sums_by_day(self, project_id: str, *, from_day: str, to_day: str) -> list[DaySums]:
+        return await self._db.run(_sums, project_id, from_day, to_day) if is_id(project_id) else []
 
     async def block(self, seal: Seal, tree: int, block: int) -> list[bytes]:
         if tree == DAY_TREE:
@@ -246,6 +254,14 @@ async def _days(connection: Connection, text: str, of: object, from_day: str, to
         up_ms, unobserved_ms = np.frombuffer(ms, ">u4")[[_UP, _UNOBSERVED]].tolist()
         days.append(SealedDay(day, revision, node_id, workload_id, window_ms, paid_ms, up_ms, unobserved_ms))
     return days
+
+
+async def _sums(connection: Connection, project_id: str, from_day: str, to_day: str) -> list[DaySums]:
+    first, last = (datetime.date.fromisoformat(each) for each in (from_day, to_day))
+    return [
+        DaySums(*told, dict(zip(KINDS, np.frombuffer(ms, ">i8").tolist(), strict=True)))
+        for *told, ms in await connection.fetch(_SUMS, project_id, first, last)
+    ]
 
 
 async def _places(connection: Connection, seal_no: int) -> list[int]:

@@ -205,6 +205,7 @@ class Backend:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.heads.run)
             nursery.start_soon(self.tails.run)
+            nursery.start_soon(self.summaries.run, self)
 
     def watch(self, part: str, statistics: Callable[[], Statistics]) -> None:
         """Let the metrics show one more part, under this name."""

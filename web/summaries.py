@@ -1,7 +1,8 @@
 """How many nodes and workloads of a project are how: the registry's census counted against the live view.
 
-A million are counted in a second or two, so answers are shared: the census is read again after CENSUS_S, the
-view after VIEW_S, by one at a time. What is told is web/summary.py's.
+A million are counted in a second or so, so nobody waits for it who need not: while a project is asked about
+it is counted again and again in the background, and whoever asks is told what was counted last. The census is
+read again after CENSUS_S, the view after VIEW_S or when something has happened. What is told is summary.py's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 import trio
 
 from engine.core.fleet import Census
+from engine.core.ports import StoreUnavailableError
 from engine.core.records import NODE_STATES
 from storage.view_arrays import HEARD
 from web.view_arrays import look, wait_view
@@ -21,22 +23,34 @@ if TYPE_CHECKING:
     from web.backend import Backend
 
 CENSUS_S, VIEW_S = 10.0, 1.0
+LATE_S = 5.0  # while it is counted in the background, the oldest counts that are told
+WATCHED_S = 15.0  # so long after it was asked about, a project is counted in the background
+PAUSE_S = 0.2  # at least between two counts, and as long as they took, for everybody else's sake
 KEPT_MAX = 8  # projects; the one asked for longest ago goes first
-PART = 10_000  # nodes counted before others have their turn
+PART = 2_000  # nodes counted before others have their turn
+STALE_MS = 5_000  # a shard whose view is older does not listen, as far as can be seen
 UNKNOWN = "unknown"  # the state of everybody whose view is away
 NODE_COLUMNS, HEARD_COLUMNS = (*NODE_STATES, UNKNOWN), (*HEARD, UNKNOWN)
+_BEATS = [HEARD_COLUMNS.index(kind) for kind in ("up", "unhealthy", "updating")]
 
 
 class Counts(msgspec.Struct, frozen=True):
     """Arrays of counts, by region and state (NODE_COLUMNS), and by region, group and state (HEARD_COLUMNS).
 
-    `as_of_ms`: the oldest of the shards'; None: none could be read.
+    `as_of_ms`: the oldest of the shards'; None: none could be read. `standby`: workloads that beat while
+    another run holds their licence; `unobserved`: those whose shard does not listen now. `change`: another
+    number each time that anybody's state is another. `node_state`, `heard`: by the census.
     """
 
     census: Census
     nodes: np.ndarray
     workloads: np.ndarray
     as_of_ms: int | None
+    standby: int
+    unobserved: int
+    node_state: np.ndarray
+    heard: np.ndarray
+    change: int = 0
 
 
 class _Kept:
@@ -45,59 +59,140 @@ class _Kept:
     def __init__(self) -> None:
         self.reading = trio.Lock()
         self.census: Census | None = None
-        self.census_at = self.counted_at = 0.0
+        self.census_at = self.counted_at = self.asked_at = 0.0
         self.counts: Counts | None = None
 
 
 class Summaries:
-    """Counts of projects, kept for a moment."""
+    """Counts of projects. `run` keeps those fresh that are asked about; without it each asker may have to."""
 
     def __init__(self) -> None:
         self._kept: dict[str, _Kept] = {}
-        self._counted = 0
+        self._counted = self._changes = 0
+        self._asked, self._bell = trio.Event(), trio.Event()
+        self._running = False
+
+    @property
+    def bell(self) -> trio.Event:
+        """Set when something was counted. Take it before asking, wait for it after: none is missed."""
+        return self._bell
 
     async def of(self, backend: Backend, project_id: str) -> Counts:
-        """At most VIEW_S old. StoreUnavailableError when the registry is away."""
+        """At most VIEW_S old, or LATE_S in a big project. StoreUnavailableError when the registry is away."""
         kept = self._kept.pop(project_id, None) or _Kept()
         self._kept[project_id] = kept  # the last one now
         if len(self._kept) > KEPT_MAX:
             del self._kept[next(iter(self._kept))]
-        async with kept.reading:
-            if kept.counts is None or trio.current_time() - kept.counted_at >= VIEW_S:
-                if kept.census is None or trio.current_time() - kept.census_at >= CENSUS_S:
-                    kept.census = await backend.stores.fleet.census(project_id)
-                    kept.census_at = trio.current_time()
-                await wait_view(backend)
-                kept.counts = await _count(backend, kept.census)
-                kept.counted_at = trio.current_time()
-                self._counted += 1
+        kept.asked_at = trio.current_time()
+        self._asked.set()
+        if kept.counts is not None and _age_s(kept) < (LATE_S if self._running else VIEW_S):
             return kept.counts
+        async with kept.reading:
+            if kept.counts is None or _age_s(kept) >= VIEW_S:
+                return await self._count(backend, project_id, kept)
+            return kept.counts
+
+    def latest(self, project_id: str) -> Counts | None:
+        """What was counted last, if that is not long ago."""
+        kept = self._kept.get(project_id)
+        return kept.counts if kept is not None and kept.counts is not None and _age_s(kept) < LATE_S else None
+
+    async def run(self, backend: Backend) -> None:
+        """Keep the projects fresh that are asked about, for ever."""
+        self._running = True
+        while True:
+            began = trio.current_time()
+            bell = backend.tails.bell
+            watched = [each for each in self._kept.items() if began - each[1].asked_at < WATCHED_S]
+            if not watched:
+                self._asked = trio.Event()
+                await self._asked.wait()
+                continue
+            for project_id, kept in watched:
+                async with kept.reading:
+                    if kept.counts is None or _age_s(kept) < PAUSE_S:
+                        continue  # whoever asked first counts
+                    try:
+                        await self._count(backend, project_id, kept)
+                    except StoreUnavailableError:
+                        continue  # told and counted where stores are watched; who asks in vain is told, too
+            await trio.sleep(max(PAUSE_S, trio.current_time() - began))
+            with trio.move_on_after(VIEW_S):
+                await bell.wait()
+
+    async def _count(self, backend: Backend, project_id: str, kept: _Kept) -> Counts:
+        if kept.census is None or trio.current_time() - kept.census_at >= CENSUS_S:
+            kept.census = await backend.stores.fleet.census(project_id)
+            kept.census_at = trio.current_time()
+        await wait_view(backend)
+        counts = await _count(backend, kept.census)
+        self._counted += 1
+        if kept.counts is None or _differs(kept.counts, counts):
+            self._changes += 1
+        kept.counts = msgspec.structs.replace(counts, change=self._changes)
+        kept.counted_at = trio.current_time()
+        bell, self._bell = self._bell, trio.Event()
+        bell.set()
+        return kept.counts
 
     def statistics(self) -> dict[str, float]:
         return {"projects": len(self._kept), "counted_total": self._counted}
 
 
+def _age_s(kept: _Kept) -> float:
+    return trio.current_time() - kept.counted_at
+
+
+def _differs(before: Counts, now: Counts) -> bool:
+    """Whether anybody's state is another: one may have fallen while another one came back."""
+    same = (before.standby, before.unobserved) == (now.standby, now.unobserved)
+    arrays = ((before.node_state, now.node_state), (before.heard, now.heard))
+    return not (same and all(np.array_equal(*each) for each in arrays))
+
+
 async def _count(backend: Backend, census: Census) -> Counts:
-    nodes = np.zeros((len(census.regions), len(NODE_COLUMNS)), np.int64)
-    workloads = np.zeros((len(census.regions), len(census.groups), len(HEARD_COLUMNS)), np.int64)
+    node_state = np.zeros(len(census.node_row), np.int8)
+    heard = np.zeros(len(census.workload_row), np.int8)
+    deaf = np.zeros(len(census.workload_row), bool)
     as_of: list[int] = []
+    now_ms = np.array([backend.heads.now_ms(shard) for shard in range(backend.shards)])
     for first in range(0, len(census.node_row), PART):
         of_node = slice(first, first + PART)
         rows = census.node_row[of_node]
         of_workload = slice(*np.searchsorted(census.workload_row, (rows[0], rows[-1] + 1)).tolist())
         count = len(rows)
         # One read for both: a node's place is its row with any slot.
-        seen, _undecided = await look(
+        seen, undecided = await look(
             backend,
             np.concatenate([rows, census.workload_row[of_workload]]),
             np.concatenate([np.zeros(count, np.int64), census.workload_slot[of_workload]]),
         )
-        state = np.where(seen.known, seen.node_state, NODE_COLUMNS.index(UNKNOWN))[:count]
-        heard = np.where(seen.known, seen.heard, HEARD_COLUMNS.index(UNKNOWN))[count:]
-        np.add.at(nodes, (census.node_region[of_node], state), 1)
-        places = (census.workload_region[of_workload], census.workload_group[of_workload], heard)
-        np.add.at(workloads, places, 1)
+        node_state[of_node] = np.where(seen.known, seen.node_state, NODE_COLUMNS.index(UNKNOWN))[:count]
+        heard[of_workload] = np.where(seen.known, seen.heard, HEARD_COLUMNS.index(UNKNOWN))[count:]
+        shard = census.workload_row[of_workload] % backend.shards
+        late = now_ms[shard] - seen.as_of_ms[count:] > STALE_MS
+        deaf[of_workload] = ~seen.known[count:] | late | np.isin(shard, list(undecided))
         if seen.known.any():
             as_of.append(int(seen.as_of_ms[seen.known].min()))
         await trio.lowlevel.checkpoint()
-    return Counts(census, nodes, workloads, min(as_of, default=None))
+    return Counts(
+        census,
+        _tally((census.node_region, node_state), (len(census.regions), len(NODE_COLUMNS))),
+        _tally(
+            (census.workload_region, census.workload_group, heard),
+            (len(census.regions), len(census.groups), len(HEARD_COLUMNS)),
+        ),
+        min(as_of, default=None),
+        int(np.count_nonzero(census.workload_waits & np.isin(heard, _BEATS))),
+        int(np.count_nonzero(deaf)),
+        node_state,
+        heard,
+    )
+
+
+def _tally(places: tuple[np.ndarray, ...], shape: tuple[int, ...]) -> np.ndarray:
+    """How many are in each place of an array of this shape."""
+    if not len(places[0]):
+        return np.zeros(shape, np.int64)
+    flat = np.ravel_multi_index(tuple(each.astype(np.int64) for each in places), shape)
+    return np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape)

@@ -31,6 +31,14 @@ class WorkloadCounts(msgspec.Struct, frozen=True):
     by_state: dict[str, int]
 
 
+class AllWorkloadCounts(WorkloadCounts, frozen=True):
+    """`standby`: of those that beat, those whose licence another run holds. `unobserved`: those to whom
+    NodePulse does not listen just now, by no fault of theirs."""
+
+    standby: int
+    unobserved: int
+
+
 class VersionCounts(msgspec.Struct, frozen=True):
     """Of one kind, those that run this version, as their managers reported it; null: it is not known."""
 
@@ -59,13 +67,13 @@ class RegionCounts(msgspec.Struct, frozen=True):
 class SummaryAnswer(msgspec.Struct, frozen=True):
     """Neither retired nor revoked nodes, nor what is on them. `as_of`: null while the live view is away.
 
-    Who joined or left is seen after 10 s at most, states after one.
+    Who joined or left is seen after 10 s, states after one; in a project of a million some seconds later.
     """
 
     project: str
     as_of: str | None
     nodes: NodeCounts
-    workloads: WorkloadCounts
+    workloads: AllWorkloadCounts
     kinds: list[KindCounts]
     regions: list[RegionCounts]
 
@@ -73,18 +81,23 @@ class SummaryAnswer(msgspec.Struct, frozen=True):
 async def get_summary(backend: Backend, caller: Principal, *, slug: str) -> Response:
     project = await sight.project(backend, caller, slug)
     counts = await backend.summaries.of(backend, project.project_id)
-    answer = _answer(project.slug, counts)
+    answer = answer_of(project.slug, counts)
     # Weak: when it was looked at is told, too, and is no news.
     return reply_polled(answer, etag=f"W/{content_tag(msgspec.structs.replace(answer, as_of=None))}")
 
 
-def _answer(slug: str, counts: Counts) -> SummaryAnswer:
+def answer_of(slug: str, counts: Counts) -> SummaryAnswer:
+    """What is told of what was counted."""
     by_region = counts.workloads.sum(axis=1)
     return SummaryAnswer(
         project=slug,
         as_of=None if counts.as_of_ms is None else format_rfc3339(counts.as_of_ms),
         nodes=_nodes(counts.nodes.sum(axis=0)),
-        workloads=_workloads(by_region.sum(axis=0)),
+        workloads=AllWorkloadCounts(
+            **msgspec.structs.asdict(_workloads(by_region.sum(axis=0))),
+            standby=counts.standby,
+            unobserved=counts.unobserved,
+        ),
         kinds=_kinds(counts),
         regions=[
             RegionCounts(region, _nodes(counts.nodes[at]), _workloads(by_region[at]))

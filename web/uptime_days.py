@@ -81,7 +81,7 @@ class NodeDay(msgspec.Struct, frozen=True):
 
 
 async def get_workload_days(backend: Backend, caller: Principal, *, workload_id: str) -> Response:
-    first, end = _range(backend)
+    first, end = days_range(backend)
     workload = await sight.workload(backend, caller, workload_id)
     sealed = await backend.stores.seals.days_of_workload(
         workload.workload_id, from_day=str(first), to_day=str(end)
@@ -91,7 +91,7 @@ async def get_workload_days(backend: Backend, caller: Principal, *, workload_id:
 
 
 async def get_node_days(backend: Backend, caller: Principal, *, node_id: str) -> Response:
-    first, end = _range(backend)
+    first, end = days_range(backend)
     node = await sight.node(backend, caller, node_id)
     sealed = await backend.stores.seals.days_of_nodes([node.node_id], from_day=str(first), to_day=str(end))
     workloads = await backend.directory.workloads_of_project(node.project_id, node.workload_ids)
@@ -192,7 +192,7 @@ def _today(backend: Backend) -> date:
     return date.fromisoformat(format_rfc3339(backend.clock())[:10])
 
 
-def _range(backend: Backend) -> tuple[date, date]:
+def days_range(backend: Backend) -> tuple[date, date]:
     """[from, to) of the query. RefusedError 400."""
     given_from, given_to = day_parameter("from"), day_parameter("to")
     end = _today(backend) + timedelta(days=1) if given_to is None else date.fromisoformat(given_to)

@@ -82,6 +82,7 @@ class Census(NamedTuple):
     workload_slot: np.ndarray
     workload_region: np.ndarray
     workload_group: np.ndarray  # index in `groups`
+    workload_waits: np.ndarray  # another run holds its licence
     regions: tuple[str, ...]
     groups: tuple[tuple[str | None, str | None], ...]  # slug of the kind, running version
 

@@ -150,6 +150,17 @@ class SealedDay(msgspec.Struct, frozen=True):
     unobserved_ms: int
 
 
+class DaySums(msgspec.Struct, frozen=True):
+    """What the newest seal of a day says of a whole project. `ms`: by kind, of all its workloads."""
+
+    day: str
+    revision: int
+    workloads: int
+    nodes: int
+    paid_ms: int
+    ms: dict[str, int]
+
+
 class SealProgress(msgspec.Struct, frozen=True):
     """How far sealing is. `first_day`: the first on which the project had a workload; `due_day`: the oldest
     that is not sealed; None where there are none. `sealing`: days that are being sealed right now, or were
@@ -196,6 +207,10 @@ class Seals(Protocol):
 
     async def days_of_nodes(self, node_ids: Sequence[str], *, from_day: str, to_day: str) -> list[SealedDay]:
         """Of all workloads of these nodes, retired ones as well, by day and workload."""
+        ...
+
+    async def sums_by_day(self, project_id: str, *, from_day: str, to_day: str) -> list[DaySums]:
+        """Of all workloads of a project, by day; days that are not sealed are left out."""
         ...
 
     async def block(self, seal: Seal, tree: int, block: int) -> list[bytes]:

@@ -28,3 +28,8 @@ async def download(visitor: Visitor, path: str, *, name: str, **query: object) -
 def attachment(name: str) -> dict[str, str]:
     """The headers of a page, and that it is a file to be kept under this name."""
     return {**HEADERS, "content-disposition": f'attachment; filename="{_UNSAFE.sub("_", name)}"'}
+
+
+def file_name(text: str) -> str:
+    """As a name of a file, whatever is in it."""
+    return _UNSAFE.sub("_", text)

@@ -84,6 +84,7 @@ async def test_the_minimum_version_is_chosen_and_cannot_be_withdrawn(control: Co
 async def test_progress_tells_who_runs_what(control: Control, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(summaries, "CENSUS_S", 0.0)
     monkeypatch.setattr(summaries, "VIEW_S", 0.0)
+    monkeypatch.setattr(summaries, "LATE_S", 0.0)
     owner = await offered(control, percent="50")
     [kind] = await control.sql("select kind_id from workload_kind")
     await control.sql(
