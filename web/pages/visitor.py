@@ -48,6 +48,12 @@ class Visitor(msgspec.Struct, frozen=True):
         return [] if self.me is None else list(self.me["projects"])
 
 
+def must_be_admin(visitor: Visitor) -> None:
+    """RefusedError 403 where the API tells others something as well, but the page is not theirs."""
+    if not visitor.is_admin:
+        raise RefusedError(403, "forbidden", "this page is for whoever runs the installation")
+
+
 def token_of_request() -> str:
     return request.cookies.get(COOKIE, "")
 
