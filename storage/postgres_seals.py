@@ -258,10 +258,13 @@ async def _days(connection: Connection, text: str, of: object, from_day: str, to
 
 async def _sums(connection: Connection, project_id: str, from_day: str, to_day: str) -> list[DaySums]:
     first, last = (datetime.date.fromisoformat(each) for each in (from_day, to_day))
-    return [
-        DaySums(*told, dict(zip(KINDS, np.frombuffer(ms, ">i8").tolist(), strict=True)))
-        for *told, ms in await connection.fetch(_SUMS, project_id, first, last)
-    ]
+    days: list[DaySums] = []
+    for day, revision, workloads, nodes, paid_ms, ms in await connection.fetch(
+        _SUMS, project_id, first, last
+    ):
+        sums = dict(zip(KINDS, np.frombuffer(ms, ">i8").tolist(), strict=True))
+        days.append(DaySums(day, revision, workloads, nodes, paid_ms, sums))
+    return days
 
 
 async def _places(connection: Connection, seal_no: int) -> list[int]:

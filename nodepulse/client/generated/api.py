@@ -77,6 +77,28 @@ class Client(Calls):
         """
         return self._call("PUT", "/v1/me/notifications", types.Notifications, body=body)
 
+    def get_network_days(
+        self,
+        slug: str,
+        *,
+        from_: date | str | None = None,
+        to: date | str | None = None,
+        known: Polled[types.NetworkDaysAnswer] | None = None,
+    ) -> Polled[types.NetworkDaysAnswer]:
+        """Uptime of a whole project by sealed day.
+
+        For: owner, admin. A key needs the permission `read`.
+
+        `from_`: The first day; else 90 days before `to`. `to`: The day after the last; else today is last.
+        """
+        return self._poll(
+            "GET",
+            f"/v1/projects/{part(slug)}/uptime/days",
+            types.NetworkDaysAnswer,
+            known=known,
+            query={"from": from_, "to": to},
+        )
+
     def list_users(
         self,
         *,
@@ -1122,6 +1144,15 @@ class Client(Calls):
         For: owner, admin. A key needs the permission `read`.
         """
         return self._poll("GET", f"/v1/projects/{part(slug)}/summary", types.SummaryAnswer, known=known)
+
+    def stream_summary(self, slug: str) -> AbstractContextManager[Stream]:
+        """The summary each time somebody's state has changed (server-sent events).
+
+        For: owner, admin. A key needs the permission `read`.
+
+        Read as it comes, inside of ``with``.
+        """
+        return self._stream("GET", f"/v1/projects/{part(slug)}/summary/stream", accept="text/event-stream")
 
     def get_bulk_uptime(
         self,

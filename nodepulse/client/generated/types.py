@@ -11,6 +11,17 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType, field
 
 
+class AllWorkloadCounts(Struct, frozen=True, kw_only=True):
+    """`standby`: of those that beat, those whose licence another run holds. `unobserved`: those to whom
+    NodePulse does not listen just now, by no fault of theirs.
+    """
+
+    total: int
+    by_state: Mapping[str, int]
+    standby: int
+    unobserved: int
+
+
 class AnnouncementAnswer(Struct, frozen=True, kw_only=True):
     """An announcement: how many nodes, people and channels it was for, and of its messages how many were
     sent and how many given up. `project` null: of the installation.
@@ -1071,6 +1082,29 @@ class MyPointsAnswer(Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
+class NetworkDay(Struct, frozen=True, kw_only=True):
+    """A sealed day, by its newest seal. `window_ms`: the time of all workloads that lived then, of which
+    `ms` tells the kinds. `ratio`: paid_ms / (window_ms - ms.unobserved), null when that is zero.
+    """
+
+    day: str
+    revision: int
+    workloads: int
+    nodes: int
+    window_ms: int
+    paid_ms: int
+    ratio: float | None
+    ms: Mapping[str, int]
+
+
+class NetworkDaysAnswer(Struct, frozen=True, kw_only=True):
+    """By day; days that are not sealed are left out. `next_cursor`: always null."""
+
+    project: str
+    items: Sequence[NetworkDay]
+    next_cursor: str | None
+
+
 class NewAnnouncement(Struct, frozen=True, kw_only=True):
     """`project`: whose nodes' operators are told; only an admin may leave it out, for all."""
 
@@ -2031,13 +2065,14 @@ class SuggestedPoints(Struct, frozen=True, kw_only=True):
 class SummaryAnswer(Struct, frozen=True, kw_only=True):
     """Neither retired nor revoked nodes, nor what is on them. `as_of`: null while the live view is away.
 
-    Who joined or left is seen after 10 s at most, states after one.
+    Who joined or left is seen after 10 s, states after one; in a project of a million some seconds
+    later.
     """
 
     project: str
     as_of: str | None
     nodes: NodeCounts
-    workloads: WorkloadCounts
+    workloads: AllWorkloadCounts
     kinds: Sequence[KindCounts]
     regions: Sequence[RegionCounts]
 
