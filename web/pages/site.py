@@ -27,6 +27,7 @@ from web.pages import (
     points,
     refusals,
     roots,
+    rules,
     schedule,
     sign_in,
     static_files,
@@ -71,4 +72,5 @@ def all_pages(backend: Backend) -> tuple[Page, ...]:
         *days.PAGES,
         *day_forms.PAGES,
         *commits.PAGES,
+        *rules.PAGES,
     )

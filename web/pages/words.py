@@ -72,6 +72,7 @@ TOLD: dict[str, str] = {
     "owner-removed": "They own the project no longer.",
     "announced": "It is in the outbox. How far it is stands below.",
     "replayed": "They are due again; what comes of it stands in the history below.",
+    "decided": "The rule is entered; it holds from the day that it names.",
     "committed": "It is committed.",
     "correction-asked": "The day is sealed once more, within seconds.",
     "name-kept": "Your name is kept.",
