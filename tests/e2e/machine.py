@@ -64,7 +64,8 @@ class Owner:
 
     def __init__(self, system: System, slug: str) -> None:
         self.system, self.slug = system, slug
-        self.api = system.api_for(system.provision(slug, nodes=0)["api_key"])
+        self.key: str = system.provision(slug, nodes=0)["api_key"]
+        self.api = system.api_for(self.key)
 
     def make(self, path: str, body: Mapping[str, Any]) -> Any:
         reply = self.api.post(path, body, headers={"idempotency-key": uuid.uuid4().hex})

@@ -284,16 +284,10 @@ def test_what_is_not_as_it_was_signed_is_refused_and_nothing_happens(
 
 
 def test_a_manager_on_trial_stops_in_order_when_told(machine: Machine, publish: Publish):
-    slow = (
-        (TOP / "node/client.py")
-        .read_text()
-        .replace(
-            "        self._has_run = True\n",
-            "        self._has_run = True\n        await trio.sleep(15)\n",
-            1,
-        )
-    )
-    publish("0.2.0", replaced={"node/client.py": slow})
+    asking = "        sent_ms = _now_ms()\n        outcome"
+    late = (TOP / "node/client.py").read_text().replace(asking, f"        await trio.sleep(15)\n{asking}", 1)
+    assert "sleep(15)" in late
+    publish("0.2.0", replaced={"node/client.py": late})
     tell(machine)
     eventually(lambda: "is on trial" in machine.log(), within_s=10, why=machine.log)
     eventually(machine.answers, within_s=10)
