@@ -204,7 +204,7 @@ class KubernetesDriver:
     def _wait_s(self, failures: int) -> float:
         if failures:
             usual_s = min(LOOK_SOON_S * (1 << min(failures - 1, 16)), AWAY_S_MAX)
-            return max(usual_s, min(self._retry_after_s, AWAY_S_MAX)) * (0.8 + 0.4 * random.random())
+            return max(usual_s, min(self._retry_after_s, AWAY_S_MAX)) * (1 + 0.25 * random.random())
         changes = any(kept.known.phase is Phase.STARTING for kept in self._view.kept.values())
         return LOOK_SOON_S if changes else LOOK_S
 
