@@ -1,8 +1,8 @@
 """Building a release of the node's manager: the archive, and the manifest that is signed for it.
 
 The archive is a zip that Python runs as it is: np1 and node, nothing compiled and nothing of others, which
-stay the machine's; what must be installed beside it is what the manifest's `needs` say. The same sources make the
-same bytes. How a manager takes a release is node/update's.
+stay the machine's; what must be installed beside it is what the manifest's `needs` say. The same sources make
+the same bytes. How a manager takes a release is node/update's.
 """
 
 from __future__ import annotations

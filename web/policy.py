@@ -43,6 +43,12 @@ POLICIES: dict[str, Policy] = {
     "GET /metrics": _read(PUBLIC),
     "GET /openapi.json": _read(PUBLIC),
     "GET /v1/schedule": _read(ADMIN),
+    # for anybody, of projects whose owners want that
+    "GET /v1/status/{slug}": _read(PUBLIC),
+    "GET /badges/projects/{slug}.svg": _read(PUBLIC),
+    "GET /badges/nodes/{node_id}.svg": _read(PUBLIC),
+    "GET /badges/workloads/{workload_id}.svg": _read(PUBLIC),
+    # for whoever runs the installation
     "GET /v1/installation": _read(ADMIN),
     "GET /v1/installation/gaps": _read(ADMIN),
     "GET /v1/installation/outbox": _read(ADMIN),
@@ -56,6 +62,7 @@ POLICIES: dict[str, Policy] = {
     "GET /v1/manager/manifests/{workload_id}": _read(MANAGER),
     "PUT /v1/manager/workloads/{workload_id}/version": _write(MANAGER),
     "GET /v1/manager/release": _read(MANAGER),
+    "GET /v1/manager/releases/{file}": _read(PUBLIC),
     # signing in, and oneself
     "POST /v1/sign-in/wallet/nonce": _write(PUBLIC),
     "POST /v1/sign-in/wallet": _write(PUBLIC),

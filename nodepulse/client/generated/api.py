@@ -1082,6 +1082,36 @@ class Client(Calls):
             "GET", "/v1/installation/gaps", types.GapsAnswer, query={"after": after, "limit": limit}
         )
 
+    def get_status(
+        self, slug: str, *, known: Polled[types.StatusAnswer] | None = None
+    ) -> Polled[types.StatusAnswer]:
+        """How a project's network is and was, for anybody; where its owner has switched that on.
+
+        Anybody may call this.
+        """
+        return self._poll("GET", f"/v1/status/{part(slug)}", types.StatusAnswer, known=known)
+
+    def project_badge(self, slug: str, *, known: Polled[str] | None = None) -> Polled[str]:
+        """How a project is, as a badge; where its project's owner has switched the status page on.
+
+        Anybody may call this.
+        """
+        return self._poll("GET", f"/badges/projects/{part(slug)}.svg", str, known=known)
+
+    def node_badge(self, node_id: str, *, known: Polled[str] | None = None) -> Polled[str]:
+        """How a node is, as a badge; where its project's owner has switched the status page on.
+
+        Anybody may call this.
+        """
+        return self._poll("GET", f"/badges/nodes/{part(node_id)}.svg", str, known=known)
+
+    def workload_badge(self, workload_id: str, *, known: Polled[str] | None = None) -> Polled[str]:
+        """How a workload is, as a badge; where its project's owner has switched the status page on.
+
+        Anybody may call this.
+        """
+        return self._poll("GET", f"/badges/workloads/{part(workload_id)}.svg", str, known=known)
+
     def get_outbox(self, *, known: Polled[types.OutboxAnswer] | None = None) -> Polled[types.OutboxAnswer]:
         """What is still to be sent, and how long after an event it was first tried.
 
@@ -1841,7 +1871,7 @@ class Client(Calls):
         return self._call("GET", f"/v1/projects/{part(slug)}", types.ProjectAnswer)
 
     def change_project(self, slug: str, body: types.ProjectChange) -> types.ProjectAnswer:
-        """Rename or retire a project.
+        """Rename or retire a project, or let anybody see how it is.
 
         For: owner, admin. A key needs the permission `write`.
         """
@@ -2071,6 +2101,13 @@ class Client(Calls):
         For: manager. A key needs the permission `read`.
         """
         return self._poll("GET", "/v1/manager/release", types.ManagerReleaseAnswer, known=known)
+
+    def get_release_file(self, file: str, *, known: Polled[str] | None = None) -> Polled[str]:
+        """An archive of the manager, or the text that was signed for it.
+
+        Anybody may call this.
+        """
+        return self._poll("GET", f"/v1/manager/releases/{part(file)}", str, known=known)
 
     def order_restart(self, workload_id: str, *, idempotency_key: str | None = None) -> types.RestartAnswer:
         """Order a restart of a workload.

@@ -1582,13 +1582,16 @@ class ProblemDocument(Struct, frozen=True, kw_only=True):
 
 
 class ProjectAnswer(Struct, frozen=True, kw_only=True):
-    """A project. Keys of a retired one do not work."""
+    """A project. Keys of a retired one do not work. `public_status`: anybody may see its status page and
+    badges, without signing in.
+    """
 
     project_id: str
     slug: str
     name: str
     created_at: str
     retired_at: str | None
+    public_status: bool
 
 
 class ProjectChange(Struct, frozen=True, kw_only=True):
@@ -1596,6 +1599,7 @@ class ProjectChange(Struct, frozen=True, kw_only=True):
 
     name: str | UnsetType | None = UNSET
     retired: bool | UnsetType | None = UNSET
+    public_status: bool | UnsetType | None = UNSET
 
 
 class ProjectDay(Struct, frozen=True, kw_only=True):
@@ -2045,6 +2049,60 @@ class Source(Struct, frozen=True, kw_only=True):
     age_ms: int | None
     stale: bool
     error: str
+
+
+class StatusAnswer(Struct, frozen=True, kw_only=True):
+    """`state`: of the nodes that are judged, at least 95 in 100 are up, at least half, or fewer; `empty`:
+    there is none; `unknown`: we cannot tell now. `share_up` null: nothing to tell. `observing`: we
+    listen; `doubting`: so many fell silent at once that we doubt ourselves, and judge nobody. `days`:
+    sealed ones of the last 90. `gaps`, `gaps_ms`: our own faults of the last 90 days, short ones as
+    well, of each shard on its own; `incidents`: the longer ones, the newest first.
+    """
+
+    project: str
+    name: str
+    as_of: str
+    state: Literal["down", "empty", "partly", "unknown", "up"]
+    share_up: float | None
+    observing: bool
+    doubting: bool
+    nodes: Mapping[str, int]
+    workloads: Mapping[str, int]
+    days: Sequence[StatusDay]
+    last_day: str
+    gaps: int
+    gaps_ms: int
+    incidents: Sequence[StatusIncident]
+    maintenance: Sequence[StatusWork]
+
+
+class StatusDay(Struct, frozen=True, kw_only=True):
+    """A sealed day of all workloads together. `ratio`: paid / (window - unobserved); null: none of it was
+    observed.
+    """
+
+    day: str
+    ratio: float | None
+    workloads: int
+    window_ms: int
+    paid_ms: int
+    unobserved_ms: int
+
+
+class StatusIncident(Struct, frozen=True, kw_only=True):
+    """A time in which we did not listen, or not to all: nobody is blamed for it. `to` null: it lasts."""
+
+    from_: str = field(name="from")
+    to: str | None
+    causes: Sequence[str]
+
+
+class StatusWork(Struct, frozen=True, kw_only=True):
+    """Maintenance of the project's: how many of its nodes, when."""
+
+    from_: str = field(name="from")
+    to: str
+    nodes: int
 
 
 class SuggestedPoints(Struct, frozen=True, kw_only=True):
