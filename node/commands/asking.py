@@ -11,7 +11,7 @@ from typing import Any, cast
 from node.commands.ending import NOT_RUNNING, CommandError
 from node.config import NodeConfig
 
-ANSWER_S = 10.0
+ANSWER_S = 5.0
 RESTART_S = 330.0  # a workload may take 300 s to end
 ANSWER_BYTES_MAX = 4_194_304
 SOCKET_PATH_BYTES_MAX = 107  # of the kernel's address

@@ -114,8 +114,11 @@ def _fish(parser: argparse.ArgumentParser, prog: str) -> str:
     ]
     for path, inner in levels(parser):
         here = " ".join((*begin, *path))
-        # The words typed so far that are no options, without the program itself, are exactly this path.
-        where = f"test (string join ' ' -- (commandline -opc | string match -v -- '-*')[2..]) = '{here}'"
+        typed = "string join ' ' -- (commandline -opc | string match -v -- '-*')[2..]"
+        # Before further words exactly this was typed; after the last of them values of options may follow.
+        leads_on = any(isinstance(one, argparse._SubParsersAction) for one in inner._actions)
+        end = r"\$" if leads_on else r"( |\$)"
+        where = f"{typed} | string match -qr -- '^{here}{end}'"
         lines += [
             f'complete -c {first} -n "{where}" -f -a "{word}"'
             for word in follow(inner)

@@ -110,7 +110,7 @@ def _begin(args: argparse.Namespace, config: NodeConfig) -> dict[str, Any]:
         os.close(output)
     until_s = time.monotonic() + START_S
     while time.monotonic() < until_s:
-        status = status_if_running(config)
+        status = _status_if_it_answers(config)
         if status is not None and status["pid"] == child.pid:
             return status
         if child.poll() is not None:
@@ -121,6 +121,14 @@ def _begin(args: argparse.Namespace, config: NodeConfig) -> dict[str, Any]:
             )
         time.sleep(LOOK_S)
     raise CommandError(f"it does not answer within {START_S:g} s", advice=f"its log: {log}")
+
+
+def _status_if_it_answers(config: NodeConfig) -> dict[str, Any] | None:
+    """One that is just coming, or just failing, may break off in the middle of an answer."""
+    try:
+        return status_if_running(config)
+    except CommandError:
+        return None
 
 
 def _tail(log: Path, began_at: int) -> str:

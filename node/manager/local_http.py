@@ -60,7 +60,11 @@ class LocalServer:
         """OSError when the port is taken or the socket cannot be made."""
         listening = [self._listen_unix()]
         if self._port:
-            found = await trio.open_tcp_listeners(self._port, host=self._host, backlog=BACKLOG)
+            try:
+                found = await trio.open_tcp_listeners(self._port, host=self._host, backlog=BACKLOG)
+            except OSError as error:
+                where = f"health_port {self._port} on {self._host}"
+                raise OSError(error.errno, f"{where}: {error.strerror}") from error
             listening += [listener.socket for listener in found]
         try:
             async with trio.open_nursery() as nursery:
