@@ -25,6 +25,7 @@ from web.pages import (
     outbox,
     people,
     points,
+    project_channels,
     refusals,
     roots,
     rules,
@@ -73,4 +74,5 @@ def all_pages(backend: Backend) -> tuple[Page, ...]:
         *day_forms.PAGES,
         *commits.PAGES,
         *rules.PAGES,
+        *project_channels.PAGES,
     )

@@ -64,6 +64,7 @@ TOLD: dict[str, str] = {
     "settings-kept": "Your settings are kept.",
     "channel-removed": "The channel is removed; what was still to be told there is dropped.",
     "channel-enabled": "Notices go there again.",
+    "asked-again": "The letter is on its way once more.",
     "test-sent": "A test is on its way. What came of it stands in the history below.",
     "person-added": "They are entered and can sign in now.",
     "person-kept": "It is kept.",
