@@ -215,4 +215,7 @@ def _inner(value: Any, indent: int) -> str:
 def _scalar(value: Any) -> str:
     if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _WORDS_OF_YAML:
         return value
+    if isinstance(value, str):
+        # As JSON, but for what is beyond 16 bits: its pairs of escapes are no YAML.
+        return '"' + "".join(one if ord(one) > 0xFFFF else json.dumps(one)[1:-1] for one in value) + '"'
     return json.dumps(value)
