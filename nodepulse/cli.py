@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "node": ("node", "node", "The manager of this machine: set it up, run it, look at it."),
     "backup": ("backup", "backup", "Copy PostgreSQL, journals and keys into a folder, while it serves."),
     "restore": ("backup", "restore", "Bring a backup back, into an empty data folder and database."),
+    "top": ("top", "top", "An installation in figures, live."),
     "bench": ("bench", "bench", "Measure a part of the product beside its peer."),
     "demo": ("demo", "demo", "A simulated network that beats, fails and returns, as a live table."),
     "release": ("manager_release", "release", "Build, sign and check releases of the node's manager."),
