@@ -114,7 +114,7 @@ def _fish(parser: argparse.ArgumentParser, prog: str) -> str:
     ]
     for path, inner in levels(parser):
         here = " ".join((*begin, *path))
-        typed = "string join ' ' -- (commandline -opc | string match -v -- '-*')[2..]"
+        typed = "echo (commandline -opc | string match -v -- '-*')[2..]"
         # Before further words exactly this was typed; after the last of them values of options may follow.
         leads_on = any(isinstance(one, argparse._SubParsersAction) for one in inner._actions)
         end = r"\$" if leads_on else r"( |\$)"
