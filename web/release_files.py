@@ -45,11 +45,14 @@ def _read(path: Path) -> bytes | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_size > FILE_BYTES_MAX:
             return None
-        return file.read(FILE_BYTES_MAX)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(FILE_BYTES_MAX)
+    finally:
+        os.close(descriptor)
 
 
 ROUTES = (

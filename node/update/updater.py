@@ -153,7 +153,7 @@ class Updater:
 
     async def _wait(self) -> None:
         every_s: float = self._config.update_every_s or float("inf")
-        if self._why:
+        if self._why and self._config.update_every_s:
             every_s = min(every_s, RETRY_S)
         with trio.move_on_after(every_s * (0.9 + 0.2 * random.random())):
             await self._asked.wait()
