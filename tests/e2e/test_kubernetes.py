@@ -75,6 +75,9 @@ def test_workloads_of_a_cluster_live_through_crashes_rollouts_removals_and_outag
         pods = cluster.pods(id_of(name))
         return [one["spec"]["containers"][0]["image"].split("@")[0].rpartition(":")[2] for one in pods]
 
+    def uids(name: str) -> list[str]:
+        return [one["metadata"]["uid"] for one in cluster.pods(id_of(name))]
+
     # Three begin, one of them crashes again and again.
     eventually(lambda: [machine.seen(n) for n in ("one", "two")] == ["up", "up"], within_s=40, why=why)
     eventually(
@@ -110,7 +113,7 @@ def test_workloads_of_a_cluster_live_through_crashes_rollouts_removals_and_outag
     assert cluster.pods(id_of("two")) == []
 
     # The API server is away; the manager is killed meanwhile; a version is offered that cannot be had yet.
-    from_ms, pods = now_ms(), [one["metadata"]["uid"] for one in cluster.pods(id_of("one"))]
+    from_ms, pods = now_ms(), uids("one")
     made = cluster.control("state")["pods_made"]
     cluster.kill()
     away_since_ms = now_ms()
@@ -124,7 +127,7 @@ def test_workloads_of_a_cluster_live_through_crashes_rollouts_removals_and_outag
         assert machine.seen("one") in ("up", "updating", "maintenance"), why()
     assert "does not answer" in machine.told("one")["error"]
     cluster.start()
-    assert [one["metadata"]["uid"] for one in cluster.pods(id_of("one"))] == pods
+    assert uids("one") == pods
     where = f"/v1/workloads/{id_of('one')}"
     eventually(lambda: owner.api.get(where)["running_version"] == "3.0.0", within_s=60, why=why)
     assert images("one") == ["3.0.0"]
@@ -134,18 +137,17 @@ def test_workloads_of_a_cluster_live_through_crashes_rollouts_removals_and_outag
     assert set(state["most_at_once"].values()) == {1}
 
     # Killed and begun again, nothing is doubled or begun anew.
-    pods = [one["metadata"]["uid"] for one in cluster.pods(id_of("one"))]
+    pods = uids("one")
     machine.kill()
     machine.start()
     eventually(lambda: machine.status()["state"] == "beating", within_s=25, why=why)
     eventually(lambda: machine.seen("one") == "up", within_s=10, why=why)
-    assert [one["metadata"]["uid"] for one in cluster.pods(id_of("one"))] == pods
+    assert uids("one") == pods
 
     # An ordered restart begins another pod; an orderly stop ends them all and is told.
     owner.make(f"{where}/restart", {})
     eventually(lambda: machine.told("one")["restarts"] == 1, within_s=30, why=why)
-    eventually(lambda: machine.seen("one") == "up", within_s=30, why=why)
-    assert [one["metadata"]["uid"] for one in cluster.pods(id_of("one"))] != pods
+    eventually(lambda: uids("one") not in (pods, []) and machine.seen("one") == "up", within_s=30, why=why)
     assert machine.stop() == 0
     assert cluster.all("pods") == []
     assert len(cluster.all("deployments")) == 2
