@@ -43,6 +43,7 @@ from engine.core.schedule import Schedule
 from engine.core.sealed import Seals
 from engine.core.sealing import Corrections, Sealing
 from engine.core.sending import Sending
+from engine.core.status import StatusBooks
 from engine.core.told import Told
 from storage.pool import Postgres
 from storage.postgres_accounts import PostgresAccounts
@@ -86,6 +87,7 @@ from storage.postgres_seals import PostgresSeals
 from storage.postgres_sending import PostgresSending
 from storage.postgres_settle import PostgresLeaseSettling
 from storage.postgres_sign_in import PostgresSignIn
+from storage.postgres_status import PostgresStatusBooks
 from storage.postgres_told import PostgresTold
 from storage.postgres_windows import PostgresWindows
 from storage.redis_asks import RedisAsks
@@ -147,6 +149,7 @@ class AllStores(Stores, frozen=True, kw_only=True):
     disputes: Disputes
     rejoin: PostgresRejoin
     installation: InstallationBooks
+    status: StatusBooks
 
 
 @asynccontextmanager
@@ -210,6 +213,7 @@ async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> Async
             disputes=PostgresDisputes(db),
             rejoin=PostgresRejoin(db),
             installation=PostgresInstallationBooks(db),
+            status=PostgresStatusBooks(db),
             statistics=lambda: {**db.statistics(), **live.statistics(), **asks.statistics()},
         )
 

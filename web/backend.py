@@ -40,17 +40,24 @@ from engine.core.registration import Registration
 from engine.core.schedule import Schedule
 from engine.core.sealed import Seals
 from engine.core.sealing import Corrections
+from engine.core.status import StatusBooks
 from engine.core.told import Told
 from engine.core.uptime_source import UptimeSource
 from storage.metrics_http import Statistics
 from web.auth import Keys
+from web.badge_svg import Badge
 from web.counted import Counted
 from web.heads import Heads
+from web.kept import Kept
 from web.policy_memory import Policies
 from web.rates import Rate
 from web.settings import WebSettings
 from web.summaries import Summaries
 from web.tails import Tails
+
+# Of what anybody may see without signing in: how old it may be, and how many are kept in memory.
+STATUS_KEPT_S, STATUSES_MAX = 15.0, 256
+BADGE_KEPT_S, BADGES_MAX = 30.0, 4_096
 
 
 class Stores(Protocol):
@@ -122,6 +129,8 @@ class Stores(Protocol):
     def windows(self) -> Windows: ...
     @property
     def installation(self) -> InstallationBooks: ...
+    @property
+    def status(self) -> StatusBooks: ...
 
 
 class BeatDoor(Protocol):
@@ -176,6 +185,8 @@ class Backend:
         self.address_rate = Rate("address", per_min=settings.address_requests_per_min_max)
         self.sign_in_rate = Rate("sign-in", per_min=settings.sign_ins_per_min_max)
         self.summaries = Summaries()
+        self.statuses: Kept[bytes] = Kept(kept_s=STATUS_KEPT_S, most=STATUSES_MAX)
+        self.badges: Kept[Badge] = Kept(kept_s=BADGE_KEPT_S, most=BADGES_MAX)
         self.bulk_streams = Counted(settings.bulk_streams_max)
         self.tails = Tails(stores.live, stores.fleet, streams_max=settings.sse_streams_max)
         self.draining = False  # readyz fails from here on
@@ -189,6 +200,8 @@ class Backend:
             "web_streams": self.tails.statistics,
             "web_bulk_streams": self.bulk_streams.statistics,
             "web_summaries": self.summaries.statistics,
+            "web_statuses": self.statuses.statistics,
+            "web_badges": self.badges.statistics,
             "web_sessions": self._session_statistics,
             "web_backfills": self._backfill_statistics,
             "web_key_rate": self.key_rate.statistics,

@@ -81,6 +81,7 @@ POLICIES: dict[str, Policy] = {
     "POST /v1/me/channels/{channel_id}/replay": _write(OPERATOR | ADMIN),
     "POST /v1/me/channels/{channel_id}/deliveries/{delivery_id}/replay": _write(OPERATOR | ADMIN),
     "POST /v1/me/channels/{channel_id}/enable": _write(OPERATOR | ADMIN),
+    "POST /v1/me/channels/{channel_id}/disable": _write(OPERATOR | ADMIN),
     # whoever has the link in a mail
     "POST /v1/me/channels/{channel_id}/confirm-again": _write(OPERATOR | ADMIN),
     "GET /v1/confirm/{token}": _read(PUBLIC),
@@ -96,6 +97,7 @@ POLICIES: dict[str, Policy] = {
     "GET /v1/users/{user_id}/balances": _read(OPERATOR | ADMIN),
     "GET /v1/keys": _read(PEOPLE),
     "POST /v1/keys": _write(PEOPLE),
+    "POST /v1/keys/{key_id}/rotate": _write(PEOPLE),
     "DELETE /v1/keys/{key_id}": _write(PEOPLE),
     "GET /v1/audit": _read(RUNNING),
     "GET /v1/audit/chain": _read(ADMIN),
@@ -144,6 +146,7 @@ POLICIES: dict[str, Policy] = {
     "POST /v1/projects/{slug}/channels/{channel_id}/replay": _write(RUNNING),
     "POST /v1/projects/{slug}/channels/{channel_id}/deliveries/{delivery_id}/replay": _write(RUNNING),
     "POST /v1/projects/{slug}/channels/{channel_id}/enable": _write(RUNNING),
+    "POST /v1/projects/{slug}/channels/{channel_id}/disable": _write(RUNNING),
     "POST /v1/projects/{slug}/channels/{channel_id}/confirm-again": _write(RUNNING),
     "GET /v1/notifications": _read(RUNNING),
     "POST /v1/notifications": _write(RUNNING),

@@ -69,6 +69,7 @@ EXPECTED: dict[str, str] = {
     "POST /v1/me/channels/{channel_id}/replay": "-34.34331",
     "POST /v1/me/channels/{channel_id}/deliveries/{delivery_id}/replay": "-34.34331",
     "POST /v1/me/channels/{channel_id}/enable": "-34.34331",
+    "POST /v1/me/channels/{channel_id}/disable": "-34.34331",
     "POST /v1/me/channels/{channel_id}/confirm-again": "-34.34331",
     "GET /v1/users": ADMIN,
     "POST /v1/users": ADMIN,
@@ -78,6 +79,7 @@ EXPECTED: dict[str, str] = {
     "GET /v1/users/{user_id}/balances": OLGA,
     "GET /v1/keys": LIST,
     "POST /v1/keys": "...444331",  # for project alpha
+    "POST /v1/keys/{key_id}/rotate": "...444331",  # a key of project alpha
     "DELETE /v1/keys/{key_id}": "...444331",  # a key of project alpha
     "GET /v1/audit": RUN,  # of project alpha
     "GET /v1/audit/chain": ADMIN,
@@ -126,6 +128,7 @@ EXPECTED: dict[str, str] = {
     "POST /v1/projects/{slug}/channels/{channel_id}/replay": RUN_WRITE,
     "POST /v1/projects/{slug}/channels/{channel_id}/deliveries/{delivery_id}/replay": RUN_WRITE,
     "POST /v1/projects/{slug}/channels/{channel_id}/enable": RUN_WRITE,
+    "POST /v1/projects/{slug}/channels/{channel_id}/disable": RUN_WRITE,
     "POST /v1/projects/{slug}/channels/{channel_id}/confirm-again": RUN_WRITE,
     "GET /v1/notifications": "...3.33.1",
     "POST /v1/notifications": RUN_WRITE,

@@ -32,6 +32,7 @@ from web.pages import (
     schedule,
     sign_in,
     static_files,
+    status,
     uptime,
     workloads,
 )
@@ -70,6 +71,7 @@ def all_pages(backend: Backend) -> tuple[Page, ...]:
         *audit.PAGES,
         *people.PAGES,
         *announcements.PAGES,
+        *status.PAGES,
         *days.PAGES,
         *day_forms.PAGES,
         *commits.PAGES,

@@ -51,8 +51,9 @@ class Band(msgspec.Struct, frozen=True):
     words: str
 
 
-def strip_of(days: Iterable[Mapping[str, Any]], *, count: int, last: date) -> Strip:
-    """`count` days up to `last`, of answers with window_ms, paid_ms and unobserved_ms by day."""
+def strip_of(days: Iterable[Mapping[str, Any]], *, count: int, last: date, counted: str = "paid") -> Strip:
+    """`count` days up to `last`, of answers with window_ms, paid_ms and unobserved_ms by day. `counted`: what
+    the paid share is called there."""
     told = {day["day"]: day for day in days}
     wanted = [str(last - timedelta(days=back)) for back in range(count - 1, -1, -1)]
     known = [told[day] for day in wanted if day in told]
@@ -60,12 +61,12 @@ def strip_of(days: Iterable[Mapping[str, Any]], *, count: int, last: date) -> St
         sum(day["paid_ms"] for day in known), sum(day["window_ms"] - day["unobserved_ms"] for day in known)
     )
     words = f"{count} days up to {last}: " + (
-        f"{percent(ratio)} paid on {len(known)} of them" if known else "nothing is known of them yet"
+        f"{percent(ratio)} {counted} on {len(known)} of them" if known else "nothing is known of them yet"
     )
-    return Strip(tuple(_bar(at, day, told.get(day)) for at, day in enumerate(wanted)), ratio, words)
+    return Strip(tuple(_bar(at, day, told.get(day), counted) for at, day in enumerate(wanted)), ratio, words)
 
 
-def _bar(at: int, day: str, told: Mapping[str, Any] | None) -> Bar:
+def _bar(at: int, day: str, told: Mapping[str, Any] | None, counted: str) -> Bar:
     if told is None:
         return Bar(day, at * STEP, HEIGHT - 2, 2, "unknown", f"{day}: nothing known")
     ratio = _ratio(told["paid_ms"], told["window_ms"] - told["unobserved_ms"])
@@ -73,7 +74,7 @@ def _bar(at: int, day: str, told: Mapping[str, Any] | None) -> Bar:
         return Bar(day, at * STEP, 0, HEIGHT, "ours", f"{day}: we did not observe it")
     height = round(LEAST + (HEIGHT - LEAST) * ratio, 2)
     open_yet = told.get("revision", 1) is None
-    words = f"{day}: {percent(ratio)} paid" + (", not sealed yet" if open_yet else "")
+    words = f"{day}: {percent(ratio)} {counted}" + (", not sealed yet" if open_yet else "")
     return Bar(day, at * STEP, round(HEIGHT - height, 2), height, shade_of(ratio), words)
 
 

@@ -354,6 +354,15 @@ class Client(Calls):
             "POST", f"/v1/projects/{part(slug)}/channels/{part(channel_id)}/enable", types.ChannelAnswer
         )
 
+    def disable_channel(self, slug: str, channel_id: str) -> types.ChannelAnswer:
+        """Have nothing sent there until it is enabled again; what was due is given up.
+
+        For: owner, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST", f"/v1/projects/{part(slug)}/channels/{part(channel_id)}/disable", types.ChannelAnswer
+        )
+
     def list_my_deliveries(
         self,
         channel_id: str,
@@ -411,6 +420,13 @@ class Client(Calls):
         For: operator, admin. A key needs the permission `write`.
         """
         return self._call("POST", f"/v1/me/channels/{part(channel_id)}/enable", types.ChannelAnswer)
+
+    def disable_my_channel(self, channel_id: str) -> types.ChannelAnswer:
+        """Have nothing sent there until it is enabled again; what was due is given up.
+
+        For: operator, admin. A key needs the permission `write`.
+        """
+        return self._call("POST", f"/v1/me/channels/{part(channel_id)}/disable", types.ChannelAnswer)
 
     def show_unsubscribe(self, token: str, *, only: Literal["announcements"] | None = None) -> str:
         """The page behind the link in a mail; it changes nothing.
@@ -1091,26 +1107,26 @@ class Client(Calls):
         """
         return self._poll("GET", f"/v1/status/{part(slug)}", types.StatusAnswer, known=known)
 
-    def project_badge(self, slug: str, *, known: Polled[str] | None = None) -> Polled[str]:
+    def project_badge(self, slug: str) -> str:
         """How a project is, as a badge; where its project's owner has switched the status page on.
 
         Anybody may call this.
         """
-        return self._poll("GET", f"/badges/projects/{part(slug)}.svg", str, known=known)
+        return self._text("GET", f"/badges/projects/{part(slug)}.svg")
 
-    def node_badge(self, node_id: str, *, known: Polled[str] | None = None) -> Polled[str]:
+    def node_badge(self, node_id: str) -> str:
         """How a node is, as a badge; where its project's owner has switched the status page on.
 
         Anybody may call this.
         """
-        return self._poll("GET", f"/badges/nodes/{part(node_id)}.svg", str, known=known)
+        return self._text("GET", f"/badges/nodes/{part(node_id)}.svg")
 
-    def workload_badge(self, workload_id: str, *, known: Polled[str] | None = None) -> Polled[str]:
+    def workload_badge(self, workload_id: str) -> str:
         """How a workload is, as a badge; where its project's owner has switched the status page on.
 
         Anybody may call this.
         """
-        return self._poll("GET", f"/badges/workloads/{part(workload_id)}.svg", str, known=known)
+        return self._text("GET", f"/badges/workloads/{part(workload_id)}.svg")
 
     def get_outbox(self, *, known: Polled[types.OutboxAnswer] | None = None) -> Polled[types.OutboxAnswer]:
         """What is still to be sent, and how long after an event it was first tried.
