@@ -29,7 +29,8 @@ class Temper(NamedTuple):
     stops: float
 
 
-CALM = Temper(beats=(20, 120), away=(2, 20), stops=0.2)
+# Seldom enough that a machine is told of each time, and not as one that goes down and up all the time.
+CALM = Temper(beats=(30, 600), away=(4, 20), stops=0.2)
 RESTLESS = Temper(beats=(6, 20), away=(5, 10), stops=0.0)  # falls, and is back before one looks away
 
 
@@ -62,6 +63,7 @@ class Machine:
             await self._beat_for(self._interval_s * self._rng.uniform(*self._temper.beats), stops=stops)
             self.doing = "stopped" if stops else "silent"
             await trio.sleep(self._interval_s * self._rng.uniform(*self._temper.away))
+            self._temper = CALM
 
     async def _beat_for(self, seconds: float, *, stops: bool) -> None:
         """One life of the manager: it ends by falling silent, or by a planned stop."""
@@ -98,7 +100,7 @@ class Machine:
 
 
 class Fleet:
-    """All machines together; the first ones are `restless`."""
+    """All machines together; the first ones are `restless` once."""
 
     def __init__(
         self,

@@ -29,7 +29,7 @@ from storage.open import AllStores, open_stores
 CLEAN_UP_S = 15.0
 LOOK_S = 0.5
 PROJECT = "demo"
-RESTLESS = 6  # machines that fall soon and often; among them some of the operator's who is shown
+RESTLESS = 8  # machines that fall soon; among them some of the operator's who is shown
 
 
 @click.command()

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.browser.chromium import Eyes
 
 HEIGHT_MAX = 1_500  # a longer page is cut off
-COLOURS = 48
+COLOURS = 96
 
 
 def take(eyes: Eyes, folder: Path, pattern: str, *, of: str) -> Path:
@@ -26,7 +26,9 @@ def take(eyes: Eyes, folder: Path, pattern: str, *, of: str) -> Path:
     path = folder / f"{name_of(pattern)}-{of}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     with Image.open(io.BytesIO(raw)) as image:
-        image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+        image.convert("RGB").quantize(
+            COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+        ).save(path, optimize=True)
     return path
 
 
