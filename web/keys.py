@@ -12,9 +12,9 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 from quart import Response, request
 
-from engine.core.accounts import KeyRecord, NewKey
+from engine.core.accounts import KeyEndedError, KeyRecord, NewKey
 from engine.core.people import PERMISSIONS, Principal, Scope
-from storage.tokens import new_api_key
+from storage.tokens import new_api_key, shown_of
 from web import sight
 from web.acts import act_of
 from web.backend import Backend
@@ -25,11 +25,14 @@ from web.problems import Fault, RefusedError
 from web.routing import Answer, Parameter, Route, boolean_parameter, read_body, reply
 from web.times import format_rfc3339, parse_rfc3339
 
+OVERLAP_S_MAX = 7 * 86_400
 KeyScope = Literal["admin", "project", "user"]
 
 
 class KeyAnswer(msgspec.Struct, frozen=True):
-    """A key, without its secret. `last_used_at` is at most a minute behind; null times: never."""
+    """A key, without its secret, of which `prefix` is the beginning. `last_used_at` is at most a minute
+    behind; null times: never. `made_by`: user:<id> or key:<id>, empty where nobody knows; `replaces`: the key
+    whose place this one took."""
 
     key_id: str
     scope: Scope
@@ -41,6 +44,9 @@ class KeyAnswer(msgspec.Struct, frozen=True):
     expires_at: str | None
     last_used_at: str | None
     revoked_at: str | None
+    prefix: str
+    made_by: str
+    replaces: str | None
 
 
 class KeysAnswer(msgspec.Struct, frozen=True):
@@ -62,6 +68,12 @@ class NewKeyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     permissions: Annotated[list[Permission], msgspec.Meta(min_length=1, max_length=3)] | None = None
     expires_at: Annotated[str, msgspec.Meta(max_length=40)] | None = None
     EXAMPLES: ClassVar[dict[str, object]] = {"scope": "project", "user_id": None, "expires_at": None}
+
+
+class Rotation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`overlap_s`: how long the old key still works, so that nothing stands still meanwhile."""
+
+    overlap_s: Annotated[int, msgspec.Meta(ge=0, le=OVERLAP_S_MAX)] = 86_400
 
 
 class MadeKey(msgspec.Struct, frozen=True):
@@ -103,6 +115,9 @@ def _answer(key: KeyRecord) -> KeyAnswer:
         expires_at=_time(key.expires_ms),
         last_used_at=_time(key.last_used_ms),
         revoked_at=_time(key.revoked_ms),
+        prefix=key.prefix,
+        made_by=key.made_by,
+        replaces=key.replaces,
     )
 
 
@@ -123,7 +138,9 @@ async def create_key(backend: Backend, caller: Principal) -> Response:
         expires_ms=_expires_ms(caller, asked.expires_at, act.now_ms),
     )
     secret, secret_sha256 = new_api_key()
-    made = await backend.stores.accounts.create_key(new, key_sha256=secret_sha256, act=act)
+    made = await backend.stores.accounts.create_key(
+        new, key_sha256=secret_sha256, prefix=shown_of(secret), act=act
+    )
     return reply(MadeKey(key=_answer(made), api_key=secret), 201, {"location": f"/v1/keys/{made.key_id}"})
 
 
@@ -179,6 +196,28 @@ def _invalid(detail: str, pointer: str) -> RefusedError:
     return RefusedError(422, "invalid", detail, errors=[Fault(detail, pointer)])
 
 
+async def rotate_key(backend: Backend, caller: Principal, *, key_id: str) -> Response:
+    """Another key in the place of one: it may the same, and ends when that one would have."""
+    asked, _ = await read_body(Rotation)
+    old, act = await sight.api_key(backend, caller, key_id), act_of(backend, caller)
+    more = set(old.permissions) - set(caller.permissions)
+    later = caller.expires_ms is not None and (old.expires_ms is None or old.expires_ms > caller.expires_ms)
+    if more or later:
+        raise RefusedError(403, "forbidden", "you cannot give what you do not have: this key may more")
+    secret, secret_sha256 = new_api_key()
+    try:
+        made = await backend.stores.accounts.rotate_key(
+            old,
+            key_sha256=secret_sha256,
+            prefix=shown_of(secret),
+            ends_ms=act.now_ms + asked.overlap_s * 1_000,
+            act=act,
+        )
+    except KeyEndedError as error:
+        raise RefusedError(409, "key_ended", str(error)) from error
+    return reply(MadeKey(key=_answer(made), api_key=secret), 201, {"location": f"/v1/keys/{made.key_id}"})
+
+
 async def revoke_key(backend: Backend, caller: Principal, *, key_id: str) -> Response:
     key = await sight.api_key(backend, caller, key_id)
     await backend.stores.accounts.revoke_key(key.key_id, act=act_of(backend, caller))
@@ -209,6 +248,17 @@ ROUTES = (
         body=NewKeyRequest,
         creates=True,
         answers={201: Answer(description="The key and its secret", type=MadeKey)},
+        refusals=(400, 403, 404, 409, 422),
+    ),
+    Route(
+        method="POST",
+        path="/v1/keys/{key_id}/rotate",
+        handler=rotate_key,
+        summary="Make a key in the place of another, which works on for a while",
+        tag="keys",
+        body=Rotation,
+        creates=True,
+        answers={201: Answer(description="The new key and its secret", type=MadeKey)},
         refusals=(400, 403, 404, 409, 422),
     ),
     Route(

@@ -128,6 +128,11 @@ async def enable(visitor: Visitor, place: Place, channel_id: str) -> Response:
     return await _do(visitor, place, channel_id, "POST", "/enable", then)
 
 
+async def disable(visitor: Visitor, place: Place, channel_id: str) -> Response:
+    then = f"{place.page}/{segment(channel_id)}?told=channel-disabled"
+    return await _do(visitor, place, channel_id, "POST", "/disable", then)
+
+
 async def ask_again(visitor: Visitor, place: Place, channel_id: str) -> Response:
     then = f"{place.page}/{segment(channel_id)}?told=asked-again"
     return await _do(visitor, place, channel_id, "POST", "/confirm-again", then)

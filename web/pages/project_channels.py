@@ -56,6 +56,10 @@ async def enable(visitor: Visitor, *, slug: str, channel_id: str) -> Response:
     return await channels.enable(visitor, _place(slug), channel_id)
 
 
+async def disable(visitor: Visitor, *, slug: str, channel_id: str) -> Response:
+    return await channels.disable(visitor, _place(slug), channel_id)
+
+
 async def ask_again(visitor: Visitor, *, slug: str, channel_id: str) -> Response:
     return await channels.ask_again(visitor, _place(slug), channel_id)
 
@@ -80,6 +84,7 @@ PAGES = (
     Page(path=_CHANNEL, handler=show_channel),
     Page(path=f"{_CHANNEL}/test", handler=send_test, method="POST"),
     Page(path=f"{_CHANNEL}/enable", handler=enable, method="POST"),
+    Page(path=f"{_CHANNEL}/disable", handler=disable, method="POST"),
     Page(path=f"{_CHANNEL}/confirm-again", handler=ask_again, method="POST"),
     Page(path=f"{_CHANNEL}/replay", handler=replay_all, method="POST"),
     Page(path=f"{_CHANNEL}/deliveries/{{delivery_id}}/replay", handler=replay_one, method="POST"),

@@ -26,6 +26,7 @@ from web.pages import (
     people,
     points,
     project_channels,
+    project_keys,
     refusals,
     roots,
     rules,
@@ -77,4 +78,5 @@ def all_pages(backend: Backend) -> tuple[Page, ...]:
         *commits.PAGES,
         *rules.PAGES,
         *project_channels.PAGES,
+        *project_keys.PAGES,
     )

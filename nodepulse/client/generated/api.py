@@ -183,6 +183,21 @@ class Client(Calls):
             body=body,
         )
 
+    def rotate_key(
+        self, key_id: str, body: types.Rotation, *, idempotency_key: str | None = None
+    ) -> types.MadeKey:
+        """Make a key in the place of another, which works on for a while.
+
+        For: operator, owner, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST",
+            f"/v1/keys/{part(key_id)}/rotate",
+            types.MadeKey,
+            headers={"Idempotency-Key": idempotency_key or new_key()},
+            body=body,
+        )
+
     def revoke_key(self, key_id: str) -> None:
         """Revoke a key: it is refused everywhere within a second; once more changes nothing.
 

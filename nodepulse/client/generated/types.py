@@ -868,7 +868,10 @@ class JobAnswer(Struct, frozen=True, kw_only=True):
 
 
 class KeyAnswer(Struct, frozen=True, kw_only=True):
-    """A key, without its secret. `last_used_at` is at most a minute behind; null times: never."""
+    """A key, without its secret, of which `prefix` is the beginning. `last_used_at` is at most a minute
+    behind; null times: never. `made_by`: user:<id> or key:<id>, empty where nobody knows; `replaces`:
+    the key whose place this one took.
+    """
 
     key_id: str
     scope: Literal["admin", "manager", "none", "project", "user"]
@@ -880,6 +883,9 @@ class KeyAnswer(Struct, frozen=True, kw_only=True):
     expires_at: str | None
     last_used_at: str | None
     revoked_at: str | None
+    prefix: str
+    made_by: str
+    replaces: str | None
 
 
 class KeysAnswer(Struct, frozen=True, kw_only=True):
@@ -1871,6 +1877,12 @@ class RootsAnswer(Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
+class Rotation(Struct, frozen=True, kw_only=True):
+    """`overlap_s`: how long the old key still works, so that nothing stands still meanwhile."""
+
+    overlap_s: int | UnsetType = UNSET
+
+
 class RowItem(Struct, frozen=True, kw_only=True):
     """RowItem of the API."""
 
@@ -2123,8 +2135,7 @@ class SuggestedPoints(Struct, frozen=True, kw_only=True):
 class SummaryAnswer(Struct, frozen=True, kw_only=True):
     """Neither retired nor revoked nodes, nor what is on them. `as_of`: null while the live view is away.
 
-    Who joined or left is seen after 10 s, states after one; in a project of a million some seconds
-    later.
+    Who joined or left is seen after 10 s, states after one to three; in a project of a million later.
     """
 
     project: str
