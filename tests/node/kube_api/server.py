@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests.node.kube_api.cluster import Cluster
+from tests.node.kube_api.discovery import DISCOVERY
 from tests.node.kube_api.objects import GROUPS, KINDS, Key, Objects, RefusedError
 
 TICK_S = 0.03
@@ -75,6 +76,9 @@ class Handler(BaseHTTPRequestHandler):
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         if parts.path.startswith("/-/"):
             self._reply(200, self._control(parts.path, body))
+            return
+        if parts.path in DISCOVERY and self.command == "GET":
+            self._reply(200, DISCOVERY[parts.path])
             return
         try:
             resource, namespace, name = _address(parts.path)
@@ -177,6 +181,8 @@ class Handler(BaseHTTPRequestHandler):
         objects = self.server.objects
         if key[1] not in NAMESPACES and verb in ("create", "patch"):
             raise RefusedError(404, f'namespaces "{key[1]}" not found')
+        if "watch" in query:
+            raise RefusedError(405, "watches are not pretended")
         if verb == "list":
             return 200, self._list(key, query)
         if verb == "get":
