@@ -66,6 +66,7 @@ def _options(folder: Path) -> list[str]:
         "worker.webhook_allow_private": "true",
         "worker.notifier_project_delay_s": 0,
         "worker.publish.file": folder / "published.ndjson",
+        "worker.publish.evm.to": "0x" + "de" * 20,  # transactions are prepared and never sent
     }
     where = ["--data-dir", str(folder), "--web", "127.0.0.1:0", "--beats", "127.0.0.1:0"]
     return [*where, *(word for key, value in sets.items() for word in ("--set", f"{key}={value}"))]

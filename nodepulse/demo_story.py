@@ -23,11 +23,11 @@ from nodepulse.seed_network import OPERATORS, PEOPLE, Person
 from storage.ids import new_id
 from storage.open import AllStores
 
-PROJECT = "edge-ai"
+PROJECT, OTHER = "edge-ai", "grid-storage"
 ADMIN = Person("Ada Stone", "ada@installation.example")
 LOOK_S = 1.0
 LINKS_S = LETTER_LIFE_MS / 1_000 / 3  # after which new ones are made; the older ones go on working
-PAID_UNTIL = {"grid-storage": 2}  # days of which project are paid here at most: the next is the visitor's
+PAID_UNTIL = {OTHER: 2}  # days of which project are paid here at most: the next is the visitor's
 COMPLAINT = "I was reachable all day: please look at this again."
 
 
@@ -56,6 +56,7 @@ class DemoStory:
         self.paid: list[Paid] = []
         self.disputed = False
         self.trouble = ""
+        self._public = False
         self._keys: dict[str, str] = {}
 
     async def prepare(self, *, interval_ms: int, told_at: str) -> Sequence[dict[str, Any]]:
@@ -77,6 +78,7 @@ class DemoStory:
             [account] = await accounts.accounts(after=None, limit=1, email=operator.email)
             at_once = NotificationSetting(down_delay_s=0)
             await self._stores.notices.change_setting(account.user_id, at_once, act=self._act())
+        await self.own(OTHER)
         nodes: Sequence[dict[str, Any]] = made["nodes"]
         await self._renew_links()
         return nodes
@@ -123,11 +125,15 @@ class DemoStory:
     # -- in a thread: the client waits ----------------------------------------------------------------
 
     def _settle(self) -> None:
-        for slug in (PROJECT, "grid-storage"):
+        for slug in (PROJECT, OTHER):
             with Client(self.url, self._keys[f"all of {slug}"]) as owner:
                 for seal in reversed(owner.list_seals(slug).items):
                     self.sealed.add((slug, seal.day))
                 self._pay(owner, slug)
+        if not self._public:
+            with Client(self.url, self._keys[f"all of {PROJECT}"]) as owner:
+                owner.change_project(PROJECT, types.ProjectChange(public_status=True))
+            self._public = True
         if not self.disputed and self.paid:
             self._dispute(self.paid[0].day)
 

@@ -23,9 +23,10 @@ LOOK_FIRST = (
     "My nodes (operator): states change while you watch; choose one that fell, then 'why was I not paid'.",
     "Notifications (operator): what was told of it, and that it arrived.",
     "The project's network (owner): up and down by region and version, live.",
-    "Days (owner): a day ends within a minute; edge-ai is paid by itself, commit grid-storage.",
+    "Day's close (owner): a day ends within a minute; edge-ai is paid by itself, commit grid-storage.",
     "Disputes (owner): one is open, and waits for your answer.",
     "Installation (admin): shards, outbox, schedule, audit log.",
+    "/status/edge-ai (anybody): the public status page.",
 )
 
 

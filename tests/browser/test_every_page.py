@@ -28,6 +28,8 @@ GETS = sorted({page.path for page in PAGES if page.method == "GET"})
 # What is no page for eyes, with what it is.
 NO_PAGES = {
     "/live/events": "a stream",
+    "/live/network/{slug}": "a stream",
+    "/": "leads to where one belongs",
     "/static/{fingerprint}/{name}": "a file",
     "/static/{fingerprint}/vendor/{name}": "a file",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from functools import cached_property
 from typing import Any
@@ -13,6 +14,13 @@ from tests.e2e.system import eventually
 SEALED_S = 90.0
 SLUG = "edge-ai"
 KIND = "gateway"
+# What pages are asked that show nothing otherwise.
+ASKED = {
+    "/projects/{slug}/days/{day}": "?preview=1",
+    "/projects/{slug}/days/{day}/proof": "?workload_id={workload_id}",
+    "/projects/{slug}/uptime/export": "?day={day}&format=csv",
+    "/workloads/{workload_id}": "?day={day}",
+}
 
 
 class World:
@@ -24,6 +32,12 @@ class World:
 
     def api(self, who: str) -> Api:
         return self.demo.api(who)
+
+    @cached_property
+    def ahead_s(self) -> int:
+        """How far its clock runs ahead of ours."""
+        config = json.loads((self.demo.passing_folder / "run/config.json").read_text())
+        return int(config["clock_ahead_s"])
 
     def token(self, who: str) -> str:
         return self.demo.token(who)
@@ -46,12 +60,12 @@ class World:
         return str(min(commit["day"] for commit in found))
 
     def path(self, pattern: str) -> tuple[str, str]:
-        """(who looks, path) of a page by the pattern of its path."""
+        """(who looks, path) of a page by the pattern of its path, with what it must be asked."""
         who = _who(pattern)
         ids = self.ids(who)
         missing = [name for name in re.findall(r"\{(\w+)\}", pattern) if name not in ids]
         assert not missing, f"{pattern} is new: say in tests/browser/world.py what stands for {missing}"
-        return who, pattern.format(**ids)
+        return who, (pattern + ASKED.get(pattern, "")).format(**ids)
 
     def ids(self, who: str) -> dict[str, str]:
         if who not in self._ids:
@@ -88,6 +102,7 @@ class World:
             "channel_id": channels[0]["channel_id"],
             "node_id": node["node_id"],
             "workload_id": self.ids("olga")["workload_id"],
+            "user_id": self.api("olga").get("/v1/me")["user"]["user_id"],
             "dispute_id": self.ids("olga")["dispute_id"],
         }
 

@@ -31,6 +31,8 @@ class Demo:
         self.day = str(datetime.fromtimestamp(now_s + seconds_ahead(now_s), UTC).date())
         self._out = folder / "demo.txt"
         self._folder = folder
+        # Its passing folder lies in ours, where one sees whether it is left behind.
+        self.environment = {**os.environ, "PYTHONPATH": str(TOP), "TMPDIR": str(folder)}
         command = (*NODEPULSE, "demo", "--data-dir", str(folder / "none"), *words)
         with self._out.open("wb") as out:
             self.process = subprocess.Popen(
@@ -38,8 +40,7 @@ class Demo:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                # Its passing folder lies in ours, where one sees whether it is left behind.
-                env={**os.environ, "PYTHONPATH": str(TOP), "TMPDIR": str(folder)},
+                env=self.environment,
             )
         eventually(self._is_up, within_s=UP_S, why=self.said)
         self.ready_at = time.monotonic()
