@@ -90,13 +90,13 @@ def _begin(to: Path) -> Path:
     return unfinished
 
 
-async def bring_back(config: Config, source: Path) -> Manifest:
+async def bring_back(config: Config, source: Path, *, only_postgres: bool = False) -> Manifest:
     """Put a backup into an empty data folder and an empty database. BackupError, OSError.
 
-    config: of the installation to be, not in use by anybody.
+    config: of the installation to be, not in use by anybody. only_postgres: its journals and keys are there.
     """
     manifest = _checked(source)
-    for name in ("journal", "postgres", "secrets.json"):
+    for name in ("postgres",) if only_postgres else ("journal", "postgres", "secrets.json"):
         if (config.folder / name).exists():
             raise BackupError(f"{config.folder / name} is there: name a --data-dir that holds nothing yet")
     config.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ async def bring_back(config: Config, source: Path) -> Manifest:
             await migrate_embedded(server)
         finally:
             await server.stop()
-    for name in manifest.files:
+    for name in () if only_postgres else manifest.files:
         if name != DUMP:
             place = config.folder / name
             place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

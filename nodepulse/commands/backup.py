@@ -47,16 +47,19 @@ def backup(*, folder: Path, as_json: bool, sources: Sources) -> None:
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--only-postgres", is_flag=True, help="Journals and keys were not lost: leave them as they are."
+)
 @json_option
 @config_options
-def restore(*, folder: Path, as_json: bool, sources: Sources) -> None:
+def restore(*, folder: Path, only_postgres: bool, as_json: bool, sources: Sources) -> None:
     """Bring what `backup` made in FOLDER back, into an empty data folder and an empty database."""
     config = sources.configured()
     made: list[Manifest] = []
     source = folder.absolute()
 
     async def main() -> int:
-        made.append(await backups.bring_back(config, source))
+        made.append(await backups.bring_back(config, source, only_postgres=only_postgres))
         return 0
 
     with hold_lock(prepare(config.folder)):

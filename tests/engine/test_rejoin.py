@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +16,7 @@ from engine.core.records import FlushBatch
 from engine.journal import POSITION_PER_MS
 from engine.journal_blocks import segments
 from engine.rejoin import OutOfStepError, Span, goes_on_at
+from engine.settings import JournalSettings
 from engine.snapshots import HOLD_S_MAX
 from np1.codec import Code
 from storage.memory import MemoryWorld
@@ -175,10 +175,27 @@ async def test_while_a_backup_holds_the_journal_no_segment_of_it_goes(
         for _ in range(3):
             await snapshots.take()
         assert len(segments(bench.directory)) == many
-        long_ago = time.time() - HOLD_S_MAX - 1
+        long_ago = bench.now_ms / 1_000 - HOLD_S_MAX - 1
         os.utime(hold, (long_ago, long_ago))
         await snapshots.take()
         assert len(segments(bench.directory)) < many, "one that was forgotten fills no disk"
+        nursery.cancel_scope.cancel()
+
+
+async def test_segments_are_kept_for_a_postgres_that_may_be_restored(bench: Bench, autojump_clock: MockClock):
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.committer.run)
+        for second in range(30):
+            bench.beats(range(3), T0 + second * 1_000, plane0=second % 4)
+        bench.flushed = bench.journal.committed
+        snapshots = snapshots_of(bench)
+        snapshots._settings = JournalSettings(keep_s=600)
+        old, *young = segments(bench.directory)
+        long_ago = bench.now_ms / 1_000 - 601
+        os.utime(old.path, (long_ago, long_ago))
+        for _ in range(3):
+            await snapshots.take()
+        assert [each.position for each in segments(bench.directory)] == [each.position for each in young]
         nursery.cancel_scope.cancel()
 
 
