@@ -23,6 +23,7 @@ from web.ids import SLUG, canonical_uuid
 from web.paging import id_cursor, limit_parameter
 from web.problems import bad_parameter, unavailable
 from web.routing import Parameter
+from web.summaries import Counts, StillCountingError
 from web.view_arrays import look
 
 LOOKED_AT_ONCE = 5_000
@@ -30,7 +31,19 @@ LOOKED_AT_MAX = 100_000  # places for one page
 TEXT_MAX = 128  # characters of a filter
 ID_CHARS = 36
 _HEX = re.compile(r"[0-9a-f]{1,32}")
-Places = Callable[[str | None, int], Awaitable[list[Place]]]
+RARE_MAX = 20_000  # rows that are looked for by their numbers
+RARE_WAIT_S = 0.05  # for the counts of a project that nobody looked at lately
+Rows = tuple[int, ...]
+Places = Callable[[str | None, int, Rows | None], Awaitable[list[Place]]]
+
+
+class InState(NamedTuple):
+    """Whom a list asked for by state wants. `wanted`: which of those looked up are in it; `rows`: the rows
+    of a project in which somebody was in it when they were counted last."""
+
+    wanted: Callable[[Seen], np.ndarray]
+    rows: Callable[[Counts], np.ndarray]
+
 
 PROJECT = Parameter(
     name="project",
@@ -68,29 +81,45 @@ def person(name: str, description: str) -> Parameter:
     )
 
 
-async def page_of(backend: Backend, places: Places, wanted: Callable[[Seen], np.ndarray] | None) -> Found:
-    """The page that the query asks for; `wanted`: which of those looked up belong in it.
+async def page_of(
+    backend: Backend, places: Places, state: InState | None, *, project_id: str | None = None
+) -> Found:
+    """The page that the query asks for. `project_id`: whose living nodes alone are in the list, if so.
 
-    RefusedError 400; 503 when that cannot be told now.
+    RefusedError 400; 503 when a state cannot be told now.
     """
     after, limit = id_cursor(), limit_parameter()
-    if wanted is None:
-        found = await places(after, limit + 1)
+    if state is None:
+        found = await places(after, limit + 1, None)
         return Found(found[:limit], found[limit - 1].id if len(found) > limit else None)
     page: list[Place] = []
-    for _ in range(LOOKED_AT_MAX // LOOKED_AT_ONCE):
-        some = await places(after, LOOKED_AT_ONCE)
+    rows: Rows | None = None
+    for turn in range(LOOKED_AT_MAX // LOOKED_AT_ONCE):
+        if turn == 1 and project_id is not None:
+            # Few are in this state: they are found by their rows, not by going through a million.
+            rows = await _rows(backend, project_id, state)
+        some = await places(after, LOOKED_AT_ONCE, rows)
         row, slot = (np.array([each[field] for each in some], np.int64) for field in (1, 2))
         seen, _undecided = await look(backend, row, slot)
         if not seen.known.all():
             raise unavailable("the live view is away: nothing can be told by state")
-        page += [some[at] for at in np.flatnonzero(wanted(seen)).tolist()]
+        page += [some[at] for at in np.flatnonzero(state.wanted(seen)).tolist()]
         if len(page) > limit:
             return Found(page[:limit], page[limit - 1].id)
         if len(some) < LOOKED_AT_ONCE:
             return Found(page, None)
         after = some[-1].id
     return Found(page, after)
+
+
+async def _rows(backend: Backend, project_id: str, state: InState) -> Rows | None:
+    """Where those in this state stood when they were counted last; None: not known, or they are many."""
+    try:
+        counts = await backend.summaries.of(backend, project_id, patience_s=RARE_WAIT_S)
+    except StillCountingError:
+        return None
+    rows = np.unique(state.rows(counts))
+    return tuple(rows.tolist()) if len(rows) <= RARE_MAX else None
 
 
 async def project_parameter(backend: Backend, caller: Principal) -> str | None:

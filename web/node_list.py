@@ -5,8 +5,6 @@ One of them with its workloads: nodes.py. Which of all may be seen at all: sight
 
 from __future__ import annotations
 
-from functools import partial
-
 import msgspec
 import numpy as np
 from quart import Response
@@ -15,13 +13,14 @@ from engine.core.fleet import NodeFilter, Place
 from engine.core.people import Principal
 from engine.core.ports import NodeRecord
 from engine.core.records import NODE_STATES, LiveNode, NodeState
-from storage.view_arrays import Seen
 from web import sight
 from web.backend import Backend
 from web.lists import (
     ID_BEGINS,
     PROJECT,
     RETIRED,
+    InState,
+    Rows,
     choice_parameter,
     ids_parameter,
     page_of,
@@ -33,7 +32,7 @@ from web.lists import (
 )
 from web.paging import PARAMETERS, link_headers
 from web.reading import Reader
-from web.routing import Answer, Parameter, Route, boolean_parameter, integer_parameter, reply
+from web.routing import Answer, Parameter, Route, boolean_parameter, in_haste, integer_parameter, reply
 from web.times import format_rfc3339
 from web.uptime_days import NodeDay, days_of_nodes
 
@@ -89,12 +88,14 @@ async def list_nodes(backend: Backend, caller: Principal) -> Response:
     days = integer_parameter("days", default=0, least=0, most=DAYS_MAX)
     fleet, seen_by = backend.stores.fleet, sight.sight_of(caller)
 
-    async def places(after: str | None, limit: int) -> list[Place]:
-        return await fleet.node_places(seen_by, which, after=after, limit=limit)
+    async def places(after: str | None, limit: int, rows: Rows | None) -> list[Place]:
+        narrowed = msgspec.structs.replace(which, rows=rows)
+        return await fleet.node_places(seen_by, narrowed, after=after, limit=limit)
 
-    found = await page_of(backend, places, None if state is None else partial(_is_in, state))
+    living = None if which.retired else which.project_id
+    found = await page_of(backend, places, None if state is None else _in_state(state), project_id=living)
     nodes = await fleet.nodes([place.id for place in found.places])
-    looked = await Reader(backend).look_many([node.row for node in nodes])
+    looked = await Reader(backend, patient=not in_haste()).look_many([node.row for node in nodes])
     items = [_item(node, looked.get(node.row), known=node.row in looked) for node in nodes]
     if days:
         sums = await days_of_nodes(backend, [node.node_id for node in nodes], days=days)
@@ -109,8 +110,12 @@ async def list_nodes(backend: Backend, caller: Principal) -> Response:
     )
 
 
-def _is_in(state: str, seen: Seen) -> np.ndarray:
-    return np.asarray(seen.node_state == NODE_STATES.index(state))
+def _in_state(state: str) -> InState:
+    index = NODE_STATES.index(state)
+    return InState(
+        lambda seen: np.asarray(seen.node_state == index),
+        lambda counts: counts.census.node_row[counts.node_state == index],
+    )
 
 
 def _item(node: NodeRecord, live: LiveNode | None, *, known: bool) -> NodeItem:

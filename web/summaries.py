@@ -2,11 +2,13 @@
 
 A million are counted in a second or so, so nobody waits for it who need not: while a project is asked about
 it is counted again and again in the background, and whoever asks is told what was counted last. The census is
-read again after CENSUS_S, the view after VIEW_S or when something has happened. What is told is summary.py's.
+read again after CENSUS_S, or later where it takes long, the view after VIEW_S or when something has happened.
+What is told is summary.py's.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -23,8 +25,10 @@ if TYPE_CHECKING:
     from web.backend import Backend
 
 CENSUS_S, VIEW_S = 10.0, 1.0
-LATE_S = 5.0  # while it is counted in the background, the oldest counts that are told
-WATCHED_S = 15.0  # so long after it was asked about, a project is counted in the background
+CENSUS_TIMES = 20  # and a census is read at least so many times as seldom as it takes
+LATE_S = 3.0  # the oldest counts that are told
+WATCHED_S = 15.0  # so long after it was asked about, a project is counted
+PATIENCE_S = 20.0  # so long the first one to ask about a big project waits
 PAUSE_S = 0.2  # at least between two counts, and as long as they took, for everybody else's sake
 KEPT_MAX = 8  # projects; the one asked for longest ago goes first
 PART = 2_000  # nodes counted before others have their turn
@@ -53,101 +57,138 @@ class Counts(msgspec.Struct, frozen=True):
     change: int = 0
 
 
+class StillCountingError(StoreUnavailableError):
+    """The first count of a big project takes longer than whoever asked would wait; it goes on."""
+
+
 class _Kept:
     """What is known of one project."""
 
     def __init__(self) -> None:
-        self.reading = trio.Lock()
         self.census: Census | None = None
-        self.census_at = self.counted_at = self.asked_at = 0.0
+        self.census_due = self.asked_at = 0.0
+        self.census_read = False  # is being read now
         self.counts: Counts | None = None
+        self.begun_at = self.counted_at = -math.inf
+        self.failed: StoreUnavailableError | None = None
+        self.followed = False
 
 
 class Summaries:
-    """Counts of projects. `run` keeps those fresh that are asked about; without it each asker may have to."""
+    """Counts of projects. `run` must be running for anything to be counted."""
 
     def __init__(self) -> None:
         self._kept: dict[str, _Kept] = {}
         self._counted = self._changes = 0
         self._asked, self._bell = trio.Event(), trio.Event()
-        self._running = False
 
     @property
     def bell(self) -> trio.Event:
-        """Set when something was counted. Take it before asking, wait for it after: none is missed."""
+        """Set when something was counted, or could not be. Take it before asking, and wait for it after."""
         return self._bell
 
-    async def of(self, backend: Backend, project_id: str) -> Counts:
-        """At most VIEW_S old, or LATE_S in a big project. StoreUnavailableError when the registry is away."""
+    async def of(self, backend: Backend, project_id: str, *, patience_s: float = PATIENCE_S) -> Counts:
+        """At most LATE_S old. StoreUnavailableError when the registry is away, StillCountingError."""
         kept = self._kept.pop(project_id, None) or _Kept()
         self._kept[project_id] = kept  # the last one now
         if len(self._kept) > KEPT_MAX:
             del self._kept[next(iter(self._kept))]
-        kept.asked_at = trio.current_time()
+        asked_at = kept.asked_at = trio.current_time()
+        kept.failed = None
         self._asked.set()
-        if kept.counts is not None and _age_s(kept) < (LATE_S if self._running else VIEW_S):
-            return kept.counts
-        async with kept.reading:
-            if kept.counts is None or _age_s(kept) >= VIEW_S:
-                return await self._count(backend, project_id, kept)
-            return kept.counts
-
-    def latest(self, project_id: str) -> Counts | None:
-        """What was counted last, if that is not long ago."""
-        kept = self._kept.get(project_id)
-        return kept.counts if kept is not None and kept.counts is not None and _age_s(kept) < LATE_S else None
+        with trio.move_on_after(patience_s):
+            while kept.begun_at < asked_at and trio.current_time() - kept.counted_at >= LATE_S:
+                await self._bell.wait()
+                if kept.failed is not None:
+                    raise StoreUnavailableError(str(kept.failed)) from kept.failed
+        fresh = kept.begun_at >= asked_at or trio.current_time() - kept.counted_at < LATE_S
+        if kept.counts is None or not fresh:
+            raise StillCountingError("so many are being counted: ask again in a moment")
+        return kept.counts
 
     async def run(self, backend: Backend) -> None:
-        """Keep the projects fresh that are asked about, for ever."""
-        self._running = True
-        while True:
-            began = trio.current_time()
-            bell = backend.tails.bell
-            watched = [each for each in self._kept.items() if began - each[1].asked_at < WATCHED_S]
-            if not watched:
+        """Count the projects that are asked about, for ever."""
+        async with trio.open_nursery() as nursery:
+            while True:
                 self._asked = trio.Event()
+                for project_id, kept in self._kept.items():
+                    if not kept.followed and trio.current_time() - kept.asked_at < WATCHED_S:
+                        kept.followed = True
+                        nursery.start_soon(self._follow, backend, project_id, kept, nursery)
                 await self._asked.wait()
-                continue
-            for project_id, kept in watched:
-                async with kept.reading:
-                    if kept.counts is None or _age_s(kept) < PAUSE_S:
-                        continue  # whoever asked first counts
-                    try:
-                        await self._count(backend, project_id, kept)
-                    except StoreUnavailableError:
-                        continue  # told and counted where stores are watched; who asks in vain is told, too
+
+    async def _follow(self, backend: Backend, project_id: str, kept: _Kept, nursery: trio.Nursery) -> None:
+        """Count a project until nobody has asked about it for a while."""
+        wanted = True
+        while wanted:
+            began, bell = trio.current_time(), backend.tails.bell
+            try:
+                await self._count(backend, project_id, kept, nursery)
+            except StoreUnavailableError as error:
+                kept.failed = error
+            rung, self._bell = self._bell, trio.Event()
+            rung.set()
             await trio.sleep(max(PAUSE_S, trio.current_time() - began))
             with trio.move_on_after(VIEW_S):
                 await bell.wait()
+            lately = trio.current_time() - kept.asked_at < WATCHED_S
+            wanted = lately and self._kept.get(project_id) is kept
+        kept.followed = False
 
-    async def _count(self, backend: Backend, project_id: str, kept: _Kept) -> Counts:
-        if kept.census is None or trio.current_time() - kept.census_at >= CENSUS_S:
-            kept.census = await backend.stores.fleet.census(project_id)
-            kept.census_at = trio.current_time()
+    async def _count(self, backend: Backend, project_id: str, kept: _Kept, nursery: trio.Nursery) -> None:
+        if kept.census is None:
+            await self._read_census(backend, project_id, kept)
+        elif trio.current_time() >= kept.census_due and not kept.census_read:
+            nursery.start_soon(self._renew_census, backend, project_id, kept)
+        assert kept.census is not None
+        begun_at = trio.current_time()
         await wait_view(backend)
         counts = await _count(backend, kept.census)
         self._counted += 1
         if kept.counts is None or _differs(kept.counts, counts):
             self._changes += 1
         kept.counts = msgspec.structs.replace(counts, change=self._changes)
-        kept.counted_at = trio.current_time()
-        bell, self._bell = self._bell, trio.Event()
-        bell.set()
-        return kept.counts
+        kept.begun_at, kept.counted_at = begun_at, trio.current_time()
+
+    async def _renew_census(self, backend: Backend, project_id: str, kept: _Kept) -> None:
+        """Beside the counting, which goes on with the census that there is."""
+        try:
+            await self._read_census(backend, project_id, kept)
+        except StoreUnavailableError:
+            kept.census_due = trio.current_time() + CENSUS_S  # told and counted where stores are watched
+
+    async def _read_census(self, backend: Backend, project_id: str, kept: _Kept) -> None:
+        kept.census_read, began = True, trio.current_time()
+        try:
+            kept.census = await backend.stores.fleet.census(project_id)
+        finally:
+            kept.census_read = False
+        now = trio.current_time()
+        kept.census_due = now + max(CENSUS_S, (now - began) * CENSUS_TIMES)
 
     def statistics(self) -> dict[str, float]:
         return {"projects": len(self._kept), "counted_total": self._counted}
 
 
-def _age_s(kept: _Kept) -> float:
-    return trio.current_time() - kept.counted_at
-
-
 def _differs(before: Counts, now: Counts) -> bool:
     """Whether anybody's state is another: one may have fallen while another one came back."""
+    if before.census is not now.census:
+        return _tallies(before) != _tallies(now)
     same = (before.standby, before.unobserved) == (now.standby, now.unobserved)
     arrays = ((before.node_state, now.node_state), (before.heard, now.heard))
     return not (same and all(np.array_equal(*each) for each in arrays))
+
+
+def _tallies(counts: Counts) -> tuple[object, ...]:
+    census = counts.census
+    return (
+        census.regions,
+        census.groups,
+        counts.nodes.tolist(),
+        counts.workloads.tolist(),
+        counts.standby,
+        counts.unobserved,
+    )
 
 
 async def _count(backend: Backend, census: Census) -> Counts:

@@ -61,6 +61,10 @@ class Asking:
         """The JSON of a GET. A parameter that is None is left out. ApiError."""
         return _checked(await self.ask("GET", path, query=query)).json
 
+    async def known(self, path: str, **query: object) -> Any:
+        """As `get`, but of what is known at once, some tenths of a second old. ApiError."""
+        return _checked(await self.ask("GET", path, query=query, prefer="wait=0")).json
+
     async def find(self, path: str, **query: object) -> Any:
         """As `get`; None for what does not exist (yet) or is not there to see. ApiError for anything else."""
         answered = await self.ask("GET", path, query=query)
@@ -82,10 +86,18 @@ class Asking:
         key: str = "",
         spool: Spool | None = None,
         content_type: str = "application/json",
+        prefer: str = "",
     ) -> Answered:
         """One request, whatever becomes of it. `spool`: its body instead, on a route that spools."""
         call = self.call(
-            method, path, query=query, body=body, key=key, spool=spool, content_type=content_type
+            method,
+            path,
+            query=query,
+            body=body,
+            key=key,
+            spool=spool,
+            content_type=content_type,
+            prefer=prefer,
         )
         status, headers, raw = 500, {}, bytearray()
 
@@ -112,6 +124,7 @@ class Asking:
         key: str = "",
         spool: Spool | None = None,
         content_type: str = "application/json",
+        prefer: str = "",
     ) -> Callable[[Send], Awaitable[None]]:
         """A request that is ready to be made, perhaps after the visitor's own has been answered."""
         words = {name.rstrip("_"): str(value) for name, value in (query or {}).items() if value is not None}
@@ -126,6 +139,8 @@ class Asking:
             headers += [(b"content-type", content_type.encode()), (b"content-length", b"%d" % length)]
         if key:
             headers.append((b"idempotency-key", key.encode()))
+        if prefer:
+            headers.append((b"prefer", prefer.encode()))
         outer: Mapping[str, Any] = dict(request.scope)
         scope = {name: outer[name] for name in _COPIED if name in outer} | {
             "type": "http",

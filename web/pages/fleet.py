@@ -72,7 +72,7 @@ async def _list(
     project = await visitor.api.get(f"/v1/projects/{segment(slug)}")
     after = request.args.get("after")
     narrowed = {name: value for name, value in asked.items() if name != "q"} | _named(asked["q"])
-    page = await visitor.api.get(
+    page = await visitor.api.known(
         f"/v1/{what}", project=project["slug"], **narrowed, after=after, limit=IN_LIST
     )
     path = f"/projects/{project['slug']}/{what}"

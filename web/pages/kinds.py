@@ -13,6 +13,7 @@ from quart import Response, request
 from web.pages import words
 from web.pages.forms import NONE, Attempt, Given, fault, submit
 from web.pages.links import link, segment
+from web.pages.network import summary_of
 from web.pages.pages import Page
 from web.pages.rendering import render
 from web.pages.visitor import Visitor
@@ -25,7 +26,7 @@ async def list_kinds(visitor: Visitor, *, slug: str, attempt: Attempt = NONE) ->
     path, after = _project(slug), request.args.get("after")
     project = await visitor.api.get(path)
     page = await visitor.api.get(f"{path}/kinds", after=after, limit=IN_LIST)
-    summary = await visitor.api.get(f"{path}/summary")
+    summary = await summary_of(visitor, path)
     cursor = page["next_cursor"]
     return render(
         "kinds.html",
@@ -33,7 +34,7 @@ async def list_kinds(visitor: Visitor, *, slug: str, attempt: Attempt = NONE) ->
         visitor=visitor,
         project=project,
         kinds=page["items"],
-        running={each["kind"]: each for each in summary["kinds"]},
+        running={each["kind"]: each for each in summary["kinds"]} if summary else {},
         first=not after,
         next_page=link(f"/projects/{project['slug']}/kinds", after=cursor) if cursor else "",
         attempt=attempt,
@@ -45,7 +46,7 @@ async def show_kind(visitor: Visitor, *, slug: str, kind: str, attempt: Attempt 
     path, after = f"{_project(slug)}/kinds/{segment(kind)}", request.args.get("after")
     project = await visitor.api.get(_project(slug))
     found = await visitor.api.get(path)
-    summary = await visitor.api.get(f"{_project(slug)}/summary")
+    summary = await summary_of(visitor, _project(slug))
     page = await visitor.api.get(f"{path}/versions", after=after, limit=IN_LIST)
     cursor = page["next_cursor"]
     return render(
@@ -74,11 +75,18 @@ async def show_version(visitor: Visitor, *, slug: str, kind: str, version: str) 
     )
 
 
-def _running(summary: dict[str, Any], kind: str) -> dict[str, Any]:
+def _running(summary: dict[str, Any] | None, kind: str) -> dict[str, Any]:
     """Who of the kind runs what: all of them, and by version; of none that is reported under None."""
+    if summary is None:
+        return {"total": 0, "running": {}, "as_of": None, "counting": True}
     found = next((each for each in summary["kinds"] if each["kind"] == kind), None)
     by_version = {each["version"]: each for each in found["versions"]} if found else {}
-    return {"total": found["total"] if found else 0, "running": by_version, "as_of": summary["as_of"]}
+    return {
+        "total": found["total"] if found else 0,
+        "running": by_version,
+        "as_of": summary["as_of"],
+        "counting": False,
+    }
 
 
 def _next_wave(percent: int) -> int | None:

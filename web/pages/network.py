@@ -10,6 +10,7 @@ from typing import Any
 
 from quart import Response, request
 
+from web.pages.asking import ApiError
 from web.pages.links import segment
 from web.pages.pages import Page
 from web.pages.rendering import render
@@ -40,7 +41,7 @@ async def show_network(visitor: Visitor, *, slug: str) -> Response:
     values: dict[str, Any] = {
         "visitor": visitor,
         "project": project,
-        "summary": await visitor.api.get(f"{path}/summary"),
+        "summary": await summary_of(visitor, path),
         "events": (
             await visitor.api.get("/v1/events", project=project["slug"], newest="true", limit=EVENTS_SHOWN)
         )["items"],
@@ -48,6 +49,17 @@ async def show_network(visitor: Visitor, *, slug: str) -> Response:
         "workload_first": WORKLOAD_FIRST,
     }
     return render("parts/network_now.html" if "hx-request" in request.headers else "network.html", **values)
+
+
+async def summary_of(visitor: Visitor, path: str) -> dict[str, Any] | None:
+    """The project's counts; None while so many are counted for the first time. ApiError."""
+    try:
+        found: dict[str, Any] = await visitor.api.known(f"{path}/summary")
+    except ApiError as error:
+        if error.status == 503:
+            return None
+        raise
+    return found
 
 
 PAGES = (
