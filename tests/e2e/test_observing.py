@@ -151,7 +151,8 @@ def test_every_runbook_entry_of_the_document_belongs_to_an_alert():
     text = (DOCS / "operations.md").read_text()
     part = text.partition("## What each alert means")[2].partition("\n## ")[0]
     entries = {anchor_of(line) for line in part.splitlines() if line.startswith("### ")}
-    assert entries == {rule["annotations"]["runbook_url"].partition("#")[2] for rule in ALERTS}
+    elsewhere = {"out-of-step"}  # stands where restoring is explained
+    assert entries | elsewhere == {rule["annotations"]["runbook_url"].partition("#")[2] for rule in ALERTS}
 
 
 def anchors() -> set[str]:
