@@ -9,6 +9,7 @@ import pytest
 import trio
 
 import node.drivers.kubernetes_api as api_module
+from node.drivers.kubernetes_view import View
 from node.drivers.port import DriverError, ManifestError, Origin, Phase
 from tests.node.kube_api.double import KubeApiDouble
 from tests.node.kubernetes_rig import driving, manifest, order, phase, until
@@ -176,3 +177,37 @@ async def test_a_manifest_that_the_server_refuses_is_the_manifests_fault(
             await driver.apply(order("a"))
         with pytest.raises(ManifestError, match="privileged: there is no such key"):
             driver.check(json.dumps({"image": "x", "privileged": True}))
+
+
+async def test_a_deployment_on_its_way_out_is_waited_for_and_made_anew(double: KubeApiDouble, tmp_path: Path):
+    where = "/apis/apps/v1/namespaces/nodepulse/deployments/np-a"
+    async with driving(double, tmp_path) as driver:
+        await driver.apply(order("a"))
+        before = await phase(driver, "a", RUNNING)
+        double.ask("DELETE", where, {"propagationPolicy": "Foreground"})
+        await driver.apply(order("a"))
+        after = await phase(driver, "a", RUNNING)
+    assert after.run != before.run
+    made = double.deployment("a")
+    assert made is not None
+    assert "deletionTimestamp" not in made["metadata"]
+    assert double.control("state")["most_at_once"]["np-a"] == 1
+
+
+async def test_a_reading_that_began_before_a_change_says_nothing_of_it(tmp_path: Path):
+    view = View(tmp_path / "kubernetes.json")
+    moment = view.moment()
+    with view.changing("a"):
+        view.ordered(order("a"), None, stop_s=1)
+        view.take([], [], moment=view.moment())
+        assert "a" in view.kept
+    view.take([], [], moment=moment)
+    assert "a" in view.kept
+    view.take([], [], moment=view.moment())
+    assert view.kept == {}
+
+
+async def test_a_file_that_is_spoilt_is_no_reason_not_to_start(tmp_path: Path):
+    for spoilt in (b"", b"[1]", b'[{"order": {}}]', b'{"a": 1}', b"\xff", b"null"):
+        (tmp_path / "kubernetes.json").write_bytes(spoilt)
+        assert View(tmp_path / "kubernetes.json").kept == {}
