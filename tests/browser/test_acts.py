@@ -100,7 +100,7 @@ def test_a_link_signs_in_once_and_leads_to_ones_own_machines(chromium: Browser, 
 
 def test_a_nodes_fall_stands_on_open_pages_within_two_seconds(chromium: Browser, world: World):
     made = new_node(world)
-    node = Node(world.api("olga"), made)
+    node = Node(world.api("olga"), made, ahead_ms=world.ahead_s * 1_000)
     path = f"/nodes/{made['node_id']}"
     with Eyes(chromium, world.url, token=world.token("olga")) as eyes:
         state = eyes.page.locator("#main .figures .state").first

@@ -1,8 +1,9 @@
-"""Pages by keyboard alone: the way past the navigation, an order that is read, a focus that is seen, a form."""
+"""Pages by keyboard alone: the way past the navigation, an order as it is read, a focus that is seen."""
 
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import pytest
 from playwright.sync_api import Browser, expect
@@ -48,7 +49,7 @@ def test_tabbing_goes_down_the_page_and_one_sees_where_one_is(
             tops.append(focused["top"])
         assert len(tops) > 5
         # Columns beside each other begin again at their top; never further up than their box.
-        jumps = [after - before for before, after in zip(tops, tops[1:], strict=False)]
+        jumps = [after - before for before, after in pairwise(tops)]
         assert sum(jump < -300 for jump in jumps) == 0, jumps
 
 
