@@ -134,6 +134,7 @@ POLICIES: dict[str, Policy] = {
     "GET /v1/projects/{slug}/points/suggested": _read(RUNNING),
     "POST /v1/projects/{slug}/points/suggested": Policy(RUNNING, "points"),
     "GET /v1/projects/{slug}/points/suggested/preview": _read(RUNNING),
+    "GET /v1/projects/{slug}/points/export": _read(RUNNING),
     "POST /v1/projects/{slug}/points/preview": _read(RUNNING),
     "GET /v1/projects/{slug}/points/commits/{commit_id}/suggested": _read(RUNNING),
     "GET /v1/projects/{slug}/leaderboard": _read(PEOPLE),

@@ -116,6 +116,7 @@ EXPECTED: dict[str, str] = {
     "GET /v1/projects/{slug}/points/suggested": RUN,
     "POST /v1/projects/{slug}/points/suggested": RUN_WRITE,
     "GET /v1/projects/{slug}/points/suggested/preview": RUN,
+    "GET /v1/projects/{slug}/points/export": RUN,
     "POST /v1/projects/{slug}/points/preview": RUN,
     "GET /v1/projects/{slug}/points/commits/{commit_id}/suggested": RUN,
     "GET /v1/projects/{slug}/leaderboard": ANY,

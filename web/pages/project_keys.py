@@ -32,7 +32,7 @@ async def show_keys(
     after = request.args.get("after")
     me = await visitor.api.get("/v1/me")
     page = await visitor.api.get("/v1/keys", project=slug, after=after, limit=KEYS_SHOWN)
-    cursor, now = page["next_cursor"], utc_now().strftime("%Y-%m-%dT%H:%M:%S")
+    cursor, now = page["next_cursor"], utc_now().isoformat(timespec="milliseconds")[:23]
     return render(
         "project_keys.html",
         attempt.status,

@@ -34,6 +34,7 @@ from web.pages import (
     sign_in,
     static_files,
     status,
+    totals,
     uptime,
     workloads,
 )
@@ -79,4 +80,6 @@ def all_pages(backend: Backend) -> tuple[Page, ...]:
         *rules.PAGES,
         *project_channels.PAGES,
         *project_keys.PAGES,
+        *announcements.OF_PROJECT,
+        *totals.PAGES,
     )

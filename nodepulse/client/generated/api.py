@@ -1710,6 +1710,32 @@ class Client(Calls):
             types.ComparisonAnswer,
         )
 
+    def export_receivers(
+        self,
+        slug: str,
+        *,
+        day: date | str | None = None,
+        from_: date | str | None = None,
+        to: date | str | None = None,
+        format: Literal["csv", "ndjson"] | None = None,
+        accept: Literal["text/csv; charset=utf-8", "application/x-ndjson"],
+    ) -> AbstractContextManager[Stream]:
+        """All receivers of points that count, most first, as a stream.
+
+        For: owner, admin. A key needs the permission `read`.
+
+        Read as it comes, inside of ``with``.
+
+        `day`: Only this UTC day. `from_`: The first day. `to`: The day after the last one. `format`: csv,
+        with the names of the columns; ndjson, ended by {end: true, rows}.
+        """
+        return self._stream(
+            "GET",
+            f"/v1/projects/{part(slug)}/points/export",
+            accept=accept,
+            query={"day": day, "from": from_, "to": to, "format": format},
+        )
+
     def list_collections(
         self, slug: str, *, after: str | None = None, limit: int | None = None
     ) -> types.CollectionsAnswer:

@@ -718,7 +718,7 @@ class FiguresAnswer(Struct, frozen=True, kw_only=True):
     rejected_total: Mapping[str, int]
     rejected_last_min: Mapping[str, int]
     waited: WaitedAnswer
-    journal_position: int
+    journal_position: str
     journal_bytes: int
     journal_failures: int
     commit_ms_last: float
