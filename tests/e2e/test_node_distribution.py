@@ -1,4 +1,4 @@
-"""The manager's own distribution: a wheel of np1 and node, put into a fresh environment and run against serve.
+"""The manager's own distribution: a wheel of np1 and node, put into a fresh environment, run against serve.
 
 What is measured here is what a machine gets: no compiler, no numpy, nothing of the server, 40 MB at most.
 """

@@ -16,6 +16,7 @@ from node.commands.output import printable
 from node.config import KEYS, load
 from node.identity import NodeIdentity
 from tests.e2e.machine import free_port
+from tests.e2e.system import TOP
 from tests.node.commanding import Shell
 
 SEED = "ab" * 32
@@ -217,6 +218,13 @@ def levels():
     from node.commands.completion import levels as found
 
     return found(parser_of("nodepulse-node"))
+
+
+def test_the_lines_of_the_readme_are_words_that_we_take():
+    lines = re.findall(r"^ +nodepulse-node (.*)$", (TOP / "README.md").read_text(), re.M)
+    assert len(lines) >= 8
+    for line in lines:
+        assert parser_of("nodepulse-node").parse_args(line.split()).run
 
 
 def test_help_tells_the_exit_codes(typed):
