@@ -66,7 +66,7 @@ class FiguresAnswer(msgspec.Struct, frozen=True, kw_only=True):
     rejected_total: dict[str, int]
     rejected_last_min: dict[str, int]
     waited: WaitedAnswer
-    journal_position: int
+    journal_position: str
     journal_bytes: int
     journal_failures: int
     commit_ms_last: float
@@ -220,6 +220,7 @@ def _figures(figures: ShardFigures) -> FiguresAnswer:
     told |= {
         "started_at": format_rfc3339(figures.started_ms),
         "waited": _waited(figures.waited_last_min),
+        "journal_position": str(figures.journal_position),
         "gaps_open": [OpenGap(cause, format_rfc3339(ms)) for cause, ms in sorted(figures.gaps_open.items())],
         "phase_since": format_rfc3339(figures.phase_since_ms) if figures.phase_since_ms else None,
     }

@@ -25,7 +25,7 @@ STATES = {
     "up": ("The network is up", "up"),
     "partly": ("A part of the network is down", "suspect"),
     "down": ("Most of the network is down", "down"),
-    "empty": ("Nothing runs here yet", "unknown"),
+    "empty": ("No node has been heard yet", "unknown"),
     "unknown": ("We cannot tell how the network is now", "unobserved"),
 }
 

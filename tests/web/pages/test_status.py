@@ -101,7 +101,7 @@ async def test_it_tells_days_faults_and_maintenance(control: Control) -> None:
     assert [work["nodes"] for work in told["maintenance"]] == [1], "an operator's own is theirs alone"
     assert told["observing"]
     words = (await Browser(control, None).look("/status/alpha")).words
-    assert "1 sealed days" in words
+    assert "1 sealed day " in words
     assert "the journal could not be written; the engine was killed or crashed" in words
     assert "3 such times, short ones as well, 1 min 32 s together" in words
     assert "1 node now" in words
