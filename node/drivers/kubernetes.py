@@ -82,6 +82,7 @@ class KubernetesDriver:
         task_status.started()
         while True:
             with trio.move_on_after(self._wait_s(failures)):
+                await trio.sleep(self._retry_after_s)  # not even a change makes us ask sooner
                 await self._wake.wait()
             self._wake = trio.Event()
             failures = 0 if await self._look() else failures + 1
@@ -181,7 +182,7 @@ class KubernetesDriver:
         except KubeError as error:
             if str(error) != self._error:
                 log.warning("%s", error)
-            self._error, self._retry_after_s = str(error), error.retry_after_s or 0.0
+            self._error, self._retry_after_s = str(error), min(error.retry_after_s or 0.0, AWAY_S_MAX)
             return False
         if self._error:
             log.info("the API server answers again")
@@ -204,7 +205,7 @@ class KubernetesDriver:
     def _wait_s(self, failures: int) -> float:
         if failures:
             usual_s = min(LOOK_SOON_S * (1 << min(failures - 1, 16)), AWAY_S_MAX)
-            return max(usual_s, min(self._retry_after_s, AWAY_S_MAX)) * (1 + 0.25 * random.random())
+            return max(usual_s, self._retry_after_s) * (1 + 0.25 * random.random())
         changes = any(kept.known.phase is Phase.STARTING for kept in self._view.kept.values())
         return LOOK_SOON_S if changes else LOOK_S
 
