@@ -22,6 +22,10 @@ pytestmark = pytest.mark.slow
 OUTAGE_S = 300
 INTERVAL_MS = 2_000
 SPARE_S = 30  # beats to begin with, and the kill
+TTL_MS = INTERVAL_MS * 3 // 2
+# How late the first credited beat may come after what the last claim vouches for: it may be a third try,
+# which by the protocol's waits leaves later than a ttl after the beat before where intervals are short.
+LATE_MS = INTERVAL_MS + 1.2 * (INTERVAL_MS / 3 + TTL_MS / 4) - TTL_MS + 200
 
 
 @pytest.fixture
@@ -87,10 +91,10 @@ def whole(machine: Machine, from_ms: int, away_ms: int, back_ms: int, lost_ms: i
     answer = machine.owner.api.uptime(machine.workloads["one"], from_ms, now_ms() - 1_000)
     answer.check_sum()
     spent: dict[str, Any] = {kind: ms for kind, ms in answer.ms.items() if ms}
-    assert spent.pop("unobserved", 0) <= lost_ms, (spent, answer.intervals)
+    assert spent.pop("unobserved", 0) <= lost_ms + LATE_MS, (spent, answer.intervals)
     assert set(spent) == {"up", "claimed_up"}, (spent, answer.intervals)
     # Claimed is the outage, less what the last beat before it vouched for, and nothing else.
     claimed = answer.of("claimed_up")
     assert away_ms - 1_000 <= claimed[0][0]
     assert claimed[-1][1] <= back_ms + 5_000
-    assert spent["claimed_up"] >= OUTAGE_S * 1_000 - lost_ms - 1.5 * INTERVAL_MS - 1_000
+    assert spent["claimed_up"] >= OUTAGE_S * 1_000 - lost_ms - LATE_MS - TTL_MS - 1_000

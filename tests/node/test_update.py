@@ -7,9 +7,11 @@ import json
 import os
 import random
 import stat
+import tomllib
 import zipfile
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -26,6 +28,7 @@ from node.version import VERSION
 from nodepulse.commands.manager_release import release as command
 from nodepulse.manager_archive import NEEDS, build, write
 
+TOP = Path(__file__).parents[2]
 SEED = bytes(range(32))
 KEY = public_key_of(SEED)
 MANIFEST = Manifest(
@@ -337,6 +340,11 @@ def test_the_same_sources_make_the_same_archive_and_nothing_of_the_server_is_in_
     assert {name.partition("/")[0] for name in names} == {"__main__.py", "np1", "node"}
     assert b'VERSION = "0.2.0"' in zipfile.ZipFile(BytesIO(built.archive)).read("node/version.py")
     assert built.manifest.size < 1_000_000
+
+
+def test_a_release_needs_what_the_distribution_of_the_manager_does():
+    project = tomllib.loads((TOP / "node" / "pyproject.toml").read_text())["project"]
+    assert list(NEEDS) == [f"python{project['requires-python']}", *project["dependencies"]]
 
 
 def test_the_command_makes_a_key_builds_signs_and_checks(tmp_path):
