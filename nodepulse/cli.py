@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "restore": ("backup", "restore", "Bring a backup back, into an empty data folder and database."),
     "top": ("top", "top", "An installation in figures, live."),
     "bench": ("bench", "bench", "Measure a part of the product beside its peer."),
-    "demo": ("demo", "demo", "A simulated network that beats, fails and returns, as a live table."),
+    "demo": ("demo", "demo", "A living network to look at in the browser, and a live table of it."),
     "release": ("manager_release", "release", "Build, sign and check releases of the node's manager."),
     "verify": ("verify", "verify", "Check proofs of uptime and receipts, offline."),
     "doctor": ("doctor", "doctor", "What is wrong with this machine or configuration."),
