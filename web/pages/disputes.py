@@ -5,6 +5,7 @@ Whoever opened it comments; whoever runs the project answers, rejects, or points
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from quart import Response, request
@@ -56,10 +57,26 @@ async def show_dispute(visitor: Visitor, *, dispute_id: str, attempt: Attempt = 
         # A licence's owner disputes days of machines that they cannot see.
         workload=await visitor.api.find(f"/v1/workloads/{dispute['workload_id']}"),
         newest=seal["revision"] if seal else dispute["revision"],
+        **await _records(visitor, dispute, seal),
+        reasons=words.REFUSED,
         me=_actor(visitor),
         attempt=attempt,
         told=words.told(request.args.get("told")),
     )
+
+
+async def _records(visitor: Visitor, dispute: dict[str, Any], seal: dict[str, Any] | None) -> dict[str, Any]:
+    """What the records say of the disputed day, for who may see the workload: why it was not paid, and its
+    row in the disputed seal and, where there is a newer one, in the newest."""
+    path, day = f"/v1/workloads/{dispute['workload_id']}", dispute["day"]
+    why = await visitor.api.find(f"{path}/why", day=day)
+    rows: list[dict[str, Any] | None] = [None, None]
+    if why is not None and seal is not None:
+        revisions = [dispute["revision"]] + [seal["revision"]] * (seal["revision"] > dispute["revision"])
+        for place, revision in enumerate(revisions):
+            proof = await visitor.api.find(f"{path}/proof", day=day, revision=revision)
+            rows[place] = None if proof is None else json.loads(proof["row"])
+    return {"why": why, "then": rows[0], "newly": rows[1]}
 
 
 def _actor(visitor: Visitor) -> str:

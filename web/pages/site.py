@@ -26,6 +26,7 @@ from web.pages import (
     people,
     points,
     project_channels,
+    project_disputes,
     project_keys,
     refusals,
     roots,
@@ -82,4 +83,5 @@ def all_pages(backend: Backend) -> tuple[Page, ...]:
         *project_keys.PAGES,
         *announcements.OF_PROJECT,
         *totals.PAGES,
+        *project_disputes.PAGES,
     )
