@@ -145,9 +145,9 @@ class KubeApi:
             url = f"{self._access.server}{path}?{urlencode(query)}"
             data = None if body is None else body.encode()
             reply = self._exchange(method, url, data, content_type, bearer := self._access.bearer())
-            if reply.status == 401 and self._access.bearer() != bearer:
+            if reply.status == 401 and (newer := self._access.bearer()) != bearer:
                 # The token was replaced between our reading it and the server's looking at it.
-                reply = self._exchange(method, url, data, content_type, self._access.bearer())
+                reply = self._exchange(method, url, data, content_type, newer)
             return reply
 
         self._counts["requests"] += 1

@@ -9,6 +9,8 @@ import pytest
 import trio
 
 import node.drivers.kubernetes_api as api_module
+from node.drivers.kubernetes_deployment import render
+from node.drivers.kubernetes_manifest import parse_manifest
 from node.drivers.kubernetes_view import View
 from node.drivers.port import DriverError, ManifestError, Origin, Phase
 from tests.node.kube_api.double import KubeApiDouble
@@ -205,6 +207,17 @@ async def test_a_reading_that_began_before_a_change_says_nothing_of_it(tmp_path:
     assert "a" in view.kept
     view.take([], [], moment=view.moment())
     assert view.kept == {}
+    # What is removed does not come back by a reading that still showed it.
+    told = order("a")
+    where = {"node": "n", "namespace": "n", "report_url": "", "machine": ""}
+    shown = render(told, parse_manifest(told.manifest), **where)
+    moment = view.moment()
+    with view.changing("a"):
+        view.take([shown], [], moment=view.moment())
+    view.take([shown], [], moment=moment)
+    assert view.kept == {}
+    view.take([shown], [], moment=view.moment())
+    assert view.kept["a"].order.digest == told.digest
 
 
 async def test_a_file_that_is_spoilt_is_no_reason_not_to_start(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +14,7 @@ import trio
 import node.drivers.kubernetes as driver_module
 import node.drivers.kubernetes_api as api_module
 from node.config import ConfigError
-from node.drivers.kubernetes_access import find_access
+from node.drivers.kubernetes_access import Access, find_access
 from node.drivers.kubernetes_install import RULES
 from node.drivers.port import DriverError, Origin, Phase
 from tests.node.kube_api.double import KubeApiDouble
@@ -105,6 +106,27 @@ async def test_a_replaced_token_is_used_at_once_and_a_dead_one_is_told(double: K
         await until(lambda: "No such file" in driver.trouble())
         double.new_token("fourth")
         await until(lambda: driver.trouble() == "")
+
+
+async def test_a_token_that_is_replaced_while_it_is_shown_costs_nothing(
+    double: KubeApiDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    async with driving(double, tmp_path) as driver:
+        await driver.apply(order("a"))
+        await phase(driver, "a", "running")
+        # The file is read as it was, shown, and found to be another by then.
+        reads, real = dict[int, int](), Access.bearer
+
+        def bearer(access: Access) -> str | None:
+            thread = threading.get_ident()
+            reads[thread] = reads.get(thread, 0) + 1
+            return "old" if reads[thread] % 2 else real(access)
+
+        monkeypatch.setattr(Access, "bearer", bearer)
+        await driver.restart("a", restarts=1)
+        await phase(driver, "a", "running", restarts=1)
+        assert driver.trouble() == ""
+        assert sum(reads.values()) >= 4
 
 
 async def test_each_verb_of_the_role_is_needed_and_its_lack_is_named(double: KubeApiDouble, tmp_path: Path):
