@@ -62,6 +62,8 @@ def _print_status(status: dict[str, Any]) -> None:
         "desired": f"fetched at {status['desired']['fetched_at'] or '-'}",
         "driver": status["driver"],
     }
+    if status.get("driver_error"):
+        lines["driver"] += f"; {printable(status['driver_error'])}"
     if status["error"]:
         lines["no_session"] = status["error"]
     if status["desired"]["error"]:
