@@ -141,9 +141,10 @@ class _Query:
         if not prefix:
             return
         name = f'{name} collate "C"'
-        self._conditions = [f"({name}, {self._key}) > (coalesce(({name_of_last}), ''), $1)"]
+        # The one beginning of the scan: beside another lower bound this one alone would be gone by.
+        least = f'greatest(({name_of_last}) collate "C", {self._parameter(prefix)})'
+        self._conditions = [f"({name}, {self._key}) > ({least}, $1)"]
         self._order, self._sorted, self._columns = f"{name}, {self._key}", "1, 2", f"{name}, "
-        self.narrow(f"{name} >= {{}}", prefix)
         self.narrow(f"{name} < {{}}", _after_all(prefix))
 
     def between(self, column: str, ends: tuple[str, str] | None) -> None:

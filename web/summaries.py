@@ -29,9 +29,11 @@ CENSUS_TIMES = 20  # and a census is read at least so many times as seldom as it
 LATE_S = 3.0  # the oldest counts that are told
 WATCHED_S = 15.0  # so long after it was asked about, a project is counted
 PATIENCE_S = 20.0  # so long the first one to ask about a big project waits
-PAUSE_S = 0.2  # at least between two counts, and as long as they took, for everybody else's sake
+PAUSE_S = 0.2  # at least between two counts,
+PAUSE_TIMES = 2  # and so many times what they took: web has others to answer
+HASTE_S, HASTE_LATE_S = 0.1, 60.0  # who would rather not wait is told counts that are as old
 KEPT_MAX = 8  # projects; the one asked for longest ago goes first
-PART = 2_000  # nodes counted before others have their turn
+PART = 1_000  # nodes counted before others have their turn
 STALE_MS = 5_000  # a shard whose view is older does not listen, as far as can be seen
 UNKNOWN = "unknown"  # the state of everybody whose view is away
 NODE_COLUMNS, HEARD_COLUMNS = (*NODE_STATES, UNKNOWN), (*HEARD, UNKNOWN)
@@ -87,8 +89,13 @@ class Summaries:
         """Set when something was counted, or could not be. Take it before asking, and wait for it after."""
         return self._bell
 
-    async def of(self, backend: Backend, project_id: str, *, patience_s: float = PATIENCE_S) -> Counts:
-        """At most LATE_S old. StoreUnavailableError when the registry is away, StillCountingError."""
+    async def of(
+        self, backend: Backend, project_id: str, *, patience_s: float = PATIENCE_S, late_s: float = 0.0
+    ) -> Counts:
+        """At most LATE_S old; when patience is out, at most `late_s`.
+
+        StoreUnavailableError when the registry is away, StillCountingError.
+        """
         kept = self._kept.pop(project_id, None) or _Kept()
         self._kept[project_id] = kept  # the last one now
         if len(self._kept) > KEPT_MAX:
@@ -101,7 +108,7 @@ class Summaries:
                 await self._bell.wait()
                 if kept.failed is not None:
                     raise StoreUnavailableError(str(kept.failed)) from kept.failed
-        fresh = kept.begun_at >= asked_at or trio.current_time() - kept.counted_at < LATE_S
+        fresh = kept.begun_at >= asked_at or trio.current_time() - kept.counted_at < max(late_s, LATE_S)
         if kept.counts is None or not fresh:
             raise StillCountingError("so many are being counted: ask again in a moment")
         return kept.counts
@@ -128,8 +135,9 @@ class Summaries:
                 kept.failed = error
             rung, self._bell = self._bell, trio.Event()
             rung.set()
-            await trio.sleep(max(PAUSE_S, trio.current_time() - began))
-            with trio.move_on_after(VIEW_S):
+            pause_s = max(PAUSE_S, (trio.current_time() - began) * PAUSE_TIMES)
+            await trio.sleep(pause_s)
+            with trio.move_on_after(max(0.0, VIEW_S - pause_s)):
                 await bell.wait()
             lately = trio.current_time() - kept.asked_at < WATCHED_S
             wanted = lately and self._kept.get(project_id) is kept
@@ -194,46 +202,41 @@ def _tallies(counts: Counts) -> tuple[object, ...]:
 async def _count(backend: Backend, census: Census) -> Counts:
     node_state = np.zeros(len(census.node_row), np.int8)
     heard = np.zeros(len(census.workload_row), np.int8)
-    deaf = np.zeros(len(census.workload_row), bool)
+    nodes = np.zeros((len(census.regions), len(NODE_COLUMNS)), np.int64)
+    workloads = np.zeros((len(census.regions), len(census.groups), len(HEARD_COLUMNS)), np.int64)
+    standby = unobserved = 0
     as_of: list[int] = []
     now_ms = np.array([backend.heads.now_ms(shard) for shard in range(backend.shards)])
     for first in range(0, len(census.node_row), PART):
         of_node = slice(first, first + PART)
         rows = census.node_row[of_node]
         of_workload = slice(*np.searchsorted(census.workload_row, (rows[0], rows[-1] + 1)).tolist())
-        count = len(rows)
+        count, on = len(rows), census.workload_row[of_workload]
         # One read for both: a node's place is its row with any slot.
         seen, undecided = await look(
             backend,
-            np.concatenate([rows, census.workload_row[of_workload]]),
+            np.concatenate([rows, on]),
             np.concatenate([np.zeros(count, np.int64), census.workload_slot[of_workload]]),
         )
-        node_state[of_node] = np.where(seen.known, seen.node_state, NODE_COLUMNS.index(UNKNOWN))[:count]
-        heard[of_workload] = np.where(seen.known, seen.heard, HEARD_COLUMNS.index(UNKNOWN))[count:]
-        shard = census.workload_row[of_workload] % backend.shards
-        late = now_ms[shard] - seen.as_of_ms[count:] > STALE_MS
-        deaf[of_workload] = ~seen.known[count:] | late | np.isin(shard, list(undecided))
+        state = np.where(seen.known, seen.node_state, NODE_COLUMNS.index(UNKNOWN))[:count]
+        health = np.where(seen.known, seen.heard, HEARD_COLUMNS.index(UNKNOWN))[count:]
+        node_state[of_node], heard[of_workload] = state, health
+        nodes += _tally(nodes.shape, census.node_region[of_node], state)
+        groups = census.workload_group[of_workload]
+        workloads += _tally(workloads.shape, census.workload_region[of_workload], groups, health)
+        standby += int(np.count_nonzero(census.workload_waits[of_workload] & np.isin(health, _BEATS)))
+        late = now_ms[on % backend.shards] - seen.as_of_ms[count:] > STALE_MS
+        deaf = np.isin(on % backend.shards, list(undecided))
+        unobserved += int(np.count_nonzero(~seen.known[count:] | late | deaf))
         if seen.known.any():
             as_of.append(int(seen.as_of_ms[seen.known].min()))
         await trio.lowlevel.checkpoint()
-    return Counts(
-        census,
-        _tally((census.node_region, node_state), (len(census.regions), len(NODE_COLUMNS))),
-        _tally(
-            (census.workload_region, census.workload_group, heard),
-            (len(census.regions), len(census.groups), len(HEARD_COLUMNS)),
-        ),
-        min(as_of, default=None),
-        int(np.count_nonzero(census.workload_waits & np.isin(heard, _BEATS))),
-        int(np.count_nonzero(deaf)),
-        node_state,
-        heard,
-    )
+    oldest_ms = min(as_of, default=None)
+    return Counts(census, nodes, workloads, oldest_ms, standby, unobserved, node_state, heard)
 
 
-def _tally(places: tuple[np.ndarray, ...], shape: tuple[int, ...]) -> np.ndarray:
+def _tally(shape: tuple[int, ...], *places: np.ndarray) -> np.ndarray:
     """How many are in each place of an array of this shape."""
-    if not len(places[0]):
-        return np.zeros(shape, np.int64)
-    flat = np.ravel_multi_index(tuple(each.astype(np.int64) for each in places), shape)
-    return np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape)
+    size = int(np.prod(shape))
+    flat = np.ravel_multi_index(places, shape) if len(places[0]) else np.zeros(0, np.int64)
+    return np.bincount(flat, minlength=size).reshape(shape)

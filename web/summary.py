@@ -13,10 +13,8 @@ from engine.core.people import Principal
 from web import sight
 from web.backend import Backend
 from web.routing import Answer, Route, content_tag, in_haste, reply_polled
-from web.summaries import HEARD_COLUMNS, NODE_COLUMNS, PATIENCE_S, Counts
+from web.summaries import HASTE_LATE_S, HASTE_S, HEARD_COLUMNS, NODE_COLUMNS, Counts
 from web.times import format_rfc3339
-
-HASTE_S = 0.5  # waited for the first count of a project with `Prefer: wait=0`
 
 
 class NodeCounts(msgspec.Struct, frozen=True):
@@ -82,8 +80,12 @@ class SummaryAnswer(msgspec.Struct, frozen=True):
 
 async def get_summary(backend: Backend, caller: Principal, *, slug: str) -> Response:
     project = await sight.project(backend, caller, slug)
-    patience_s = HASTE_S if in_haste() else PATIENCE_S
-    counts = await backend.summaries.of(backend, project.project_id, patience_s=patience_s)
+    if in_haste():
+        counts = await backend.summaries.of(
+            backend, project.project_id, patience_s=HASTE_S, late_s=HASTE_LATE_S
+        )
+    else:
+        counts = await backend.summaries.of(backend, project.project_id)
     answer = answer_of(project.slug, counts)
     # Weak: when it was looked at is told, too, and is no news.
     return reply_polled(answer, etag=f"W/{content_tag(msgspec.structs.replace(answer, as_of=None))}")
