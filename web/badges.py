@@ -20,8 +20,18 @@ from web.ids import canonical_uuid
 from web.kept import for_anybody
 from web.reading import Reader
 from web.routing import Answer, Route
-from web.status import PARTLY_SHARE, UP_SHARE, counts_of, public_project, seen_by_all, share_up
+from web.status import (
+    PARTLY_SHARE,
+    UP_SHARE,
+    counts_of,
+    public_project,
+    seen_by_all,
+    share_up,
+    unobserved_since,
+)
+from web.summaries import UNKNOWN as UNKNOWN_STATE
 
+NOT_OBSERVED = "not observed now"  # our fault: what was so last is not told as if it were so now
 MAKING_S_MAX = 5.0  # who embeds it waits no longer
 _COLOURS: dict[str, Colour] = {
     "up": "green",
@@ -43,7 +53,7 @@ _WORDS = {
     "claimed_updating": "updating",
     "claimed_unhealthy": "unhealthy",
     "maintenance_own": "maintenance",
-    "unobserved": "not observed",
+    "unobserved": NOT_OBSERVED,
 }
 _SVG = "image/svg+xml"
 _HEADERS = {"cross-origin-resource-policy": "cross-origin"}  # it is there to be shown on other sites
@@ -89,8 +99,11 @@ async def _of_project(backend: Backend, slug: str) -> Badge:
         return UNKNOWN
     nodes, _ = await counts_of(backend, project.project_id)
     share, label = share_up(nodes), project.name or project.slug
+    if any(unobserved_since(backend, shard) for shard in range(backend.shards)):
+        return Badge(label, NOT_OBSERVED, "grey")
     if share is None:
-        return Badge(label, "not known now" if nodes else "no nodes yet", "grey")
+        told = "not known now" if nodes.get(UNKNOWN_STATE) else "not heard yet" if nodes else "no nodes yet"
+        return Badge(label, told, "grey")
     # Never rounded up to all of them.
     told = "100 % up" if share >= 1 else f"{int(share * 1_000) / 10:g} % up"
     return Badge(label, told, "green" if share >= UP_SHARE else "yellow" if share >= PARTLY_SHARE else "red")
@@ -104,8 +117,8 @@ async def _of_node(backend: Backend, node_id: str | None) -> Badge:
         return Badge(node.name or "node", "retired", "grey")
     reader = Reader(backend)
     look = await reader.look(node.row, up_to_ms=reader.now_ms(node.row))
-    if look.head is None:
-        return Badge(node.name or "node", "not known now", "grey")
+    if look.head is None or unobserved_since(backend, look.shard):
+        return Badge(node.name or "node", NOT_OBSERVED, "grey")
     return _said(node.name or "node", "new" if look.node is None else look.node.state)
 
 
@@ -117,8 +130,8 @@ async def _of_workload(backend: Backend, workload_id: str | None) -> Badge:
         return Badge(workload.name or "workload", "retired", "grey")
     reader = Reader(backend)
     look = await reader.look(workload.row, up_to_ms=reader.now_ms(workload.row))
-    if look.head is None:
-        return Badge(workload.name or "workload", "not known now", "grey")
+    if look.head is None or unobserved_since(backend, look.shard):
+        return Badge(workload.name or "workload", NOT_OBSERVED, "grey")
     state, _as_of = await reader.state(workload, look)
     return _said(workload.name or "workload", state)
 

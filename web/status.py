@@ -186,19 +186,23 @@ def _state(nodes: dict[str, int], share: float | None, *, observing: bool) -> St
 
 def _lasting(backend: Backend) -> tuple[Incident | None, bool]:
     """(since when some shard does not listen, whether one doubts itself)."""
-    heads, silent, doubting = backend.heads, [], False
-    for shard in range(backend.shards):
-        head, age_ms = heads.head(shard), heads.watermark_age_ms(shard)
-        if head is None or age_ms is None or head.watermark_ms <= 0:
-            silent.append((backend.clock(), "unknown"))
-        elif head.provisional_from_ms is not None:
-            silent.append((head.provisional_from_ms, "disk_full"))
-        elif age_ms > SILENT_MS_MAX:
-            silent.append((head.watermark_ms, "unknown"))
-        doubting |= head is not None and head.degraded
+    heads = [backend.heads.head(shard) for shard in range(backend.shards)]
+    doubting = any(head is not None and head.degraded for head in heads)
+    found = [unobserved_since(backend, shard) for shard in range(backend.shards)]
+    silent = [each for each in found if each is not None]
     if not silent:
         return None, doubting
     return Incident(min(silent)[0], None, tuple(dict.fromkeys(cause for _, cause in silent))), doubting
+
+
+def unobserved_since(backend: Backend, shard: int) -> tuple[int, str] | None:
+    """(since when, the cause) if the shard does not listen, as far as anybody knows."""
+    head, age_ms = backend.heads.head(shard), backend.heads.watermark_age_ms(shard)
+    if head is None or age_ms is None or head.watermark_ms <= 0:
+        return backend.clock(), "unknown"
+    if head.provisional_from_ms is not None:
+        return head.provisional_from_ms, "disk_full"
+    return (head.watermark_ms, "unknown") if age_ms > SILENT_MS_MAX else None
 
 
 def _day(sums: DaySums) -> StatusDay:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
+import msgspec
 import pytest
 
 from engine.core.ports import StoreUnavailableError
@@ -68,6 +69,18 @@ async def test_badges_of_a_public_project_say_what_is_so(control: Control) -> No
     assert (again.status, again.body) == (304, b"")
     foreign = await ask(control, f"/badges/nodes/{control.foreign_node.node_id}.svg")
     assert foreign.status == 404
+
+
+async def test_while_we_do_not_listen_no_badge_tells_what_was_so_last(control: Control) -> None:
+    await make_public(control)
+    shard = control.app.backend.heads._shards[0]
+    assert shard.head is not None
+    stuck = msgspec.structs.replace(shard.head, watermark_ms=shard.head.watermark_ms - 60_000)
+    shard.take = lambda _head, _ms: None  # type: ignore[method-assign]
+    shard.head = stuck
+    for path in paths(control):
+        answer = await ask(control, path)
+        assert (answer.status, said(answer.body)[1]) == (200, "not observed now"), path
 
 
 async def test_a_retired_machine_and_a_retired_project_are_told_apart_from_a_fall(control: Control) -> None:
