@@ -21,6 +21,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from engine.journal_blocks import segments
 from storage import roles
 from storage.bridge import await_host, run_on_uvloop
 from tests.e2e.api import now_ms
@@ -111,29 +112,14 @@ def all_heard(load: Load, after_ms: int) -> bool:
 def earn_points(system: System) -> None:
     """Two days of history, yesterday sealed and its points committed."""
     day = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
-    command = [sys.executable, "-P", "-m", "nodepulse"]
-    environment = {**os.environ, "PYTHONPATH": str(TOP)}
+    words = ("admin", "points", "commit", "edge-ai", "--suggested", "--day", day, "--yes")
 
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*command, *words, "--data-dir", str(system.folder), "--json"],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=COMMAND_S,
-        )
+    def commit() -> subprocess.CompletedProcess[str]:
+        return nodepulse(*words, folder=system.folder)
 
-    seeded = run("db", "seed")
+    seeded = nodepulse("db", "seed", folder=system.folder)
     assert seeded.returncode == 0, seeded.stderr
-    eventually(
-        lambda: (
-            run("admin", "points", "commit", "edge-ai", "--suggested", "--day", day, "--yes").returncode == 0
-        ),
-        within_s=90,
-        every_s=2,
-        why=lambda: run("admin", "points", "commit", "edge-ai", "--suggested", "--day", day, "--yes").stderr,
-    )
+    eventually(lambda: commit().returncode == 0, within_s=90, every_s=2, why=lambda: commit().stderr)
 
 
 def test_the_page_has_the_commands_that_are_tried_here():
@@ -217,6 +203,70 @@ def test_a_postgres_brought_back_to_an_earlier_time_gets_again_what_it_lacks(tmp
         for table in tables:
             assert set(known[table]) <= set(again[table]), table
         load.stop()
+
+
+def test_a_postgres_older_than_the_journal_waits_for_a_word_and_beats_go_on(tmp_path: Path):
+    folder, backup = new_folder(tmp_path), tmp_path / "backup"
+    small = {"journal.segment_bytes_max": 1 << 20, "journal.snapshot_interval_s": 1}
+    with running(System(folder, sets=small)) as system:
+        made = system.admin(
+            "provision", "--project", "hole", "--nodes", "20", "--workloads", "1", "--interval-ms", "1000"
+        )
+        load = Load(system, made["nodes"], per_s=3_000)
+        load.open_sessions()
+        load.start()
+        run_block("backup", BACKUP=backup, DATA=folder)
+        first = journal_begins(folder)
+        eventually(lambda: journal_begins(folder) > first, within_s=90, every_s=0.5)
+        assert system.stop() == 0
+        (folder / "postgres").rename(tmp_path / "lost-postgres")
+        run_block("restore-postgres", BACKUP=backup, DATA=folder)
+        system.launch()
+        eventually(lambda: waits(system), within_s=60, why=system.log)
+        after_ms = now_ms()
+        eventually(lambda: all_heard(load, after_ms), within_s=60, why=load.figures)
+        begins = journal_begins(folder)
+        time.sleep(5)
+        assert journal_begins(folder) == begins, "nothing is let go"
+        looked = nodepulse("db", "rejoin", folder=folder)
+        assert looked.returncode == 1
+        assert "a time that the journal no longer holds" in looked.stdout
+        assert nodepulse("db", "rejoin", "--accept", folder=folder).returncode == 0
+        eventually(lambda: not waits(system), within_s=30, why=system.log)
+        assert nodepulse("db", "rejoin", folder=folder).returncode == 0
+        system.wait_ready()
+        gaps = rows_of(system, ("gap",))["gap"]
+        assert [gap for gap in gaps if "lost_shard" in gap]
+        load.stop()
+        until_ms = now_ms() - 500
+        time.sleep(1.5)
+        for *_, answer in answers(system.api_for(made["api_key"]), load, to_ms=until_ms):
+            assert not [span for span in answer.of("silent") if span[1] > after_ms]
+
+
+def journal_begins(folder: Path) -> int:
+    return segments(folder / "journal" / "1" / "0")[0].position
+
+
+def waits(system: System) -> bool:
+    """Whether the shard says that journal and PostgreSQL do not fit."""
+    if system.child("engine-0") is None or not system.logged("listening"):
+        return False
+    try:
+        return system.metrics().get("nodepulse_flusher_out_of_step") == 1
+    except OSError:
+        return False
+
+
+def nodepulse(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "nodepulse", *words, "--data-dir", str(folder), "--json"],
+        env={**os.environ, "PYTHONPATH": str(TOP)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=COMMAND_S,
+    )
 
 
 def earlier_revision() -> str:
