@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from typing import Any
 
-NAME = "nodepulse-node"
+NAME = PROGRAM = "nodepulse-node"
 REPORT_PORT = 7910
 MANAGED_BY = {"app.kubernetes.io/managed-by": "nodepulse"}  # on what the driver makes, pods included
 CONFIG, DATA, SECRET = "/etc/nodepulse", "/var/lib/nodepulse-node", "/run/nodepulse-secret"
@@ -24,8 +25,8 @@ RULES: tuple[dict[str, list[str]], ...] = (
 )
 BEFORE = """\
 # A NodePulse manager in namespace {namespace}. It reads its configuration from the Secret {name}, which is
-# made first, from the file that `init` and `register` wrote, with these values in it:
-#   {options}
+# made first, of a node.json that has been through `init` and `register`:
+{settings}
 # kubectl create namespace {namespace}
 # kubectl -n {namespace} create secret generic {name} --from-file=node.json
 # Then: kubectl apply -f THIS-FILE
@@ -70,10 +71,19 @@ def render_install(
     ):
         if not form.fullmatch(text):
             raise ValueError(f"{what}: not {form.pattern}: {text!r}")
-    options = json.dumps(cluster_values(namespace, name=name))
-    head = BEFORE.format(namespace=namespace, name=name, options=options)
+    head = BEFORE.format(namespace=namespace, name=name, settings=_settings(namespace, name))
     objects = install_objects(namespace, image, name=name, storage=storage, command=command)
     return head + "".join(f"---\n{to_yaml(one)}" for one in objects)
+
+
+def _settings(namespace: str, name: str) -> str:
+    """The commands that bring `cluster_values` into the configuration file."""
+    texts = {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in cluster_values(namespace, name=name).items()
+    }
+    words = (f"config set --config node.json {key} {shlex.quote(text)}" for key, text in texts.items())
+    return "\n".join(f"# {PROGRAM} {word}" for word in words)
 
 
 def install_objects(

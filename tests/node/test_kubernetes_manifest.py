@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
 
+from node.config import NodeConfig, load, save
 from node.drivers.kubernetes_deployment import label_of, name_of, read_order, render, selector_of
 from node.drivers.kubernetes_install import RULES, cluster_values, install_objects, render_install, to_yaml
 from node.drivers.kubernetes_manifest import parse_manifest
 from node.drivers.port import ManifestError
+from tests.node.kube_api.double import TOP
 from tests.node.kubernetes_rig import order
 
 VERSIONS = ("1.27", "1.31", "1.37")  # of Kubernetes
@@ -160,10 +168,25 @@ def test_the_installation_is_valid_by_the_published_schemas_and_reads_back_as_ya
         kubernetes_validate.validate(one, version, strict=True)
     text = render_install("edge", image)
     assert list(yaml.safe_load_all(text)) == list(objects)
-    assert json.dumps(cluster_values("edge")) in text
     roles = [one for one in objects if one["kind"] == "Role"]
     assert roles[0]["rules"] == list(RULES)
     assert not [one for one in objects if one["kind"] == "Secret"]
+
+
+def test_the_commands_at_its_head_make_the_configuration_that_it_needs(tmp_path: Path):
+    path = tmp_path / "node.json"
+    save(path, NodeConfig(node_id="n", private_key="00" * 32, web_url="https://x"))
+    head = render_install("edge", "x").split("---\n")[0]
+    commands = [shlex.split(line[2:]) for line in head.splitlines() if "config set" in line]
+    for name, *words in commands:
+        assert name == "nodepulse-node"
+        whole = [sys.executable, "-P", "-m", "node.commands", *words]
+        subprocess.run(
+            whole, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(TOP)}, check=True, timeout=30
+        )
+    found = asdict(load(path, {}))
+    assert {key: found[key] for key in cluster_values("edge")} == cluster_values("edge")
+    assert (found["node_id"], found["private_key"]) == ("n", "00" * 32)
 
 
 @pytest.mark.parametrize("wrong", [("A", "x"), ("n", "x\ny"), ("n", ""), ("n" * 64, "x")])
