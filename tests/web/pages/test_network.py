@@ -180,3 +180,17 @@ async def test_only_who_runs_the_project_sees_its_network(control: Control):
     # Lists tell each one what they may see: olga her own node of this project, and nobody else's.
     assert ">mine</a>" in (await Browser(control, "olga").look(f"{PATH}/nodes")).text
     assert ">mine</a>" not in (await Browser(control, "sam").look(f"{PATH}/nodes")).text
+
+
+async def test_a_page_does_not_wait_for_the_first_count(control: Control, monkeypatch: pytest.MonkeyPatch):
+    async def never(*_: object) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(summaries, "_count", never)
+    owner = Browser(control, "owner")
+    looked = await owner.look(PATH)
+    is_whole(looked)
+    assert (looked.status, "the counts appear here in a moment" in looked.words) == (200, True)
+    assert (await owner.look(f"{PATH}/kinds")).status == 200
+    answer = await control.ask("GET", "/v1/projects/alpha/summary", headers={"prefer": "wait=0"})
+    assert (answer.status, "retry-after" in answer.headers) == (503, True)
