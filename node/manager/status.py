@@ -77,6 +77,7 @@ def _workload(
         "desired_version": None if desired is None else desired.version,
         "version": None if running is None else running.version,
         "phase": None if running is None else str(running.phase),
+        "detail": "" if running is None else running.detail,
         "since": None if running is None else _ago(running.since_s),
         "pid": None if running is None else running.pid,
         "restarts": None if running is None else running.restarts,
