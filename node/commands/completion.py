@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Iterator
 
 from node.commands.ending import FINE
+from node.commands.output import print_json
 from node.commands.words import Commands, command
 
 SHELLS = ("bash", "zsh", "fish")
@@ -49,7 +50,10 @@ def run_completion(args: argparse.Namespace) -> int:
     script = _fish(parser, args.prog) if args.shell == "fish" else _bash(parser, args.prog)
     if args.shell == "zsh":
         script = ZSH.format(prog=args.prog, first=args.prog.split()[0]) + script
-    print(script, end="")
+    if args.as_json:
+        print_json({args.shell: script})
+    else:
+        print(script, end="")
     return FINE
 
 

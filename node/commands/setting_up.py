@@ -100,12 +100,20 @@ def run_init(args: argparse.Namespace) -> int:
 def _write(path: Path, config: NodeConfig) -> None:
     try:
         if path.exists():
-            path.replace(path.with_name(path.name + ".old"))
+            path.replace(_old(path))
         save(path, config)
     except OSError as error:
         raise CommandError(
             f"{path}: {error.strerror}", advice="another place: --config FILE, or NODEPULSE_NODE_CONFIG"
         ) from error
+
+
+def _old(path: Path) -> Path:
+    """Where a file is kept that a new one takes the place of: no key is lost by a second --force."""
+    number = 1
+    while (beside := path.with_name(f"{path.name}.old{number if number > 1 else ''}")).exists():
+        number += 1
+    return beside
 
 
 def _read_seed(name: str) -> str:

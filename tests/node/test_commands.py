@@ -75,7 +75,11 @@ def test_a_key_that_is_there_is_not_overwritten_and_with_force_it_is_kept_beside
     assert ready("init", "--web-url", "https://example.org", "--force")[0] == 0
     old = ready.config.with_name("node.json.old")
     assert (old.read_bytes(), old.stat().st_mode & 0o777) == (before, 0o600)
-    assert load(ready.config, {}).private_key != json.loads(before)["private_key"]
+    second = load(ready.config, {}).private_key
+    assert second != json.loads(before)["private_key"]
+    assert ready("init", "--web-url", "https://example.org", "--force")[0] == 0
+    assert old.read_bytes() == before
+    assert load(ready.config.with_name("node.json.old2"), {}).private_key == second
 
 
 def test_a_key_that_was_made_elsewhere_is_taken_from_a_file_and_a_wrong_one_refused(typed, tmp_path):
