@@ -106,6 +106,10 @@ async def test_an_orderly_stop_ends_the_pods_and_the_next_start_begins_them(
         await driver.stop_all()
         assert double.all("pods") == []
         await until(lambda: driver.running()["a"].detail == "stopped")
+        # Looking on does not begin them.
+        asked = len(double.control("state")["requests"])
+        await until(lambda: len(double.control("state")["requests"]) >= asked + 6)
+        assert [one["spec"]["replicas"] for one in double.all("deployments")] == [0, 0]
     async with driving(double, tmp_path) as driver:
         assert (await phase(driver, "a", RUNNING)).origin is Origin.ORDERED
         await phase(driver, "b", RUNNING)
