@@ -17,7 +17,7 @@ from web.pages.pages import Page, form_fields
 from web.pages.rendering import render
 from web.pages.visitor import Visitor
 
-OVERLAPS = {"86400": "a day", "3600": "an hour", "604800": "a week", "0": "not at all"}
+OVERLAPS = {"86400": "a day", "3600": "an hour", "604800": "a week", "0": "no longer"}
 
 
 async def show_keys(

@@ -28,7 +28,7 @@ async def test_a_projects_key_is_made_rotated_and_revoked(control: Control) -> N
     listed = await paul.look(PATH)
     is_whole(listed)
     assert secret not in listed.text
-    assert f"{secret[:9]}… read, points" in listed.words
+    assert f"<b>night</b> {secret[:9]}… read, points" in listed.words
     assert "by you" in listed.words
     assert "&lt;b&gt;night&lt;/b&gt;" in listed.text
     control.bearers["made"] = secret

@@ -45,7 +45,7 @@ async def test_a_rule_is_decided_in_points_minutes_and_factors(control: Control)
     )
     shown = await paul.look(PATH)
     is_whole(shown)
-    assert "in force 0.0001 8.64 8.5 1 h 30 min gpu × 2.25 all paid time is paid" in shown.words
+    assert "in force 0.0001 8.64 in 24 hours 8.5 1 h 30 min gpu × 2.25 all paid time" in shown.words
     again = await paul.fill(PATH, PATH)
     assert again.status == 303, "the next one starts from the newest"
     first, second = (await control.ask("GET", "/v1/projects/alpha/policies", by="paul")).json["items"]
