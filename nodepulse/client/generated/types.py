@@ -851,7 +851,8 @@ class IntervalAnswer(Struct, frozen=True, kw_only=True):
 class JobAnswer(Struct, frozen=True, kw_only=True):
     """`cron`: in UTC; null: by conditions, not by the clock. `catch_up`: every | newest of the due times
     that an outage missed. `last_*`: of the newest run that was begun; `outcome`: never | running | lost
-    | waiting | failed | done. `oldest_due_at`: of what is not done.
+    | waiting | failed | done. `oldest_due_at`: of what is not done. `worker`: who has the run in hand,
+    or did it.
     """
 
     job: str
