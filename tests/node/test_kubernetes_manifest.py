@@ -173,6 +173,7 @@ def test_the_installation_is_valid_by_the_published_schemas_and_reads_back_as_ya
     assert not [one for one in objects if one["kind"] == "Secret"]
 
 
+@pytest.mark.slow
 def test_the_commands_at_its_head_make_the_configuration_that_it_needs(tmp_path: Path):
     path = tmp_path / "node.json"
     save(path, NodeConfig(node_id="n", private_key="00" * 32, web_url="https://x"))
