@@ -112,7 +112,7 @@ def all_heard(load: Load, after_ms: int) -> bool:
 def earn_points(system: System) -> None:
     """Two days of history, yesterday sealed and its points committed."""
     day = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
-    words = ("admin", "points", "commit", "edge-ai", "--suggested", "--day", day, "--yes")
+    words = ("admin", "points", "commit", "edge-ai", "--suggested", "--day", day, "--key", "once")
 
     def commit() -> subprocess.CompletedProcess[str]:
         return nodepulse(*words, folder=system.folder)
