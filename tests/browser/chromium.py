@@ -25,7 +25,7 @@ ARGUMENTS = (
     "--no-first-run",
     "--no-pings",
 )
-DESKTOP, PHONE = (1100, 760), (360, 740)
+DESKTOP, PHONE = (1280, 800), (360, 740)
 PATIENCE_MS = 20_000
 _WATCH = """
 document.addEventListener("securitypolicyviolation", event =>
