@@ -55,7 +55,7 @@ class Size(NamedTuple):
     seconds: float  # of each page
 
 
-FULL = Size(100_000, 10, 10, 10.0)
+FULL = Size(100_000, 10, 5, 10.0)
 QUICK = Size(400, 2, 10, 0.5)
 
 
@@ -88,7 +88,7 @@ def main(*, as_json: bool, quick: bool, svg: str | None = None) -> int:
         _look(
             system, pages["network"], seconds=min(5.0, size.seconds)
         )  # nothing is measured of a cold process
-        quiet = {name: _look(system, paths, seconds=size.seconds / 2) for name, paths in pages.items()}
+        quiet = {name: _look(system, paths, seconds=size.seconds / 4) for name, paths in pages.items()}
         seconds = size.seconds * len(pages) + 30
         system.fleet.tell("run", seconds=seconds, until=str(folder / "enough"))
         time.sleep(2 if quick else 8)  # all rows have beaten

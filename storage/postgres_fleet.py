@@ -50,6 +50,7 @@ from node n join unnest($2::text[]) with ordinality as r (region, code) using (r
     on g.slug = coalesce(k.slug, '') and g.version = coalesce(w.running_version, '')
   left join licence_lease l on l.licence_id = w.licence_id and l.to_ms is null
 where {_LIVING} and w.retired_ms is null"""
+CENSUS_S_MAX = 120.0  # a statement of it, of a million on a machine that has other things to do
 _COPY_HEADER_BYTES, _COPY_TRAILER_BYTES = 19, 2
 
 
@@ -218,7 +219,7 @@ async def _census(connection: Connection, project_id: str) -> Census:
         regions = [record[0] for record in found]
         # The planner takes joins by codes for nearly empty, and would go through a million rows one by one.
         await connection.execute("set local enable_nestloop = off")
-        groups = await connection.fetch(_GROUPS, project_id)
+        groups = await connection.fetch(_GROUPS, project_id, timeout=CENSUS_S_MAX)
         nodes = await _numbers(connection, 2, _NODE_CODES, project_id, regions)
         slugs, versions = [record[0] for record in groups], [record[1] for record in groups]
         workloads = await _numbers(connection, 5, _WORKLOAD_CODES, project_id, regions, slugs, versions)
@@ -238,7 +239,7 @@ async def _census(connection: Connection, project_id: str) -> Census:
 async def _numbers(connection: Connection, columns: int, query: str, *arguments: object) -> np.ndarray:
     """Rows of whole numbers (bigint), in order of the first, without a Python object for each."""
     found = io.BytesIO()
-    await connection.copy_from_query(query, *arguments, output=found, format="binary")
+    await connection.copy_from_query(query, *arguments, output=found, format="binary", timeout=CENSUS_S_MAX)
     raw = found.getbuffer()[_COPY_HEADER_BYTES:-_COPY_TRAILER_BYTES]
     row = np.dtype([("fields", ">i2"), ("values", [("bytes", ">i4"), ("value", ">i8")], columns)])
     numbers = np.frombuffer(raw, row)["values"]["value"].astype(np.int64)
