@@ -83,12 +83,14 @@ class World:
         [dispute, *_] = olga.get("/v1/disputes")["items"]
         workload = olga.get(f"/v1/workloads/{dispute['workload_id']}")
         me = olga.get("/v1/me")["user"]["user_id"]
-        licences = olga.get(f"/v1/users/{me}/licences")["items"]
+        mine = {one["licence_id"] for one in olga.get(f"/v1/users/{me}/licences")["items"]}
+        bound = [one["licence_id"] for one in olga.get("/v1/workloads", operator="me", limit=200)["items"]]
         return {
             "dispute_id": dispute["dispute_id"],
             "workload_id": workload["workload_id"],
             "node_id": workload["node_id"],
-            "licence_id": licences[0]["licence_id"],
+            # One of hers that a workload of hers runs under.
+            "licence_id": next(one for one in bound if one in mine),
             "channel_id": olga.get("/v1/me/channels")["items"][0]["channel_id"],
         }
 
