@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from nodepulse.fleet import Fleet, Machine
 from storage.open import AllStores
 
 EVENTS_SHOWN = 8
+LINES_WITH_ADVICE = 48  # of a terminal; on a smaller one the tables would be cut off
 EVENTS_PAGE = 500
 LOOK_FIRST = (
     "My nodes (operator): states change while you watch; choose one that fell, then 'why was I not paid'.",
@@ -62,12 +64,14 @@ class Watched:
         return "new" if found is None or found[1] is None else found[1].state
 
 
-def words(story: DemoStory) -> str:
-    """Where to look, by whom, and what at first."""
+def words(story: DemoStory, *, advice: bool = True) -> str:
+    """Where to look and by whom; with `advice`, what at first."""
     lines = [f"NodePulse is at {story.url}. Each link signs one person in, once:"]
     for link in story.links:
         lines += [f"  {link.who} ({link.sees})", f"    {link.url}"]
-    lines += ["Look first at:", *(f"  - {line}" for line in LOOK_FIRST), "Ctrl-C ends it and leaves nothing."]
+    if advice:
+        lines += ["Look first at:", *(f"  - {line}" for line in LOOK_FIRST)]
+    lines.append("Ctrl-C ends it and leaves nothing.")
     return "\n".join(lines)
 
 
@@ -90,7 +94,8 @@ def table(watched: Watched, fleet: Fleet | None, story: DemoStory | None, receiv
     both.add_row(*columns)
     head = [Text(f"NodePulse demo, {elapsed_s:,.0f} s. Ctrl-C ends it.", style="bold")]
     if story is not None:
-        head.append(Text(words(story), no_wrap=True, overflow="ignore"))
+        advice = shutil.get_terminal_size().lines >= LINES_WITH_ADVICE
+        head.append(Text(words(story, advice=advice), no_wrap=True, overflow="ignore"))
     return Group(*head, both, _events(watched))
 
 
