@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-from web.pages.clock import utc_today as utc_today
 from web.pages.rendering import percent
 from web.times import DAY_MS, parse_rfc3339
 

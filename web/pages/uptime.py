@@ -18,11 +18,12 @@ from web.backend import Backend
 from web.ids import canonical_uuid
 from web.pages.as_visitor import as_visitor
 from web.pages.asking import ApiError
+from web.pages.clock import utc_today
 from web.pages.downloads import file_name
 from web.pages.links import day_of, link, segment
 from web.pages.pages import Page
 from web.pages.rendering import HEADERS, render
-from web.pages.strips import strip_of, utc_today
+from web.pages.strips import strip_of
 from web.pages.visitor import Visitor
 
 DAYS = 30
