@@ -8,6 +8,7 @@ import msgspec
 
 from tests.sealing import make_day, seal_days, yesterday_ms
 from tests.web.control import Control
+from tests.web.pages.owned import unsettle
 from tests.web.points_given import PATH, body, nodes, seal
 
 DAYS = "/v1/projects/alpha/days"
@@ -58,16 +59,17 @@ async def test_days_are_told_by_pages_down_to_the_first(control: Control) -> Non
 
 async def test_a_day_says_all_that_its_seal_waits_for(control: Control) -> None:
     made = await make_day(control.stores, control.alpha.project_id, day_ms=yesterday_ms() - 86_400_000)
-    await control.sql("update shard_state set watermark_ms = $1", made.day_ms)
+    await unsettle(control, made)
     due = (await control.ask("GET", f"{DAYS}/{made.day}", by="owner")).json
     assert due["state"] == "waiting"
     lacks = {each["what"]: each["lacks"] for each in due["conditions"]}
-    assert lacks["history"] == due["waits_for"] == "history of shard 0 does not reach beyond midnight yet"
+    assert lacks["leases"] == due["waits_for"] == "leases are not settled up to midnight"
+    assert lacks["history"] == lacks["view"] == ""
     assert lacks["gaps"] == lacks["degraded"] == ""
     later = (await control.ask("GET", f"{DAYS}/{day(1)}", by="owner")).json
     assert [each["what"] for each in later["conditions"]] == ["turn"]
     assert made.day in later["waits_for"]
-    await control.sql("update shard_state set watermark_ms = $1", made.day_ms + 5 * 86_400_000)
+    await control.sql("delete from lease_say")
     assert (await control.ask("GET", f"{DAYS}/{made.day}", by="owner")).json["waits_for"] == ""
     assert len(await seal_days(control.stores)) == 2, "what the route says and what the worker does agree"
     assert (await control.ask("GET", f"{DAYS}/{made.day}", by="owner")).json["state"] == "sealed"

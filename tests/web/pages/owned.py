@@ -5,11 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import trio
 
-from tests.sealing import Day, make_day, seal_days
+from tests.sealing import Day, make_day, seal_days, system_ms
 from tests.web.control import Control
 
 RULE = {"micro_points_per_paid_s": 100, "daily_cap_micro_points": 8_000_000}
+
+
+async def wait_view(control: Control) -> None:
+    """Until the app follows the live view, and that reaches beyond the last midnight."""
+    with trio.fail_after(10):
+        while (head := control.app.backend.heads.head(0)) is None or head.watermark_ms < system_ms() - 60_000:  # noqa: ASYNC110
+            await trio.sleep(0.02)
+
+
+async def unsettle(control: Control, day: Day) -> None:
+    """Who held which licence on that day is not settled, until `lease_say` is empty again."""
+    await wait_view(control)
+    await control.sql(
+        "insert into lease_say (workload_id, at_ms, what) values ($1, $2, 'claim')",
+        day.workload_ids[0],
+        day.day_ms,
+    )
 
 
 async def a_day(control: Control, *, rule: dict[str, Any] | None = RULE, sealed: bool = True) -> Day:

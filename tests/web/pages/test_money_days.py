@@ -9,7 +9,7 @@ import trio
 from tests.sealing import seal_days
 from tests.web.control import Control
 from tests.web.pages.browsing import Browser, Looked, forms_of
-from tests.web.pages.owned import a_day
+from tests.web.pages.owned import a_day, unsettle
 from tests.web.pages.test_every_page import is_whole
 from tests.web.pages.test_forms import alert
 from tests.web.points_given import PATH
@@ -22,22 +22,22 @@ async def commits(control: Control, day: str) -> list[dict[str, object]]:
 
 async def test_a_day_that_runs_and_one_that_waits_say_so_and_why(control: Control) -> None:
     day = await a_day(control, sealed=False)
-    await control.sql("update shard_state set watermark_ms = $1", day.day_ms)
+    await unsettle(control, day)
     paul = Browser(control, "paul")
     listed = await paul.look("/projects/alpha/days")
     is_whole(listed)
-    lacks = "history of shard 0 does not reach beyond midnight yet"
+    lacks = "leases are not settled up to midnight"
     assert f"{day.day} waiting – – – – {lacks}" in listed.words
     assert re.search(r"running – – – – it ends", listed.words)
     waits = await paul.look(f"/projects/alpha/days/{day.day}")
     is_whole(waits)
     assert "What its seal waits for" in waits.words
     assert "Shard 0 is in the live view yes" in waits.words
-    assert f"Shard 0 has its history beyond midnight in the store not yet {lacks}" in waits.words
+    assert f"Who held which licence is settled up to midnight not yet {lacks}" in waits.words
     part = await paul.look(f"/projects/alpha/days/{day.day}", **{"hx-request": "true"})
     assert "<h1" not in part.text
     assert "What its seal waits for" in part.words
-    await control.sql("update shard_state set watermark_ms = $1", day.day_ms + 2 * 86_400_000)
+    await control.sql("delete from lease_say")
     assert "Nothing is missing" in (await paul.look(f"/projects/alpha/days/{day.day}")).words
 
 
