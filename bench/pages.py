@@ -89,9 +89,9 @@ def main(*, as_json: bool, quick: bool, svg: str | None = None) -> int:
             system, pages["network"], seconds=min(5.0, size.seconds)
         )  # nothing is measured of a cold process
         quiet = {name: _look(system, paths, seconds=size.seconds / 4) for name, paths in pages.items()}
-        seconds = size.seconds * len(pages) + 30
+        seconds = size.seconds * len(pages) + 60
         system.fleet.tell("run", seconds=seconds, until=str(folder / "enough"))
-        time.sleep(2 if quick else 8)  # all rows have beaten
+        time.sleep(2 if quick else 20)  # all rows have beaten, and the view has been written whole once more
         began = time.perf_counter()
         loaded = {name: _look(system, paths, seconds=size.seconds) for name, paths in pages.items()}
         beaten_s = time.perf_counter() - began

@@ -114,10 +114,9 @@ async def page_of(
 
 async def _rows(backend: Backend, project_id: str, state: InState) -> Rows | None:
     """Where those in this state stood when they were counted last; None: not known, or they are many."""
+    enough_s = HASTE_LATE_S if in_haste() else None
     try:
-        counts = await backend.summaries.of(
-            backend, project_id, patience_s=HASTE_S, late_s=HASTE_LATE_S if in_haste() else 0.0
-        )
+        counts = await backend.summaries.of(backend, project_id, patience_s=HASTE_S, enough_s=enough_s)
     except StillCountingError:
         return None
     rows = np.unique(state.rows(counts))

@@ -31,7 +31,9 @@ WATCHED_S = 15.0  # so long after it was asked about, a project is counted
 PATIENCE_S = 20.0  # so long the first one to ask about a big project waits
 PAUSE_S = 0.2  # at least between two counts,
 PAUSE_TIMES = 2  # and so many times what they took: web has others to answer
-HASTE_S, HASTE_LATE_S = 0.1, 60.0  # who would rather not wait is told counts that are as old
+# Who would rather not wait does not where counts are so old, waits so long for newer ones, and is told then
+# what was counted at most so long ago.
+HASTE_ENOUGH_S, HASTE_S, HASTE_LATE_S = 6.0, 0.1, 60.0
 KEPT_MAX = 8  # projects; the one asked for longest ago goes first
 PART = 1_000  # nodes counted before others have their turn
 STALE_MS = 5_000  # a shard whose view is older does not listen, as far as can be seen
@@ -90,9 +92,15 @@ class Summaries:
         return self._bell
 
     async def of(
-        self, backend: Backend, project_id: str, *, patience_s: float = PATIENCE_S, late_s: float = 0.0
+        self,
+        backend: Backend,
+        project_id: str,
+        *,
+        patience_s: float = PATIENCE_S,
+        enough_s: float | None = None,
+        late_s: float = 0.0,
     ) -> Counts:
-        """At most LATE_S old; when patience is out, at most `late_s`.
+        """At most `enough_s` (LATE_S) old; when patience is out, at most `late_s`.
 
         StoreUnavailableError when the registry is away, StillCountingError.
         """
@@ -101,14 +109,15 @@ class Summaries:
         if len(self._kept) > KEPT_MAX:
             del self._kept[next(iter(self._kept))]
         asked_at = kept.asked_at = trio.current_time()
+        enough_s = LATE_S if enough_s is None else enough_s
         kept.failed = None
         self._asked.set()
         with trio.move_on_after(patience_s):
-            while kept.begun_at < asked_at and trio.current_time() - kept.counted_at >= LATE_S:
+            while kept.begun_at < asked_at and trio.current_time() - kept.counted_at >= enough_s:
                 await self._bell.wait()
                 if kept.failed is not None:
                     raise StoreUnavailableError(str(kept.failed)) from kept.failed
-        fresh = kept.begun_at >= asked_at or trio.current_time() - kept.counted_at < max(late_s, LATE_S)
+        fresh = kept.begun_at >= asked_at or trio.current_time() - kept.counted_at < max(late_s, enough_s)
         if kept.counts is None or not fresh:
             raise StillCountingError("so many are being counted: ask again in a moment")
         return kept.counts

@@ -13,7 +13,7 @@ from engine.core.people import Principal
 from web import sight
 from web.backend import Backend
 from web.routing import Answer, Route, content_tag, in_haste, reply_polled
-from web.summaries import HASTE_LATE_S, HASTE_S, HEARD_COLUMNS, NODE_COLUMNS, Counts
+from web.summaries import HASTE_ENOUGH_S, HASTE_LATE_S, HASTE_S, HEARD_COLUMNS, NODE_COLUMNS, Counts
 from web.times import format_rfc3339
 
 
@@ -82,7 +82,11 @@ async def get_summary(backend: Backend, caller: Principal, *, slug: str) -> Resp
     project = await sight.project(backend, caller, slug)
     if in_haste():
         counts = await backend.summaries.of(
-            backend, project.project_id, patience_s=HASTE_S, late_s=HASTE_LATE_S
+            backend,
+            project.project_id,
+            patience_s=HASTE_S,
+            enough_s=HASTE_ENOUGH_S,
+            late_s=HASTE_LATE_S,
         )
     else:
         counts = await backend.summaries.of(backend, project.project_id)
