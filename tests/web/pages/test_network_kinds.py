@@ -94,7 +94,7 @@ async def test_progress_tells_who_runs_what(control: Control, monkeypatch: pytes
         control.node.node_id,
     )
     with trio.fail_after(20):  # pages tell what was counted last
-        while "1 of 2 workloads run it (50.000 %)" not in (words := (await owner.look(KIND)).words):
+        while "1 of 2 workloads run it (50.000 %)" not in (words := (await owner.look(KIND)).words):  # noqa: ASYNC110
             await trio.sleep(0.1)
     assert "Not reported 1" in words
 
