@@ -65,7 +65,6 @@ def _options(folder: Path) -> list[str]:
         # Notices go to this process, at once.
         "worker.webhook_allow_private": "true",
         "worker.notifier_project_delay_s": 0,
-        "worker.publish.file": folder / "published.ndjson",
         "worker.publish.evm.to": "0x" + "de" * 20,  # transactions are prepared and never sent
     }
     where = ["--data-dir", str(folder), "--web", "127.0.0.1:0", "--beats", "127.0.0.1:0"]
