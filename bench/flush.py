@@ -25,8 +25,7 @@ from bench.rig.world import fill
 from engine.core.ports import History, LiveView
 from engine.core.records import BASE_UP, INTERVAL_DTYPE, Event, FlushBatch, ShardHead, event_id
 from engine.entries import DIRTY_ROWS
-from engine.flusher import _parts
-from engine.pages import Captured, capture
+from engine.pages import Captured, capture, in_writes
 from engine.rows import id_of
 from engine.table import Table
 from storage.bridge import await_host, run_on_uvloop
@@ -247,15 +246,15 @@ async def _live(
 
 async def _write(live: LiveView, head: ShardHead, captured: Captured) -> None:
     """As the flusher does."""
-    for part in _parts(captured.slots):
+    for part in in_writes(captured.slots):
         assert await live.write(head, rows=[], slots=part), "of another epoch"
-    for part in _parts(captured.rows):
+    for part in in_writes(captured.rows):
         assert await live.write(head, rows=part, slots=[]), "of another epoch"
 
 
 async def _set_ranges(client: Any, captured: Captured) -> None:
     for key, pages in (("plain:rows", captured.rows), ("plain:slots", captured.slots)):
-        for part in _parts(pages):
+        for part in in_writes(pages):
             async with client.pipeline(transaction=False) as pipe:
                 for offset, data in part:
                     pipe.setrange(key, offset, data)

@@ -16,6 +16,7 @@ import trio
 from engine.actors import Actors
 from engine.committer import Committer
 from engine.core.asks import ROWS_PER_ASK_MAX, Ask, RowAnswers, Told
+from engine.core.figures import ShardFigures
 from engine.core.records import Gap
 from engine.entries import Entries
 from engine.flusher import Flusher
@@ -51,8 +52,10 @@ class Answering:
         now_ms: Callable[[], int],
         complete_ms: Callable[[], int],
         flusher: Flusher,
+        figures: Callable[[], ShardFigures],
     ) -> None:
         """complete_ms: up to when everything received is applied."""
+        self._figures = figures
         self._asks = asks
         self._table = table
         self._journal = journal
@@ -68,11 +71,22 @@ class Answering:
     async def run(self) -> None:
         """Answer until cancelled."""
         while True:
-            asks = await self._asks.asked(self._table.shard)
+            asks = await self._tell_figures(await self._asks.asked(self._table.shard))
+            if not asks:
+                continue
             with trio.move_on_after(_PATIENCE_S) as patience:
                 await self._answer(asks)
             if patience.cancelled_caught:
                 self.given_up += len(asks)
+
+    async def _tell_figures(self, asks: list[Ask]) -> list[Ask]:
+        """Answer those who ask how we are: at once, above all when nothing can be committed. The others."""
+        curious = [ask for ask in asks if ask.figures]
+        if curious:
+            figures = self._figures()
+            await self._asks.answer([(ask, Told(ask.number, b"", b"", b"", [], figures)) for ask in curious])
+            self.answered += len(curious)
+        return [ask for ask in asks if not ask.figures]
 
     async def _answer(self, asks: list[Ask]) -> None:
         asked_ms = self._now_ms()

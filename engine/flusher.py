@@ -20,7 +20,7 @@ import trio
 from engine.committer import Committer
 from engine.core.beats import FIRST_REPORT_DTYPE, REFUSED_DTYPE, SAY_DTYPE
 from engine.core.evidence import REASONS
-from engine.core.ports import History, LiveView, StoreUnavailableError
+from engine.core.ports import History, HistoryWentBackError, LiveView, StoreUnavailableError
 from engine.core.records import (
     INTERVAL_DTYPE,
     SHARD_SAYS,
@@ -35,13 +35,12 @@ from engine.core.records import (
 from engine.decisions import Decisions
 from engine.journal import Journal
 from engine.journal_blocks import Kind
-from engine.pages import Captured, Pages, capture, give_back
+from engine.pages import Captured, Pages, capture, give_back, in_writes
+from engine.rejoin import OutOfStepError, Span, goes_on_at
 from engine.rows import id_of
 from engine.settings import FlushSettings
 from engine.table import Table
 
-_PAGES_PER_WRITE = 4_000
-_BYTES_PER_WRITE = 8 * 1024 * 1024
 _WATERMARK_EVERY_MS = 1_000  # history's watermark moves at least this often, with nothing else to write
 _LEASES_EVERY_MS = 250  # and while somebody waits for a lease, `leases_ms` does this often
 _RETRY_MS_MIN = 100
@@ -62,6 +61,7 @@ class FlushStatistics(NamedTuple):
     failures: int
     history_away: bool
     live_away: bool
+    out_of_step: bool
 
 
 class HeadSource(NamedTuple):
@@ -92,6 +92,7 @@ class Flusher:
         source: HeadSource,
         away: Callable[[str, bool], None],
         failed: Callable[[BaseException], None],
+        rejoining: Callable[[str, bool], None] = lambda _why, _held: None,
     ) -> None:
         self._table = table
         self._journal = journal
@@ -104,6 +105,9 @@ class Flusher:
         self._source = source
         self._tell_away = away
         self._tell_failed = failed
+        self._tell_rejoining = rejoining
+        self._stored = 0  # the position that history told last
+        self.out_of_step = False  # journal and history do not fit: an operator must decide
         self.failures = 0
         self._first_write = True
         self._applied = trio.Event()  # registry changes wait to be told
@@ -155,9 +159,12 @@ class Flusher:
         """A store answered what nobody expected (a missing migration): nothing is lost, it waits on disk."""
         self.failures += 1
         self._table.mark_all_dirty()
+        self._wait_longer()
+        self._tell_failed(error)
+
+    def _wait_longer(self) -> None:
         self._retry_ms = min(2 * self._retry_ms, self._settings.retry_ms_max)
         self._history_retry_at = trio.current_time() + self._retry_ms / 1_000
-        self._tell_failed(error)
 
     async def cycle(self) -> None:
         """One cycle; a store that is away costs only its own part."""
@@ -209,13 +216,27 @@ class Flusher:
         try:
             if self.flushed is None:
                 stored = await self._history.flushed_position(self._table.shard)
-                self.flushed = max(stored, self._journal.first)
+                self.flushed = goes_on_at(Span(self._journal.first, self._journal.committed), stored)
+                self._stored = stored
             await self._flush_to(end, watermark_ms, leases_ms)
         except StoreUnavailableError:
-            self._retry_ms = min(2 * self._retry_ms, self._settings.retry_ms_max)
-            self._history_retry_at = trio.current_time() + self._retry_ms / 1_000
+            self._wait_longer()
             self._set_away("history", away=True)
             return False
+        except HistoryWentBackError:
+            self.flushed = None  # and nothing is trimmed until we know where to go on
+            self.history_watermark_ms = 0  # no partial batch may tell of more than it brings
+            self._leases_ms = 0
+            self._first_write = True  # what the live view no longer shows as open is not in history
+            self._tell_rejoining("history went back", False)
+            return False
+        except OutOfStepError as error:
+            self._wait_longer()
+            if not self.out_of_step:
+                self._tell_rejoining(str(error), True)
+            self.out_of_step = True
+            return False
+        self.out_of_step = False
         self._retry_ms = _RETRY_MS_MIN
         self._set_away("history", away=False)
         return True
@@ -228,7 +249,8 @@ class Flusher:
             if last:
                 batch = msgspec.structs.replace(batch, watermark_ms=watermark_ms, leases_ms=leases_ms)
             if not _empty(batch) or self._due(watermark_ms, leases_ms):
-                await self._history.flush(batch)
+                await self._history.flush(msgspec.structs.replace(batch, after=self._stored))
+                self._stored = batch.position
                 self._intervals += len(batch.intervals)
                 self._events += len(batch.events)
                 self.history_watermark_ms = max(self.history_watermark_ms, batch.watermark_ms)
@@ -323,7 +345,7 @@ class Flusher:
         Slots first: nobody must see a row that points to entries which are not written yet.
         """
         before = msgspec.structs.replace(head, watermark_ms=self._watermark_ms)
-        row_parts, slot_parts = _parts(captured.rows) or [[]], _parts(captured.slots) or [[]]
+        row_parts, slot_parts = in_writes(captured.rows) or [[]], in_writes(captured.slots) or [[]]
         parts: list[tuple[Pages, Pages]] = [([], part) for part in slot_parts[:-1]]
         parts += [(row_parts[0], slot_parts[-1]), *((part, []) for part in row_parts[1:])]
         for rows, slots in parts[:-1]:
@@ -353,6 +375,7 @@ class Flusher:
             self.failures,
             self._away["history"],
             self._away["live"],
+            self.out_of_step,
         )
 
 
@@ -366,20 +389,3 @@ def _refused(payload: bytes) -> list[Refused]:
         Refused(id_of(high, low), str(np.datetime64(day, "D")), REASONS[reason], run_ms, count)
         for high, low, run_ms, count, day, reason, _ in np.frombuffer(payload, REFUSED_DTYPE).tolist()
     ]
-
-
-def _parts(pages: Pages) -> list[Pages]:
-    """Pages in groups that one write may take; a page larger than that is cut."""
-    if 0 < len(pages) <= _PAGES_PER_WRITE and sum(len(data) for _, data in pages) <= _BYTES_PER_WRITE:
-        return [pages]
-    parts: list[Pages] = []
-    size = _BYTES_PER_WRITE
-    for offset, data in pages:
-        for start in range(0, len(data), _BYTES_PER_WRITE):
-            piece = (offset + start, data[start : start + _BYTES_PER_WRITE])
-            if size + len(piece[1]) > _BYTES_PER_WRITE or len(parts[-1]) >= _PAGES_PER_WRITE:
-                parts.append([])
-                size = 0
-            parts[-1].append(piece)
-            size += len(piece[1])
-    return parts

@@ -45,18 +45,18 @@ class GapNews:
 
     def __init__(self, tells: Tells) -> None:
         self._tells = tells
-        self._open: dict[str, int] = {}  # begun and told, by cause
+        self.lasting: dict[str, int] = {}  # begun and told, by cause
         self._spells: dict[str, _Spell] = {}
 
     def begin(self, cause: str, from_ms: int, now_ms: int) -> None:
         """One that is known before it is over."""
-        if cause not in self._open:
-            self._open[cause] = from_ms
+        if cause not in self.lasting:
+            self.lasting[cause] = from_ms
             self._tell("gap.opened", cause, from_ms, now_ms, "it lasts")
 
     def end(self, gap: Gap) -> None:
         """One that is over."""
-        if self._open.pop(gap.cause, None) is not None:
+        if self.lasting.pop(gap.cause, None) is not None:
             self._tell("gap.closed", gap.cause, gap.to_ms, gap.to_ms, _lasted(gap.to_ms - gap.from_ms))
             return
         spell = self._spells.get(gap.cause)

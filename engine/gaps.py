@@ -66,6 +66,10 @@ class Gaps:
         self._count += 1
         self._total_ms += gap.to_ms - gap.from_ms
 
+    def open_since(self) -> dict[str, int]:
+        """Gaps that last: by cause, since when."""
+        return {} if self._news is None else dict(self._news.lasting)
+
     def since(self, t_ms: int, *, row: int) -> tuple[Gap, ...]:
         """The gaps of the row that end after t_ms; some may be of another shard count, from before."""
         return tuple(gap for gap in self.recent if gap.to_ms > t_ms and row % gap.shards == gap.shard)

@@ -27,6 +27,7 @@ from engine.rows import workload_id
 from engine.settings import IngestSettings
 from engine.sources import Sources
 from engine.table import Applied, Table
+from engine.throughput import Throughput
 from np1.codec import FRAME_BYTES, Code
 
 Array = npt.NDArray[Any]
@@ -81,6 +82,7 @@ class Intake:
         self.taken = 0
         self.answered: Counter[int] = Counter()
         self.rejected: Counter[str] = Counter()
+        self.throughput = Throughput()
         self.stray_bits = 0
 
     # -- the door -----------------------------------------------------------------------------------
@@ -330,6 +332,8 @@ class Intake:
         """Tell everyone of a committed and applied group what became of their beats."""
         self.taken += len(beats)
         self._answer(group, beats, applied.codes, applied.t_ms)
+        if len(beats):
+            self.throughput.answered(beats["t_ms"], self.now_ms())
 
     def refuse_busy(self, group: list[Waiting]) -> None:
         """Tell everyone of a group that could not be recorded to try again."""

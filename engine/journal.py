@@ -7,6 +7,7 @@ answered BUSY, everything else is kept for the next commit, and a new segment is
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from itertools import pairwise
@@ -198,11 +199,11 @@ class Journal:
                 return
             yield block
 
-    def trim(self, position: int) -> None:
-        """Remove segments that end at or before `position`."""
+    def trim(self, position: int, *, written_before_s: float = math.inf) -> None:
+        """Remove segments that end at or before `position`; of these only what was written before a time."""
         found = segments(self.directory)
         for segment, after in pairwise(found):
-            if after.position > position:
+            if after.position > position or segment.path.stat().st_mtime >= written_before_s:
                 break
             segment.path.unlink()
             self.first = after.position

@@ -19,6 +19,8 @@ Pages = list[Page]
 
 # A page costs what some kilobytes cost: so many clean marks between two dirty ones go along.
 _CLEAN_MARKS_MAX = 3
+_PAGES_PER_WRITE = 4_000
+_BYTES_PER_WRITE = 8 * 1024 * 1024
 
 _SLOT_FIELDS = {
     "kind": "kind",
@@ -91,3 +93,20 @@ def _pages(marks: Array, per_mark: int, used: int, records_of: Callable[[Array],
             (starts * size).tolist(), cuts[:-1].tolist(), cuts[1:].tolist(), strict=True
         )
     ]
+
+
+def in_writes(pages: Pages) -> list[Pages]:
+    """Pages in groups that one write may take; a page larger than that is cut."""
+    if 0 < len(pages) <= _PAGES_PER_WRITE and sum(len(data) for _, data in pages) <= _BYTES_PER_WRITE:
+        return [pages]
+    parts: list[Pages] = []
+    size = _BYTES_PER_WRITE
+    for offset, data in pages:
+        for start in range(0, len(data), _BYTES_PER_WRITE):
+            piece = (offset + start, data[start : start + _BYTES_PER_WRITE])
+            if size + len(piece[1]) > _BYTES_PER_WRITE or len(parts[-1]) >= _PAGES_PER_WRITE:
+                parts.append([])
+                size = 0
+            parts[-1].append(piece)
+            size += len(piece[1])
+    return parts

@@ -167,6 +167,7 @@ class Parts:
             appended=self._registry_applied,
             away=lambda away: self._tell_away("registry", away),
             unknown_secret=self._tell_unknown_secret,
+            went_back=self._tell_registry_went_back,
         )
         self.flusher = Flusher(
             self.table,
@@ -187,6 +188,7 @@ class Parts:
             ),
             away=self._tell_away,
             failed=self._flush_failed,
+            rejoining=self._tell_rejoining,
         )
         self.settler: Settler | None = None
         if around.leases is not None:
@@ -235,6 +237,16 @@ class Parts:
         self.decisions.installation_event(
             "secret.unknown", self.clock.now_ms(), detail, about=f"shard-{shard} secret-{secret_id}"
         )
+
+    def _tell_registry_went_back(self, known: int, found: int) -> None:
+        """Rows and sessions are loaded anew: what the registry forgot it cannot tell us of."""
+        self._log.warning("registry.went_back", known=known, found=found, shard=self.table.shard)
+
+    def _tell_rejoining(self, why: str, held: bool) -> None:
+        """PostgreSQL is not as we left it: made up for from the journal or, held, waiting for an operator."""
+        self.registry.reload()
+        told = self._log.error if held else self._log.warning
+        told("history.out_of_step" if held else "history.went_back", why=why, shard=self.table.shard)
 
     def _tell_away(self, store: str, away: bool) -> None:
         if away:

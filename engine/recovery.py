@@ -86,7 +86,8 @@ class _Replay:
             for spec in change.specs:
                 index = apply_spec(self.table, spec, self.secrets)
                 self.windows.replace(index, spec.windows)
-            self.registry_position = max(self.registry_position, change.position)
+            # The last one told, not the highest: the registry may have been restored (registry_follow).
+            self.registry_position = change.position or self.registry_position
         elif block.kind == Kind.BREAKER:
             breaker = msgspec.msgpack.decode(block.payload, type=BreakerBlock)
             self.breaker = Breaker(breaker.phase, breaker.since_ms, breaker.released)

@@ -58,6 +58,7 @@ class RegistryFollower:
         appended: Callable[[], None],
         away: Callable[[bool], None],
         unknown_secret: Callable[[int], None],
+        went_back: Callable[[int, int], None] = lambda _from, _to: None,
     ) -> None:
         self._feed = feed
         self._table = table
@@ -70,8 +71,10 @@ class RegistryFollower:
         self._appended = appended
         self._tell_away = away
         self._tell_unknown_secret = unknown_secret
+        self._tell_went_back = went_back
         self._unknown_told: set[int] = set()
         self.away = False
+        self._reload = False
         self.loaded = position > 0
         self._rows = 0
         table.honour_expired(honour=False)  # the registry may have been away when a snapshot was taken
@@ -102,6 +105,10 @@ class RegistryFollower:
                 self.set_away(away=True)
                 await trio.sleep(_RETRY_S)
 
+    def reload(self) -> None:
+        """PostgreSQL was restored to an earlier time: its numbers may mean other changes than we know of."""
+        self._reload = True
+
     async def catch_up(self) -> None:
         """Apply everything that is committed now. StoreUnavailableError."""
         self._tell_unknown()  # also of what a recovery found
@@ -109,7 +116,12 @@ class RegistryFollower:
             position, specs = await self._feed.changes(
                 self.position, shard=self._table.shard, shards=self._table.shards
             )
-            if position == self.position:
+            if position == self.position and not self._reload:
+                return
+            if position < self.position or self._reload:
+                self._tell_went_back(self.position, position)
+                self._reload = False
+                await self.load(seq_floor_ms=self._now_ms())
                 return
             for spec in specs:
                 self._apply(spec, 0)

@@ -32,6 +32,7 @@ class JournalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     segment_bytes_max: int = 64 * 1024 * 1024
     reserve_bytes: int = 64 * 1024 * 1024  # free disk below this: BUSY and not ready
     snapshot_interval_s: float = 60.0
+    keep_s: float = 0.0  # segments that nobody needs any more are kept this long, for a restored Postgres
     retry_s: float = 1.0  # after a failed write or sync: how long until the next try
 
 

@@ -19,6 +19,7 @@ from engine.answering import Answering
 from engine.core.ports import StoreUnavailableError
 from engine.core.records import Gap
 from engine.core.step import SUSPECT, UP
+from engine.figures import figures_of, rejected
 from engine.intake import Foreign
 from engine.journal_blocks import Kind, Tick
 from engine.listener_udp import UdpListener, drained_ms
@@ -71,6 +72,7 @@ class Shard:
                 complete_ms=self.complete_ms,
                 gaps=self.gaps,
                 flusher=self.flusher,
+                figures=lambda: figures_of(self),
             )
 
     # -- what the parts ask -------------------------------------------------------------------------
@@ -228,6 +230,7 @@ class Shard:
             self.pace.follow(int(((rows == UP) | (rows == SUSPECT)).sum()))
             self._check_disk()
             self.gaps.tick(now_ms)
+            self.intake.throughput.read(self.clock.monotonic_ms(), rejected(self.intake))
             if not self.intake.busy:  # else it waits: the blocks could pile up before a full disk
                 self.intake.refusals.drain(self.journal, now_ms)
 
@@ -295,6 +298,7 @@ class Shard:
         """Figures of every part, for `/metrics`: name of the part -> name -> number or labelled numbers."""
         parts: dict[str, Any] = {
             "intake": self.intake,
+            "ack": self.intake.throughput,
             "refusals": self.intake.refusals,
             "sources": self.intake.sources,
             "journal": self.journal,

@@ -7,6 +7,7 @@ must be committed before the snapshot counts: a replay after it would not bring 
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +29,19 @@ from engine.table import Table
 from engine.windows import Windows
 
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc, whose heap keeps what was freed
+
+
+HOLD_FILE = "hold"  # beside the folders of the shard counts: while it is there no journal is trimmed
+HOLD_S_MAX = 86_400.0  # one that is older was forgotten: it must not fill the disk
+
+
+def _held(directory: Path, now_s: float) -> bool:
+    """Whether a backup asks that nothing be let go."""
+    try:
+        held_at = (directory.parents[1] / HOLD_FILE).stat().st_mtime
+    except FileNotFoundError:
+        return False
+    return now_s - held_at < HOLD_S_MAX
 
 
 class SnapshotStatistics(NamedTuple):
@@ -113,8 +127,12 @@ class Snapshots:
     def _trim(self) -> None:
         """A segment goes when both the oldest snapshot that is kept and Postgres have passed it."""
         flushed = self._flushed()
-        if flushed is not None:
-            self._journal.trim(min(snapshot.oldest_position(self._directory), flushed))
+        now_s = self._clock.now_ms() / 1_000
+        if flushed is not None and not _held(self._directory, now_s):
+            keep_s = self._settings.keep_s
+            before_s = now_s - keep_s if keep_s else math.inf
+            oldest = snapshot.oldest_position(self._directory)
+            self._journal.trim(min(oldest, flushed), written_before_s=before_s)
 
     def _capture(self, tick: Tick, room: Room | None = None) -> snapshot.Snapshot:
         table, breaker = self._table, self._breaker()

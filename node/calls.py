@@ -41,6 +41,11 @@ class SessionRefused:
     refusal: Refusal
     detail: str
 
+    @property
+    def unreachable(self) -> bool:
+        """Nobody answered, or who did cannot now: it says nothing of an earlier session."""
+        return self.refusal.status == 0 or self.refusal.status >= 500
+
 
 # What a shell tells its owner as it happens.
 NodeEvent = Credited | Refused | Unacknowledged | PathChanged | SessionOpened | SessionRefused | Stopped

@@ -10,19 +10,22 @@ from __future__ import annotations
 import random
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import trio
 
 from node.calls import Calls, NodeEvent, SessionRefused, StateName, split_endpoint, states_by_name
 from node.identity import NodeIdentity
 from np1.client import BeatClient
+from np1.codec import CREDITING
 from np1.effects import Effect, OpenSession, SendHttp, SendUdp, SessionOpened, Stopped, Wake
 from np1.running import ClientStatistics
-from np1.session import BackfillBeat
+from np1.session import BackfillBeat, SessionAnswer, SessionGrant
 
 DATAGRAMS_QUEUED_MAX = 16  # frames that wait for a name to be resolved; what does not fit is not sent
 DATAGRAM_BYTES_MAX = 2_048
+RESUMED_ASK_S = 10.0  # between two requests for a session while a resumed one is not heard
 POSTS_MAX = 3  # beats on their way over HTTP at once; a slow server is not helped by more
 
 
@@ -35,12 +38,24 @@ def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+@dataclass(frozen=True, slots=True)
+class SavedSession:
+    """A session of an earlier process on this machine, and how far the server's clock was ahead of ours."""
+
+    grant: SessionGrant
+    ahead_ms: int
+
+    def server_ms(self) -> int:
+        return _wall_ms() + self.ahead_ms
+
+
 class NodeClient:
     """One node's client under trio.
 
     base_url: of the web API. private_key: the Ed25519 seed in hex. on_event: called in the trio thread with
     every `NodeEvent`; it must not block. quiet: ask for no ACK where the rules allow it. first_within_ms:
     the first beat comes at a random moment of this span (None = one interval, the rule for a fleet).
+    resume: an earlier session, used while the web API cannot be reached at the start.
     """
 
     def __init__(
@@ -56,6 +71,7 @@ class NodeClient:
         http_timeout_s: float = 10.0,
         tls: ssl.SSLContext | None = None,
         rng: random.Random | None = None,
+        resume: SavedSession | None = None,
     ) -> None:
         identity = NodeIdentity(node_id, private_key)
         self._calls = Calls(
@@ -63,6 +79,7 @@ class NodeClient:
         )
         self._machine = BeatClient(rng=rng or random.Random(), quiet=quiet, first_within_ms=first_within_ms)
         self._on_event = on_event
+        self._resume = resume
         self._wake_ms: float = float("inf")
         self._replanned = trio.Event()
         self._changed = trio.Event()
@@ -88,6 +105,27 @@ class NodeClient:
     def unacknowledged(self) -> list[BackfillBeat]:
         """The beats that were never acknowledged, oldest first."""
         return self._machine.unacknowledged()
+
+    def in_flight(self) -> list[BackfillBeat]:
+        """What the running beat has said so far, if it may still be acknowledged."""
+        return self._machine.in_flight()
+
+    def handed_in(self, beats: Iterable[BackfillBeat]) -> None:
+        """These are in the server's hands, or in other ones: they are kept here no longer."""
+        self._machine.handed_in(beats)
+
+    @property
+    def grant(self) -> SessionGrant | None:
+        """The present session."""
+        return self._machine.grant
+
+    def server_ms(self) -> int | None:
+        """The server's unix time as estimated; None before its first reply."""
+        return self._machine.server_ms(_now_ms())
+
+    async def changed(self) -> None:
+        """Return after the next thing that happens."""
+        await self._changed.wait()
 
     async def wait_until(self, condition: Callable[[ClientStatistics], bool]) -> None:
         """Return once the statistics satisfy the condition; looked at after every change."""
@@ -179,11 +217,35 @@ class NodeClient:
     async def _open_session(self, order: OpenSession) -> None:
         sent_ms = _now_ms()
         outcome = await trio.to_thread.run_sync(self._calls.open_session, order, abandon_on_cancel=True)
-        if isinstance(outcome, SessionRefused):
-            self._tell(outcome)
-            self._do(self._machine.on_session_refused(outcome.refusal, sent_ms=sent_ms, now_ms=_now_ms()))
-        else:
+        if not isinstance(outcome, SessionRefused):
+            self._resume = None
             self._do(self._machine.on_session(outcome, sent_ms=sent_ms, now_ms=_now_ms()))
+            return
+        self._tell(outcome)
+        resumed, self._resume = self._resume, None
+        if resumed is None or not outcome.unreachable or resumed.grant.expires_ms <= resumed.server_ms():
+            self._do(self._machine.on_session_refused(outcome.refusal, sent_ms=sent_ms, now_ms=_now_ms()))
+            return
+        answer = SessionAnswer(grant=resumed.grant, server_ms=resumed.server_ms())
+        self._do(self._machine.on_session(answer, sent_ms=_now_ms(), now_ms=_now_ms()))
+        assert self._nursery is not None
+        self._nursery.start_soon(self._ask_until_heard)
+
+    async def _ask_until_heard(self) -> None:
+        """A resumed session may be dead, and nobody there to say so: ask for a new one until one is."""
+        sessions = self.statistics().sessions
+        while self.statistics().sessions == sessions and not self._is_credited():
+            await trio.sleep(RESUMED_ASK_S * (0.5 + random.random()))
+            sent_ms = _now_ms()
+            order = OpenSession(self.server_ms() or _wall_ms())
+            outcome = await trio.to_thread.run_sync(self._calls.open_session, order, abandon_on_cancel=True)
+            if isinstance(outcome, SessionRefused):
+                self._tell(outcome)
+            else:
+                self._do(self._machine.on_session(outcome, sent_ms=sent_ms, now_ms=_now_ms()))
+
+    def _is_credited(self) -> bool:
+        return any(code in CREDITING for code in self.statistics().codes)
 
     def _start_post(self, nursery: trio.Nursery, order: SendHttp) -> None:
         if self._posts >= POSTS_MAX:
@@ -247,4 +309,4 @@ class NodeClient:
             self._socket = None
 
 
-__all__ = ["NodeClient", "NodeEvent", "SessionOpened", "SessionRefused"]
+__all__ = ["NodeClient", "NodeEvent", "SavedSession", "SessionOpened", "SessionRefused"]

@@ -25,6 +25,11 @@ class NodeIdentity:
     def __repr__(self) -> str:
         return f"<NodeIdentity {self.node_id}>"
 
+    @property
+    def public_key(self) -> str:
+        """The other half, which is registered: 32 bytes in hex."""
+        return self._key.public_key().public_bytes_raw().hex()
+
     def session_body(self, *, sent_at_ms: int, manager_version: str) -> bytes:
         """The signed body of ``POST /v1/sessions``, with a fresh nonce."""
         request = SessionRequest(

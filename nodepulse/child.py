@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 import trio
 
-from nodepulse.systemd import notify
+from nodepulse.systemd import feed_watchdog, notify
 from storage.bridge import run_on_uvloop
 from storage.observe import capture, close_sentry
 
@@ -63,6 +63,8 @@ async def _live(serve: Serve, parent_fd: int | None, ready_fd: int | None) -> in
         await nursery.start(stop_on_signals, stop, nursery.cancel_scope)
         if parent_fd is not None:
             nursery.start_soon(_stop_on_parent_death, parent_fd, stop)
+        else:
+            nursery.start_soon(feed_watchdog)  # a unit of its own; under serve the unit is serve's
         await serve(stop, listening)
         nursery.cancel_scope.cancel()
     log.info("stopped")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import trio
 
@@ -21,10 +21,31 @@ Doing = Literal["beating", "silent", "stopped"]
 STOP_S = 1.0
 
 
+class Temper(NamedTuple):
+    """How long a machine beats and is away, in intervals; `stops`: how often it does so in order, 0 to 1."""
+
+    beats: tuple[float, float]
+    away: tuple[float, float]
+    stops: float
+
+
+# Seldom enough that a machine is told of each time, and not as one that goes down and up all the time.
+CALM = Temper(beats=(30, 600), away=(4, 20), stops=0.2)
+RESTLESS = Temper(beats=(6, 20), away=(5, 10), stops=0.0)  # falls, and is back before one looks away
+
+
 class Machine:
     """One machine of the fleet, with its manager (the client) and its workloads."""
 
-    def __init__(self, described: dict[str, Any], *, url: str, interval_ms: int, rng: random.Random) -> None:
+    def __init__(
+        self,
+        described: dict[str, Any],
+        *,
+        url: str,
+        interval_ms: int,
+        rng: random.Random,
+        temper: Temper = CALM,
+    ) -> None:
         self.node_id: str = described["node_id"]
         self.doing: Doing = "stopped"
         self.beats = 0
@@ -33,15 +54,18 @@ class Machine:
         self._url = url
         self._interval_s = interval_ms / 1000
         self._rng = rng
+        self._temper = temper
 
     async def live(self) -> None:
         """Beat and misbehave until cancelled."""
         while True:
-            await self._beat_for(self._interval_s * self._rng.uniform(20, 120))
-            self.doing = self._rng.choices(("silent", "stopped"), (4, 1))[0]
-            await trio.sleep(self._interval_s * self._rng.uniform(2, 20))
+            stops = self._rng.random() < self._temper.stops
+            await self._beat_for(self._interval_s * self._rng.uniform(*self._temper.beats), stops=stops)
+            self.doing = "stopped" if stops else "silent"
+            await trio.sleep(self._interval_s * self._rng.uniform(*self._temper.away))
+            self._temper = CALM
 
-    async def _beat_for(self, seconds: float) -> None:
+    async def _beat_for(self, seconds: float, *, stops: bool) -> None:
         """One life of the manager: it ends by falling silent, or by a planned stop."""
         client = NodeClient(
             self._url,
@@ -58,7 +82,7 @@ class Machine:
             self.doing = "beating"
             nursery.start_soon(self._change_health, client)
             await trio.sleep(seconds)
-            if self._rng.random() < 0.2:
+            if stops:
                 await client.stop(timeout_s=STOP_S)
             nursery.cancel_scope.cancel()
 
@@ -76,12 +100,27 @@ class Machine:
 
 
 class Fleet:
-    """All machines together."""
+    """All machines together; the first ones are `restless` once."""
 
-    def __init__(self, nodes: Sequence[dict[str, Any]], *, url: str, interval_ms: int, seed: int) -> None:
+    def __init__(
+        self,
+        nodes: Sequence[dict[str, Any]],
+        *,
+        url: str,
+        interval_ms: int,
+        seed: int,
+        restless: int = 0,
+    ) -> None:
         rng = random.Random(seed)
         self.machines = [
-            Machine(node, url=url, interval_ms=interval_ms, rng=random.Random(rng.random())) for node in nodes
+            Machine(
+                node,
+                url=url,
+                interval_ms=interval_ms,
+                rng=random.Random(rng.random()),
+                temper=RESTLESS if number < restless else CALM,
+            )
+            for number, node in enumerate(nodes)
         ]
         self._interval_s = interval_ms / 1000
 

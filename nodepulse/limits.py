@@ -57,6 +57,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "journal.segment_bytes_max": (_MIB, 4 * _GIB),
     "journal.reserve_bytes": (0, 1_024 * _GIB),
     "journal.snapshot_interval_s": (0.1, _DAY_S),
+    "journal.keep_s": (0, 30 * _DAY_S),
     "journal.retry_s": (0.01, 60),
     "liveness.judge_interval_ms": (1, 1_000),
     "liveness.wake_slice": (1, 1_000_000),

@@ -15,7 +15,7 @@ import trio
 
 from engine.core.version import VERSION
 from nodepulse.config import Config, default_data_dir
-from nodepulse.systemd import notify, watchdog_period_s
+from nodepulse.systemd import feed_watchdog, notify
 
 log = structlog.get_logger()
 POLL_S = 0.1
@@ -39,10 +39,7 @@ async def announce(config: Config, buffer_bytes: int, say: Callable[[str], None]
     except OSError as error:
         log.warning("serve.nobody_reads", why=str(error))  # a closed terminal or pipe: no reason to end
     notify(f"READY=1\nSTATUS=serving on {address(config.web.host, config.web.port)}")
-    period_s = watchdog_period_s()
-    while period_s > 0:
-        notify("WATCHDOG=1")
-        await trio.sleep(period_s)
+    await feed_watchdog()
 
 
 async def is_ready(host: str, port: int) -> bool:

@@ -24,6 +24,7 @@ from nodepulse.readiness import reached_at
 from nodepulse.seed_history import DAY_MS, history_of
 from nodepulse.seed_network import (
     CHECKS,
+    INTERVAL_MS,
     OPERATORS,
     PEOPLE,
     Person,
@@ -40,15 +41,25 @@ EVENTS_MAX = 1_000  # more than are seeded
 KEY_LIFE_MS = 90 * DAY_MS
 
 
-async def seed(stores: AllStores, config: Config, *, project: str, act: Act) -> dict[str, Any]:
+async def seed(
+    stores: AllStores,
+    config: Config,
+    *,
+    project: str,
+    act: Act,
+    interval_ms: int = INTERVAL_MS,
+    told_at: str = "",
+) -> dict[str, Any]:
     """The network under a project of this slug, and another one beside it; what `db seed` prints.
 
     Where one of the two has nodes already, whoever made them, nothing is made, and ``already_there`` is true.
+    `interval_ms`: at which the nodes are to beat from now on. `told_at`: URL that all notices go to; without
+    it they go to addresses that lead nowhere.
     """
     for plan in plans(project):
         if await _has_nodes(stores, plan.slug):
             return {"project": plan.slug, "already_there": True, "api_key": None, "nodes": [], "checks": []}
-    seeding = Seeding(stores, config, act)
+    seeding = Seeding(stores, config, act, interval_ms)
     people = {person: await _account(seeding, person) for person in (*PEOPLE, *OPERATORS)}
     # The nodes are as old as their history: a worker must not seal their days before that is written.
     async with stores.sealing.paused():
@@ -67,7 +78,7 @@ async def seed(stores: AllStores, config: Config, *, project: str, act: Act) -> 
         for name, interval_ms in CHECKS
     ]
     for one in made:
-        await _channels(seeding, one.project, one.plan, people)
+        await _channels(seeding, one.project, one.plan, people, told_at=told_at)
     keys = await _keys(seeding, made, people)
     return {
         "project": project,
@@ -141,14 +152,19 @@ async def _keys(
 
 
 async def _channels(
-    seeding: Seeding, project: ProjectRecord, plan: Plan, people: dict[Person, Account]
+    seeding: Seeding,
+    project: ProjectRecord,
+    plan: Plan,
+    people: dict[Person, Account],
+    *,
+    told_at: str,
 ) -> None:
-    """A webhook of the project and mail to an operator. Their addresses lead nowhere."""
+    """A webhook of the project and mail to an operator, or to whoever listens at `told_at`."""
     port = seeding.stores.notices
     await port.create_channel(
         project_id=project.project_id,
         kind="webhook",
-        target=f"https://hooks.{plan.slug}.example/nodepulse",
+        target=f"{told_at}/{plan.slug}" if told_at else f"https://hooks.{plan.slug}.example/nodepulse",
         secret=new_webhook_secret(),
         name="operations",
         event_kinds=("node.down", "node.up"),
@@ -156,9 +172,9 @@ async def _channels(
     )
     await port.create_channel(
         user_id=people[OPERATORS[0]].user_id,
-        kind="mail",
-        target=OPERATORS[0].email,
-        secret="",
+        kind="webhook" if told_at else "mail",
+        target=f"{told_at}/olga" if told_at else OPERATORS[0].email,
+        secret=new_webhook_secret() if told_at else "",
         name=f"me, of {plan.name}",
         event_kinds=(),
         act=seeding.again(),

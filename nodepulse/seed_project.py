@@ -54,6 +54,7 @@ class Seeding(NamedTuple):
     stores: AllStores
     config: Config
     act: Act
+    interval_ms: int = INTERVAL_MS
 
     def again(self) -> Act:
         return msgspec.structs.replace(self.act, made_id=new_id())
@@ -226,7 +227,7 @@ async def _nodes(
                 name=name,
                 kind="node",
                 public_key=public,
-                interval_ms=INTERVAL_MS,
+                interval_ms=seeding.interval_ms,
                 workloads=workloads,
                 kind_ids=tuple(kinds[slug].kind_id for slug in workloads),
                 owner_id=people[OPERATORS[number % len(OPERATORS)]].user_id,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 
+import trio
+
 SOCKET_VARIABLE = "NOTIFY_SOCKET"
 WATCHDOG_VARIABLE = "WATCHDOG_USEC"
 
@@ -22,6 +24,14 @@ def notify(state: str) -> None:
 def watchdog_period_s() -> float:
     """How often to say ``WATCHDOG=1``: twice per period that systemd set; 0 when it set none."""
     return int(os.environ.get(WATCHDOG_VARIABLE, "0")) / 2e6
+
+
+async def feed_watchdog() -> None:
+    """Say that our loop turns, as often as systemd wants it; returns at once where it wants nothing."""
+    period_s = watchdog_period_s()
+    while period_s > 0:
+        notify("WATCHDOG=1")
+        await trio.sleep(period_s)
 
 
 def environment_of_children() -> dict[str, str]:

@@ -75,7 +75,7 @@ class BeatClient:
         self._quiet = quiet
         self._first_within_ms = first_within_ms
         self._states: dict[str, State] = {}
-        self._grant: SessionGrant | None = None
+        self.grant: SessionGrant | None = None  # the present session, for others to read
         self._clock = ServerClock()
         self._reopening = Reopening(rng)
         self._pace = Pace(rng)
@@ -112,7 +112,7 @@ class BeatClient:
         if self._reopening.due_ms is not None and self._reopening.due_ms <= now_ms:
             self._reopening.begin()
             effects.append(OpenSession(self._clock.estimate_ms(now_ms) if self._clock.known else wall_ms))
-        pace, grant = self._pace, self._grant
+        pace, grant = self._pace, self.grant
         if grant is not None and pace.beat_ms is not None and pace.beat_ms <= now_ms:
             effects += self._next_beat(grant, now_ms)
         elif grant is not None and pace.retry_ms is not None and pace.retry_ms <= now_ms:
@@ -123,9 +123,9 @@ class BeatClient:
         """A session was opened; `sent_ms` is when its request left."""
         if self._stopped:
             return []
-        old, new = self._grant, answer.grant
+        old, new = self.grant, answer.grant
         self._clock.told(answer.server_ms, sent_ms=sent_ms, received_ms=now_ms)
-        self._grant = new
+        self.grant = new
         self._pace.session(new)
         self._sessions += 1
         self._stale_run = 0
@@ -160,7 +160,7 @@ class BeatClient:
             return self._done(self._answer(body, now_ms))
         self._ignored += 1
         dead = status in (200, 401, 404)
-        if dead and self._grant is not None and request.generation == self._grant.generation:
+        if dead and self.grant is not None and request.generation == self.grant.generation:
             self._want_session(now_ms)
         return self._done([])
 
@@ -170,9 +170,9 @@ class BeatClient:
             return self._done([])
         self._stopping = True
         self._give_up_ms = now_ms + self._pace.ttl_ms
-        if self._grant is None:
+        if self.grant is None:
             return self._end(credited=False)
-        return self._done(self._begin(self._grant, now_ms))
+        return self._done(self._begin(self.grant, now_ms))
 
     def unacknowledged(self) -> list[BackfillBeat]:
         """The beats kept for the backfill, oldest first, without the one that is still being tried."""
@@ -181,12 +181,21 @@ class BeatClient:
             return self._backlog.settled(None)
         return self._backlog.settled(running.number)
 
+    def in_flight(self) -> list[BackfillBeat]:
+        """What the running beat has said so far, if it may still be credited."""
+        settled = set(self.unacknowledged())
+        return [beat for beat in self._backlog.settled(None) if beat not in settled]
+
     def handed_in(self, beats: Iterable[BackfillBeat]) -> None:
         """A backfill has brought these to the server: they are kept no longer."""
         self._backlog.handed_in(beats)
 
+    def server_ms(self, now_ms: int) -> int | None:
+        """The server's unix time as estimated; None before its first reply."""
+        return self._clock.estimate_ms(now_ms) if self._clock.known else None
+
     def statistics(self) -> ClientStatistics:
-        grant = self._grant
+        grant = self.grant
         return ClientStatistics(
             codes=dict(self._codes),
             frames_sent=self._tries,
@@ -306,7 +315,7 @@ class BeatClient:
         effects: list[Effect] = [Credited(ack, known.path)]
         self._backlog.credited(known.beat, known.number)
         self._stale_run = 0
-        grant = self._grant
+        grant = self.grant
         if grant is not None and known.grant is grant:
             self._sequence.credited(ack.seq)
             self._reopening.proved()
@@ -324,7 +333,7 @@ class BeatClient:
         return effects
 
     def _refused(self, known: Try, ack: Ack, now_ms: int) -> list[Effect]:
-        present = known.grant is self._grant
+        present = known.grant is self.grant
         running = self._running if self._running and self._running.number == known.beat else None
         if ack.code is Code.STALE:
             # To an older seq it only says that frames overtook each other: the newest is still awaited.
@@ -350,7 +359,7 @@ class BeatClient:
         """CLOCK: the estimate is right by now. Forget the refused seqs, send again at once, once."""
         self._backlog.forget(known.beat)  # its time is known to be wrong
         running = self._running
-        if running is None or known.grant is not self._grant or known.epoch != self._sequence.epoch:
+        if running is None or known.grant is not self.grant or known.epoch != self._sequence.epoch:
             return []
         self._sequence.forget_sent()
         if self._sequence.stuck(self._clock.estimate_ms(now_ms), CLOCK_WINDOW_MS):
@@ -364,13 +373,13 @@ class BeatClient:
 
     def _expiry_ms(self) -> int | None:
         """When the session's life ends, on the monotonic clock; None while a new one is being got."""
-        if self._grant is None or self._reopening.in_flight or self._reopening.due_ms is not None:
+        if self.grant is None or self._reopening.in_flight or self._reopening.due_ms is not None:
             return None
-        return self._clock.moment_of(self._grant.expires_ms)
+        return self._clock.moment_of(self.grant.expires_ms)
 
     def _want_session(self, now_ms: int) -> None:
         """Soon: beats are not, or not much longer, credited."""
-        if self._grant is not None:
+        if self.grant is not None:
             self._reopening.want(now_ms, within_ms=self._pace.interval_ms // 4)
 
     def _end(self, *, credited: bool) -> list[Effect]:

@@ -46,6 +46,10 @@ class Shape:
             raise MalformedAnswerError(f"{self._at(name)}: not {pattern.pattern}")
         return value
 
+    def is_null(self, name: str) -> bool:
+        """Whether the member is there and null."""
+        return self._get(name) is None
+
     def object(self, name: str) -> Shape:
         return Shape(self._get(name), self._at(name))
 

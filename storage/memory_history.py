@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Sequence
 from itertools import islice
 
+from engine.core.ports import HistoryWentBackError
 from engine.core.records import (
     INTERVAL_DTYPE,
     BaseInterval,
@@ -38,10 +39,15 @@ class MemoryHistory:
         await self._world.enter()
         assert batch.intervals.dtype == INTERVAL_DTYPE
         world = self._world
+        if world.positions.get(batch.shard, 0) < batch.after:
+            raise HistoryWentBackError(f"shard {batch.shard} lies before {batch.after}")
         for hi, lo, kind, started_ms, ended_ms, ttl_ms in batch.intervals.tolist():
             if ended_ms > started_ms:
                 workload_id = str(uuid.UUID(int=hi << 64 | lo))
                 kept = world.intervals.setdefault(workload_id, {})
+                before = kept.get(started_ms)
+                if before is not None and before.kind == kind:
+                    ended_ms = max(ended_ms, before.ended_ms)
                 kept[started_ms] = BaseInterval(kind, started_ms, ended_ms, ttl_ms)
         for gap in batch.gaps:
             if gap.to_ms > gap.from_ms:

@@ -32,7 +32,8 @@ class MemoryRegistryFeed:
         await self._world.enter()
         looked_at = self._world.changed_rows[after : after + limit]
         rows = sorted({row for row in looked_at if row % shards == shard})
-        return after + len(looked_at), [self._world.spec(row) for row in rows]
+        reached = min(after, len(self._world.changed_rows)) + len(looked_at)
+        return reached, [self._world.spec(row) for row in rows]
 
     async def wait_hint(self, timeout_s: float) -> None:
         await self._world.registry_hint.wait(timeout_s)

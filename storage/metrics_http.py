@@ -14,7 +14,12 @@ from urllib.parse import parse_qs
 import structlog
 import trio
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
@@ -34,7 +39,8 @@ class StatisticsCollector(Collector):
     """Turns `statistics()` of the parts of a process into metrics ``nodepulse_<part>_<name>``.
 
     Names that end in `_total` are counters, all others gauges. A mapping becomes one series per key, under
-    the label `of` (never a workload or node: series are kept for ever).
+    the label `of` (never a workload or node: series are kept for ever). A mapping with the key `+Inf` is a
+    histogram: numbers up to each upper bound, and under `sum` the sum.
     """
 
     def __init__(self, parts: Mapping[str, Callable[[], Statistics]]) -> None:
@@ -170,6 +176,9 @@ def _text(status: int, text: str) -> tuple[int, str, bytes]:
 
 def _family(name: str, value: float | Mapping[str, float]) -> Metric:
     help_text = name.replace("_", " ")
+    if not isinstance(value, (int, float)) and "+Inf" in value:
+        upto = [(bound, number) for bound, number in value.items() if bound != "sum"]
+        return HistogramMetricFamily(name, help_text, buckets=upto, sum_value=value["sum"])
     labels = [] if isinstance(value, (int, float)) else ["of"]
     family: CounterMetricFamily | GaugeMetricFamily
     if name.endswith("_total"):

@@ -22,6 +22,7 @@ from engine.core.disputes import Disputes
 from engine.core.evidence import Evidence
 from engine.core.fleet import Fleet
 from engine.core.idempotency import Idempotency
+from engine.core.installation import InstallationBooks
 from engine.core.inventory import Inventory, InventorySync
 from engine.core.leases import Leases, LeaseSettling
 from engine.core.ledger import Ledger
@@ -31,6 +32,7 @@ from engine.core.newsroom import Newsroom
 from engine.core.notices import Notices
 from engine.core.orders import Orders, Rollouts
 from engine.core.outbox import Outbox
+from engine.core.points_preview import PointsPreviews
 from engine.core.ports import Directory, History, LiveView, RegistryFeed
 from engine.core.publication import Publications
 from engine.core.receipts import ReceiptKeys
@@ -41,6 +43,7 @@ from engine.core.schedule import Schedule
 from engine.core.sealed import Seals
 from engine.core.sealing import Corrections, Sealing
 from engine.core.sending import Sending
+from engine.core.status import StatusBooks
 from engine.core.told import Told
 from storage.pool import Postgres
 from storage.postgres_accounts import PostgresAccounts
@@ -58,6 +61,7 @@ from storage.postgres_evidence import PostgresEvidence
 from storage.postgres_fleet import PostgresFleet
 from storage.postgres_history import PostgresHistory
 from storage.postgres_idempotency import PostgresIdempotency
+from storage.postgres_installation import PostgresInstallationBooks
 from storage.postgres_inventory import PostgresInventory
 from storage.postgres_inventory_sync import PostgresInventorySync
 from storage.postgres_leases import PostgresLeases
@@ -66,11 +70,13 @@ from storage.postgres_letters import PostgresLetters
 from storage.postgres_newsroom import PostgresNewsroom
 from storage.postgres_notices import PostgresNotices
 from storage.postgres_outbox import PostgresOutbox
+from storage.postgres_preview import PostgresPreviews
 from storage.postgres_projects import PostgresProjects
 from storage.postgres_publications import PostgresPublications
 from storage.postgres_receipts import PostgresReceiptKeys
 from storage.postgres_registration import PostgresRegistration
 from storage.postgres_registry import PostgresRegistryFeed
+from storage.postgres_rejoin import PostgresRejoin
 from storage.postgres_releases import PostgresReleases
 from storage.postgres_reports import PostgresReports
 from storage.postgres_retention import PostgresRetention
@@ -81,6 +87,7 @@ from storage.postgres_seals import PostgresSeals
 from storage.postgres_sending import PostgresSending
 from storage.postgres_settle import PostgresLeaseSettling
 from storage.postgres_sign_in import PostgresSignIn
+from storage.postgres_status import PostgresStatusBooks
 from storage.postgres_told import PostgresTold
 from storage.postgres_windows import PostgresWindows
 from storage.redis_asks import RedisAsks
@@ -106,6 +113,7 @@ class AllStores(Stores, frozen=True, kw_only=True):
 
     accounts: Accounts
     ledger: Ledger
+    previews: PointsPreviews
     sign_in: SignIn
     notices: Notices
     told: Told
@@ -139,6 +147,9 @@ class AllStores(Stores, frozen=True, kw_only=True):
     retention: Retention
     reports: Reports
     disputes: Disputes
+    rejoin: PostgresRejoin
+    installation: InstallationBooks
+    status: StatusBooks
 
 
 @asynccontextmanager
@@ -156,51 +167,65 @@ async def open_stores(database: DatabaseSettings, redis: RedisSettings) -> Async
         closing.push_async_callback(_shielded, asks.close)
         await live.open()
         closing.push_async_callback(_shielded, live.close)
-        yield AllStores(
-            registry=registry,
-            history=PostgresHistory(db),
-            live=live,
-            directory=PostgresDirectory(db),
-            ledger=PostgresLedger(db),
-            outbox=outbox,
-            newsroom=PostgresNewsroom(db),
-            sending=PostgresSending(db),
-            accounts=PostgresAccounts(db),
-            sign_in=PostgresSignIn(db),
-            notices=PostgresNotices(db),
-            told=PostgresTold(db),
-            consent=PostgresConsent(db),
-            announcements=PostgresAnnouncements(db),
-            letters=PostgresLetters(db),
-            asks=asks,
-            audit=PostgresAuditLog(db),
-            idempotency=PostgresIdempotency(db),
-            inventory=PostgresInventory(db),
-            inventory_sync=PostgresInventorySync(db),
-            backfill=PostgresBackfill(db),
-            evidence=PostgresEvidence(db),
-            bulk=PostgresBulk(db),
-            fleet=PostgresFleet(db),
-            registration=PostgresRegistration(db),
-            projects=PostgresProjects(db),
-            catalog=PostgresCatalog(db),
-            releases=PostgresReleases(db),
-            orders=PostgresOrders(db),
-            rollouts=PostgresRollouts(db),
-            leases=PostgresLeases(db),
-            lease_settling=PostgresLeaseSettling(db),
-            seals=PostgresSeals(db),
-            receipt_keys=PostgresReceiptKeys(db),
-            publications=PostgresPublications(db),
-            sealing=PostgresSealing(db),
-            corrections=PostgresCorrections(db),
-            windows=PostgresWindows(db),
-            schedule=PostgresSchedule(db),
-            retention=PostgresRetention(db),
-            reports=PostgresReports(db),
-            disputes=PostgresDisputes(db),
-            statistics=lambda: {**db.statistics(), **live.statistics(), **asks.statistics()},
-        )
+        yield _all(db, registry, outbox, live, asks)
+
+
+def _all(
+    db: Postgres,
+    registry: PostgresRegistryFeed,
+    outbox: PostgresOutbox,
+    live: RedisLiveView,
+    asks: RedisAsks,
+) -> AllStores:
+    return AllStores(
+        registry=registry,
+        history=PostgresHistory(db),
+        live=live,
+        directory=PostgresDirectory(db),
+        ledger=PostgresLedger(db),
+        previews=PostgresPreviews(db),
+        outbox=outbox,
+        newsroom=PostgresNewsroom(db),
+        sending=PostgresSending(db),
+        accounts=PostgresAccounts(db),
+        sign_in=PostgresSignIn(db),
+        notices=PostgresNotices(db),
+        told=PostgresTold(db),
+        consent=PostgresConsent(db),
+        announcements=PostgresAnnouncements(db),
+        letters=PostgresLetters(db),
+        asks=asks,
+        audit=PostgresAuditLog(db),
+        idempotency=PostgresIdempotency(db),
+        inventory=PostgresInventory(db),
+        inventory_sync=PostgresInventorySync(db),
+        backfill=PostgresBackfill(db),
+        evidence=PostgresEvidence(db),
+        bulk=PostgresBulk(db),
+        fleet=PostgresFleet(db),
+        registration=PostgresRegistration(db),
+        projects=PostgresProjects(db),
+        catalog=PostgresCatalog(db),
+        releases=PostgresReleases(db),
+        orders=PostgresOrders(db),
+        rollouts=PostgresRollouts(db),
+        leases=PostgresLeases(db),
+        lease_settling=PostgresLeaseSettling(db),
+        seals=PostgresSeals(db),
+        receipt_keys=PostgresReceiptKeys(db),
+        publications=PostgresPublications(db),
+        sealing=PostgresSealing(db),
+        corrections=PostgresCorrections(db),
+        windows=PostgresWindows(db),
+        schedule=PostgresSchedule(db),
+        retention=PostgresRetention(db),
+        reports=PostgresReports(db),
+        disputes=PostgresDisputes(db),
+        rejoin=PostgresRejoin(db),
+        installation=PostgresInstallationBooks(db),
+        status=PostgresStatusBooks(db),
+        statistics=lambda: {**db.statistics(), **live.statistics(), **asks.statistics()},
+    )
 
 
 async def _shielded(close: Callable[[], Awaitable[None]]) -> None:

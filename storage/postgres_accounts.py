@@ -17,6 +17,7 @@ import msgspec
 from engine.core.accounts import (
     Account,
     AccountChange,
+    KeyEndedError,
     KeyRecord,
     NamelessError,
     NewKey,
@@ -33,7 +34,7 @@ _FIELDS = "user_id::text, name, wallet, email, admin, created_ms, retired_ms"
 _UNIQUE = {"account_wallet_key": "wallet", "account_email_key": "email"}
 _KEYS = """
 select key_id::text, scope, project_id::text, user_id::text, name, permissions, created_ms, expires_ms,
-  last_used_ms, revoked_ms from api_key
+  last_used_ms, revoked_ms, prefix, made_by, replaces::text from api_key
 """
 
 
@@ -77,8 +78,13 @@ class PostgresAccounts:
     ) -> list[KeyRecord]:
         return await self._db.run(_keys, user_id, project_ids, everyones, after or _FIRST, limit)
 
-    async def create_key(self, new: NewKey, *, key_sha256: bytes, act: Act) -> KeyRecord:
-        return await self._db.run(_create_key, new, key_sha256, act)
+    async def create_key(self, new: NewKey, *, key_sha256: bytes, prefix: str = "", act: Act) -> KeyRecord:
+        return await self._db.run(_create_key, new, key_sha256, prefix, act)
+
+    async def rotate_key(
+        self, old: KeyRecord, *, key_sha256: bytes, prefix: str, ends_ms: int, act: Act
+    ) -> KeyRecord:
+        return await self._db.run(_rotate_key, old, key_sha256, prefix, ends_ms, act)
 
     async def revoke_key(self, key_id: str, *, act: Act) -> bool:
         return await self._db.run(_revoke_key, key_id, act) if is_id(key_id) else False
@@ -259,14 +265,38 @@ async def _keys(
     return [_key_record(record) for record in records]
 
 
-async def _create_key(connection: Connection, new: NewKey, key_sha256: bytes, act: Act) -> KeyRecord:
+async def _create_key(
+    connection: Connection, new: NewKey, key_sha256: bytes, prefix: str, act: Act
+) -> KeyRecord:
     async with connection.transaction():
-        # Somebody whose request died before it was answered never saw the secret: it is replaced.
-        first = await connection.fetchval(
+        if await _write_key(connection, new, key_sha256, prefix, None, act):
+            detail = msgspec.structs.asdict(new)
+            await write_audit(
+                connection,
+                act,
+                action="key.create",
+                subject=act.made_id,
+                project_id=new.project_id,
+                detail=detail,
+            )
+        made = await _key(connection, act.made_id)
+    assert made is not None
+    return made
+
+
+async def _write_key(
+    connection: Connection, new: NewKey, key_sha256: bytes, prefix: str, replaces: str | None, act: Act
+) -> bool:
+    """Whether it was not there before. Somebody whose request died before it was answered never saw the
+    secret: it is replaced."""
+    return bool(
+        await connection.fetchval(
             """
             insert into api_key as k (key_id, key_sha256, scope, project_id, user_id, name, permissions,
-              created_ms, expires_ms) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-            on conflict (key_id) do update set key_sha256 = excluded.key_sha256 returning xmax = 0
+              created_ms, expires_ms, prefix, made_by, replaces)
+            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+            on conflict (key_id) do update set key_sha256 = excluded.key_sha256, prefix = excluded.prefix
+            returning xmax = 0
             """,
             act.made_id,
             key_sha256,
@@ -277,16 +307,48 @@ async def _create_key(connection: Connection, new: NewKey, key_sha256: bytes, ac
             list(new.permissions),
             act.now_ms,
             new.expires_ms,
+            prefix,
+            act.actor,
+            replaces,
         )
-        if first:
-            detail = msgspec.structs.asdict(new)
+    )
+
+
+async def _rotate_key(
+    connection: Connection, old: KeyRecord, key_sha256: bytes, prefix: str, ends_ms: int, act: Act
+) -> KeyRecord:
+    new = NewKey(
+        scope=old.scope,
+        project_id=old.project_id,
+        user_id=old.user_id,
+        name=old.name,
+        permissions=old.permissions,
+        expires_ms=old.expires_ms,
+    )
+    async with connection.transaction():
+        works = await connection.fetchval(
+            """
+            select revoked_ms is null and (expires_ms is null or expires_ms > $2) from api_key
+            where key_id = $1 for update
+            """,
+            old.key_id,
+            act.now_ms,
+        )
+        if not works and await _key(connection, act.made_id) is None:
+            raise KeyEndedError("this key does not work any more: make a new one")
+        if await _write_key(connection, new, key_sha256, prefix, old.key_id, act):
+            await connection.execute(
+                "update api_key set expires_ms = least(coalesce(expires_ms, $2), $2) where key_id = $1",
+                old.key_id,
+                ends_ms,
+            )
             await write_audit(
                 connection,
                 act,
-                action="key.create",
-                subject=act.made_id,
-                project_id=new.project_id,
-                detail=detail,
+                action="key.rotate",
+                subject=old.key_id,
+                project_id=old.project_id,
+                detail={"made": act.made_id, "ends_ms": ends_ms},
             )
         made = await _key(connection, act.made_id)
     assert made is not None

@@ -6,12 +6,13 @@ without its change. An advisory lock, held to the commit, keeps the chain one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+import trio
 
-from engine.core.audit import GENESIS, AuditEntry, audit_hash
+from engine.core.audit import GENESIS, AuditEntry, AuditFilter, ChainPart, audit_hash
 from engine.core.people import Act
 from storage.pool import Connection, Postgres
 
@@ -29,20 +30,41 @@ class PostgresAuditLog:
         self._db = db
 
     async def entries(
-        self, *, project_id: str | None, after: int, limit: int, newest_first: bool = False
+        self,
+        *,
+        project_id: str | None,
+        after: int,
+        limit: int,
+        newest_first: bool = False,
+        only: AuditFilter | None = None,
     ) -> list[AuditEntry]:
-        return await self._db.run(_entries, project_id, after, limit, newest_first)
+        return await self._db.run(_entries, project_id, after, limit, newest_first, only or AuditFilter())
 
     async def first_broken(self) -> int | None:
-        previous, seq = GENESIS, 0
-        while page := await self._db.run(_entries, None, seq, _CHECK_PAGE, False):
-            for entry in page:
-                fields = msgspec.structs.asdict(entry)
-                told, before = fields.pop("hash"), fields.pop("previous")
-                if entry.seq != seq + 1 or before != previous or audit_hash(previous, **fields) != told:
-                    return entry.seq
-                previous, seq = told, entry.seq
-        return None
+        part = ChainPart(upto=0, hash=GENESIS, broken=None, more=True)
+        while part.more and part.broken is None:
+            part = await self.check(after=part.upto, limit=_CHECK_PAGE)
+        return part.broken
+
+    async def check(self, *, after: int, limit: int) -> ChainPart:
+        previous = GENESIS
+        if after:
+            before = await self.entries(project_id=None, after=after - 1, limit=1)
+            if not before or before[0].seq != after:
+                return ChainPart(upto=after, hash=GENESIS, broken=after, more=False)
+            previous = before[0].hash
+        page = await self.entries(project_id=None, after=after, limit=limit + 1)
+        return await trio.to_thread.run_sync(_check, page[:limit], after, previous, len(page) > limit)
+
+
+def _check(page: Sequence[AuditEntry], seq: int, previous: bytes, more: bool) -> ChainPart:
+    for entry in page:
+        fields = msgspec.structs.asdict(entry)
+        told, before = fields.pop("hash"), fields.pop("previous")
+        if entry.seq != seq + 1 or before != previous or audit_hash(previous, **fields) != told:
+            return ChainPart(upto=entry.seq, hash=previous, broken=entry.seq, more=more)
+        previous, seq = told, entry.seq
+    return ChainPart(upto=seq, hash=previous, broken=None, more=more)
 
 
 async def write_audit(
@@ -92,18 +114,22 @@ async def write_audit(
 
 
 async def _entries(
-    connection: Connection, project_id: str | None, after: int, limit: int, newest_first: bool
+    connection: Connection,
+    project_id: str | None,
+    after: int,
+    limit: int,
+    newest_first: bool,
+    only: AuditFilter,
 ) -> list[AuditEntry]:
     if newest_first:
         bound, order = "seq < $1", "desc"
         after = after or (1 << 63) - 1
     else:
         bound, order = "seq > $1", "asc"
-    of_project = "and project_id = $3" if project_id else ""
+    wanted = {"project_id": project_id, **msgspec.structs.asdict(only)}
+    asked = {column: value for column, value in wanted.items() if value is not None}
+    narrowed = "".join(f" and {column} = ${number}" for number, column in enumerate(asked, 3))
     records = await connection.fetch(
-        f"{_ENTRY} where {bound} {of_project} order by seq {order} limit $2",
-        after,
-        limit,
-        *([project_id] if project_id else []),
+        f"{_ENTRY} where {bound} {narrowed} order by seq {order} limit $2", after, limit, *asked.values()
     )
     return [AuditEntry(*record) for record in records]

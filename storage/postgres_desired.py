@@ -27,6 +27,7 @@ from storage.postgres_orders import Done, add_restart, close_orders, open_orders
 from storage.postgres_registry import announce
 from storage.postgres_rollouts import MANAGED, note_minimum, tell_manager
 from storage.postgres_wanted import (
+    WORKLOAD_NOW,
     KindNow,
     NodeNow,
     WorkloadNow,
@@ -57,6 +58,9 @@ class PostgresOrders:
         if not is_id(workload_id):
             return None
         return await self._db.run(_report, node_id, workload_id, version, restarts, now_ms)
+
+    async def running(self, workload_id: str) -> Running | None:
+        return await self._db.run(_running, workload_id) if is_id(workload_id) else None
 
     async def order_restart(self, act: Act, workload_id: str) -> int | None:
         return await self._db.run(_order_restart, act, workload_id) if is_id(workload_id) else None
@@ -160,12 +164,28 @@ async def _report(
         await note_minimum(connection, [now], minimum, now_ms)
         if closed and node.heard_by_engines:
             await announce(connection, [node.row], now_ms)
+    return _told(now, kinds)
+
+
+async def _running(connection: Connection, workload_id: str) -> Running | None:
+    record = await connection.fetchrow(
+        f"select {WORKLOAD_NOW} from workload where workload_id = $1", workload_id
+    )
+    if record is None:
+        return None
+    workload = WorkloadNow(*record)
+    return _told(workload, await kinds_now(connection, [workload.kind_id]))
+
+
+def _told(workload: WorkloadNow, kinds: Mapping[str, KindNow]) -> Running:
+    kind, chosen = kinds.get(workload.kind_id or ""), choice(workload, kinds)
+    minimum = None if kind is None else kind.minimum_version
     return Running(
-        workload_id=workload_id,
-        running_version=now.running_version,
+        workload_id=workload.workload_id,
+        running_version=workload.running_version,
         minimum_version=minimum,
-        below_minimum=is_below(now.running_version, minimum),
-        wanted=wanted_of(now, chosen),
+        below_minimum=is_below(workload.running_version, minimum),
+        wanted=wanted_of(workload, chosen),
         version=None if chosen is None else chosen.version,
     )
 

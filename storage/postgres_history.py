@@ -14,6 +14,7 @@ from typing import Any
 import asyncpg
 import numpy as np
 
+from engine.core.ports import HistoryWentBackError
 from engine.core.records import (
     INTERVAL_DTYPE,
     BaseInterval,
@@ -148,9 +149,10 @@ async def _write(connection: Connection, batch: FlushBatch, intervals: bytes, *,
             await _write_says(connection, batch.says[first : first + REPORTS_PER_STATEMENT])
         for first in range(0, len(batch.refused), REPORTS_PER_STATEMENT):
             await write_refused(connection, batch.refused[first : first + REPORTS_PER_STATEMENT])
-        await connection.execute(
+        told = await connection.execute(
             """
-            insert into shard_state (shard, position, watermark_ms, leases_ms) values ($1, $2, $3, $4)
+            insert into shard_state (shard, position, watermark_ms, leases_ms)
+            select $1, $2, $3, $4 where coalesce((select position from shard_state where shard = $1), 0) >= $5
             on conflict (shard) do update set position = excluded.position,
               watermark_ms = greatest(shard_state.watermark_ms, excluded.watermark_ms),
               leases_ms = greatest(shard_state.leases_ms, excluded.leases_ms)
@@ -159,7 +161,10 @@ async def _write(connection: Connection, batch: FlushBatch, intervals: bytes, *,
             batch.position,
             batch.watermark_ms,
             batch.leases_ms,
+            batch.after,
         )
+        if told == "INSERT 0 0":  # the transaction goes with it
+            raise HistoryWentBackError(f"shard {batch.shard} lies before {batch.after}")
         if batch.events:
             await write_events(connection, batch.events)  # last: the lock is held from here to the commit
             reached("flush.before_commit")
@@ -172,6 +177,7 @@ async def _copy_intervals(connection: Connection, source: bytes) -> None:
 
 
 async def _merge_intervals(connection: Connection, source: bytes) -> None:
+    """A row that is there keeps its later end: an older copy of a journal knows of fewer beats."""
     await connection.execute(
         """
         create temp table if not exists staged_interval (
@@ -189,7 +195,9 @@ async def _merge_intervals(connection: Connection, source: bytes) -> None:
         select distinct on (workload_id, started_ms) workload_id, started_ms, ended_ms, ttl_ms, kind
         from staged_interval order by workload_id, started_ms, number desc
         on conflict (workload_id, started_ms) do update
-          set ended_ms = excluded.ended_ms, ttl_ms = excluded.ttl_ms, kind = excluded.kind
+          set ttl_ms = excluded.ttl_ms, kind = excluded.kind,
+            ended_ms = case b.kind when excluded.kind then greatest(b.ended_ms, excluded.ended_ms)
+              else excluded.ended_ms end
           where (b.ended_ms, b.ttl_ms, b.kind) is distinct from
             (excluded.ended_ms, excluded.ttl_ms, excluded.kind)
         """

@@ -13,6 +13,7 @@ from storage.ids import is_id
 from storage.pool import Connection, Postgres
 
 LEASE_FIELDS = "licence_id::text, epoch, holder::text, from_ms, to_ms, ended"
+_EPOCHS = 2**31 - 1  # more than there are of any licence
 _STANDBY_FIELDS = """w.workload_id::text, w.licence_id::text, w.epoch, l.holder::text, w.from_ms, w.to_ms,
   w.claimed_ms"""
 # All that every shard has told of, and no say is left of; a shard that never told has told of nothing.
@@ -30,8 +31,14 @@ class PostgresLeases:
     def __init__(self, db: Postgres) -> None:
         self._db = db
 
-    async def history(self, licence_id: str, *, after_epoch: int, limit: int) -> list[LeaseSpan]:
-        return await self._db.run(_history, licence_id, after_epoch, limit) if is_id(licence_id) else []
+    async def history(
+        self, licence_id: str, *, after_epoch: int, limit: int, newest: bool = False
+    ) -> list[LeaseSpan]:
+        if not is_id(licence_id):
+            return []
+        if newest:
+            return await self._db.run(_newest, licence_id, after_epoch or _EPOCHS, limit)
+        return await self._db.run(_history, licence_id, after_epoch, limit)
 
     async def holders_during(
         self, licence_ids: Sequence[str], from_ms: int, to_ms: int
@@ -68,6 +75,19 @@ async def _history(connection: Connection, licence_id: str, after_epoch: int, li
         """,
         licence_id,
         after_epoch,
+        limit,
+    )
+    return [lease_of(record) for record in records]
+
+
+async def _newest(connection: Connection, licence_id: str, before_epoch: int, limit: int) -> list[LeaseSpan]:
+    records = await connection.fetch(
+        f"""
+        select {LEASE_FIELDS} from licence_lease where licence_id = $1 and epoch < $2
+        order by epoch desc limit $3
+        """,
+        licence_id,
+        before_epoch,
         limit,
     )
     return [lease_of(record) for record in records]

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import IO
 
 import asyncpg
-import numpy as np
 
 from engine.core.ledger import (
-    FAULTS_MAX,
-    ROW_DTYPE,
     AlreadyCommittedError,
     Changed,
     Commit,
@@ -27,8 +23,6 @@ from engine.core.ledger import (
     NewCommit,
     NothingToCorrectError,
     PaidRow,
-    RowFault,
-    RowsRefusedError,
     SealMovedError,
     SealRef,
     StillRunningError,
@@ -41,41 +35,11 @@ from storage.pool import Connection, Postgres
 from storage.postgres_audit import write_audit
 from storage.postgres_events import control_event, record_event
 from storage.postgres_shares import write_shares
+from storage.postgres_staging import STATEMENT_S, judge, refuse_faults, stage
 
-STATEMENT_S = (
-    600.0  # one statement over a million rows on a busy machine; the pool's bound is for single rows
-)
-PIECE_ROWS = 50_000  # packed at once
-_COPY_HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
-_COPY_TRAILER = b"\xff\xff"
-_COPY_DTYPE = np.dtype(
-    [
-        ("fields", ">i2"),
-        ("place_bytes", ">i4"),
-        ("place", ">i4"),
-        ("workload_bytes", ">i4"),
-        ("hi", ">u8"),
-        ("lo", ">u8"),
-        ("points_bytes", ">i4"),
-        ("micro_points", ">i8"),
-    ]
-)
 _SEAL = """
 select seal_no, revision, root, "rows" from seal where project_id = $1 and day = $2
 order by revision desc limit 1
-"""
-_FAULTS = """
-with fault as (
-  select s.place, case when w.project_id = $1 then 'not_sealed' else 'unknown' end as kind
-  from staged_points s left join sealed_row r on r.seal_no = $2 and r.workload_id = s.workload_id
-    left join workload w on w.workload_id = s.workload_id
-  where r.workload_id is null
-  union all
-  select place, 'twice' from (
-    select place, row_number() over (partition by workload_id order by place) as nth from staged_points
-  ) numbered where nth > 1
-)
-select place, kind, count(*) over () from fault order by place, kind desc limit $3
 """
 
 
@@ -197,8 +161,8 @@ async def _stored(connection: Connection, project_id: str, key: str, body_sha256
 
 async def _check(connection: Connection, new: NewCommit, rows: IO[bytes]) -> None:
     async with connection.transaction():
-        await _stage(connection, rows)
-        await _refuse_faults(connection, new)
+        await stage(connection, rows)
+        await refuse_faults(connection, new)
 
 
 async def _commit(connection: Connection, act: Act, new: NewCommit, rows: IO[bytes]) -> tuple[Commit, bool]:
@@ -214,9 +178,9 @@ async def _commit(connection: Connection, act: Act, new: NewCommit, rows: IO[byt
             return stored, False
         await _take_lock(connection, "day", new.project_id, new.day)
         before = await _must_fit(connection, new)
-        await _stage(connection, rows)
+        await stage(connection, rows)
         if await _write_rows(connection, act, new, revision=1 if before is None else before.revision + 1):
-            await _refuse_faults(connection, new)
+            await refuse_faults(connection, new)
             raise AssertionError("rows were left out, and none of them has a fault")
         await write_shares(connection, act.made_id, licensed_only=new.licensed_only, timeout_s=STATEMENT_S)
         if before is not None:
@@ -249,35 +213,6 @@ async def _must_fit(connection: Connection, new: NewCommit) -> Commit | None:
     return before
 
 
-async def _stage(connection: Connection, rows: IO[bytes]) -> None:
-    await connection.execute(
-        "create temp table staged_points (place integer, workload_id uuid, micro_points bigint)"
-        " on commit drop"
-    )
-    await connection.copy_to_table(
-        "staged_points",
-        source=_pieces(rows),
-        columns=("place", "workload_id", "micro_points"),
-        format="binary",
-        timeout=STATEMENT_S,
-    )
-    await connection.execute("analyze staged_points", timeout=STATEMENT_S)
-
-
-async def _pieces(rows: IO[bytes]) -> AsyncIterator[bytes]:
-    """The rows as a binary COPY."""
-    yield _COPY_HEADER
-    while packed := rows.read(PIECE_ROWS * ROW_DTYPE.itemsize):
-        given = np.frombuffer(packed, ROW_DTYPE)
-        copied = np.empty(len(given), _COPY_DTYPE)
-        copied["fields"], copied["place_bytes"] = 3, 4
-        copied["workload_bytes"], copied["points_bytes"] = 16, 8
-        for name in ("place", "hi", "lo", "micro_points"):
-            copied[name] = given[name]
-        yield copied.tobytes()
-    yield _COPY_TRAILER
-
-
 async def _write_rows(connection: Connection, act: Act, new: NewCommit, *, revision: int) -> bool:
     """The commit and its rows, judged by the seal; whether any had to be left out."""
     count, total = await connection.fetchrow("select count(*), sum(micro_points) from staged_points")
@@ -301,18 +236,7 @@ async def _write_rows(connection: Connection, act: Act, new: NewCommit, *, revis
         new.reason,
         act.actor,
     )
-    # The seal's number is an integer of ours; a statement that makes a table takes no parameters.
-    await connection.execute(
-        f"""
-        create temp table judged_points on commit drop as
-        select s.workload_id, s.micro_points, r.node_id, r.operator_id, r.to_ms - r.from_ms as span_ms,
-          r.paid_ms, nullif(r.held, '[]')::jsonb as held
-        from staged_points s join sealed_row r
-          on r.seal_no = {new.seal.seal_no:d} and r.workload_id = s.workload_id
-        order by s.workload_id
-        """,
-        timeout=STATEMENT_S,
-    )
+    await judge(connection, new.seal.seal_no)
     written = await connection.execute(
         """
         insert into points (commit_id, workload_id, micro_points)
@@ -322,12 +246,6 @@ async def _write_rows(connection: Connection, act: Act, new: NewCommit, *, revis
         timeout=STATEMENT_S,
     )
     return int(written.rpartition(" ")[2]) != new.rows
-
-
-async def _refuse_faults(connection: Connection, new: NewCommit) -> None:
-    found = await connection.fetch(_FAULTS, new.project_id, new.seal.seal_no, FAULTS_MAX, timeout=STATEMENT_S)
-    if found:
-        raise RowsRefusedError([RowFault(place, kind) for place, kind, _ in found], found[0][2])
 
 
 async def _write_correction(connection: Connection, commit_id: str, before: Commit) -> None:

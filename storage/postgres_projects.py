@@ -27,7 +27,8 @@ from storage.pool import Connection, Postgres
 from storage.postgres_audit import write_audit
 
 NO_ID = "00000000-0000-0000-0000-000000000000"
-_PROJECT = "select project_id::text, slug, name, created_ms, retired_ms from project"
+_COLUMNS = "project_id::text, slug, name, created_ms, retired_ms, public_status"
+_PROJECT = f"select {_COLUMNS} from project"
 _POLICY = """
 select effective_from, revision, uptime_source, pay_claims, reward, created_ms, actor from project_policy
 """
@@ -51,11 +52,17 @@ class PostgresProjects:
         return await self._db.run(_create_project, act, slug, name)
 
     async def change_project(
-        self, act: Act, project_id: str, *, name: str | None = None, retired: bool | None = None
+        self,
+        act: Act,
+        project_id: str,
+        *,
+        name: str | None = None,
+        retired: bool | None = None,
+        public_status: bool | None = None,
     ) -> ProjectRecord | None:
         if not is_id(project_id):
             return None
-        return await self._db.run(_change_project, act, project_id, name, retired)
+        return await self._db.run(_change_project, act, project_id, name, retired, public_status)
 
     async def owners(self, project_id: str, *, after: str | None, limit: int) -> list[OwnerRecord]:
         return await self._db.run(_owners, project_id, after or NO_ID, limit) if is_id(project_id) else []
@@ -135,21 +142,28 @@ async def _create_project(connection: Connection, act: Act, slug: str, name: str
 
 
 async def _change_project(
-    connection: Connection, act: Act, project_id: str, name: str | None, retired: bool | None
+    connection: Connection,
+    act: Act,
+    project_id: str,
+    name: str | None,
+    retired: bool | None,
+    public_status: bool | None,
 ) -> ProjectRecord | None:
     async with connection.transaction():
         record = await connection.fetchrow(
-            """
-            update project set name = coalesce($2, name), retired_ms =
+            f"""
+            update project set name = coalesce($2, name), public_status = coalesce($5, public_status),
+              retired_ms =
               case when $3 then coalesce(retired_ms, $4) when not $3 then null else retired_ms end
-            where project_id = $1 returning project_id::text, slug, name, created_ms, retired_ms
+            where project_id = $1 returning {_COLUMNS}
             """,
             project_id,
             name,
             retired,
             act.now_ms,
+            public_status,
         )
-        changed = {"name": name, "retired": retired}
+        changed = {"name": name, "retired": retired, "public_status": public_status}
         if record is not None and any(value is not None for value in changed.values()):
             await write_audit(
                 connection,

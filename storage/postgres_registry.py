@@ -161,7 +161,7 @@ async def _changes(
         'select seq, "row" from registry_change where seq > $1 order by seq limit $2', after, limit
     )
     if not looked_at:
-        return after, []
+        return min(after, await _position(connection)), []
     rows = sorted({record["row"] for record in looked_at if record["row"] % shards == shard})
     return looked_at[-1]["seq"], await specs_of(connection, rows) if rows else []
 

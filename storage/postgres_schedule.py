@@ -34,7 +34,7 @@ class PostgresSchedule:
         return await self._db.run(_settle, run, "free_ms = $4", now_ms + lease_ms)
 
     async def finish(self, run: Run, *, now_ms: int, note: str) -> bool:
-        changes = "state = 'done', worker = '', ended_ms = $4, note = $5"
+        changes = "state = 'done', ended_ms = $4, note = $5"  # `worker` stays: it says who did it
         return await self._db.run(_settle, run, changes, now_ms, note[:NOTE_CHARS_MAX])
 
     async def put_back(self, run: Run, *, now_ms: int, free_ms: int, note: str, failed: bool) -> bool:

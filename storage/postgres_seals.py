@@ -26,9 +26,12 @@ from engine.core.sealed import (
     HOUR_DOMAIN,
     HOUR_DTYPE,
     HOURS,
+    DaySums,
     Held,
     Seal,
+    SealedDay,
     SealedRow,
+    SealProgress,
     hour_content,
     row_text,
 )
@@ -45,6 +48,36 @@ _ROW = """
 select place, workload_id::text, node_id::text, operator_id::text, kind, source, from_ms, to_ms, ms, paid_ms,
   held, refused, hours from sealed_row where seal_no = $1
 """
+# The newest seals of some days of the projects of what is asked about, and its rows in them: two steps, each
+# along an index.
+_DAYS = """
+with of as materialized (select distinct project_id from {of}),
+newest as materialized (
+  select distinct on (s.project_id, s.day) s.seal_no, s.day, s.revision from seal s join of using (project_id)
+  where s.day >= $2 and s.day < $3 order by s.project_id, s.day, s.revision desc)
+select n.day::text, n.revision, r.node_id::text, r.workload_id::text, r.to_ms - r.from_ms, r.paid_ms, r.ms
+from newest n cross join lateral (
+  select * from sealed_row r where r.seal_no = n.seal_no and {rows}) r
+order by n.day, r.workload_id
+"""
+_OF_WORKLOAD = _DAYS.format(of="workload where workload_id = $1", rows="r.workload_id = $1")
+_OF_NODES = _DAYS.format(of="node where node_id = any($1::uuid[])", rows="r.node_id = any($1::uuid[])")
+_UP, _UNOBSERVED = KINDS.index("up"), KINDS.index("unobserved")
+# As the worker finds what is due (postgres_sealing.py): from the first workload on, day after day. Once a day
+# is sealed nobody looks through the workloads any more.
+_LIVED = """
+(select date '1970-01-01' + (min(created_ms) / 86400000)::integer from workload where project_id = $1)
+"""
+_PROGRESS = f"""
+select coalesce((select min(day) from seal where project_id = $1), {_LIVED})::text,
+  coalesce((select max(day) + 1 from seal where project_id = $1), {_LIVED})::text,
+  array(select s.day::text from sealing s where s.project_id = $1 and not exists (
+    select from seal d where d.project_id = s.project_id and d.day = s.day))
+"""
+_SUMS = """
+select distinct on (day) day::text, revision, "rows", nodes, paid_ms, kinds_ms from seal
+where project_id = $1 and day >= $2 and day < $3 order by day, revision desc
+"""
 _NODE_BLOCKS = "select node_blocks from seal where seal_no = $1"
 
 
@@ -53,6 +86,9 @@ class PostgresSeals:
 
     def __init__(self, db: Postgres) -> None:
         self._db = db
+
+    async def progress(self, project_id: str) -> SealProgress:
+        return await self._db.run(_progress, project_id)
 
     async def seals(self, project_id: str, *, before: str | None, limit: int) -> list[Seal]:
         return await self._db.run(_seals, project_id, before, limit) if is_id(project_id) else []
@@ -76,6 +112,17 @@ class PostgresSeals:
 
     async def rows_of_node(self, seal: Seal, node_id: str) -> list[tuple[int, SealedRow]]:
         return await self._db.run(_rows, seal.seal_no, "node_id = $2", node_id) if is_id(node_id) else []
+
+    async def days_of_workload(self, workload_id: str, *, from_day: str, to_day: str) -> list[SealedDay]:
+        of = _OF_WORKLOAD
+        return await self._db.run(_days, of, workload_id, from_day, to_day) if is_id(workload_id) else []
+
+    async def days_of_nodes(self, node_ids: Sequence[str], *, from_day: str, to_day: str) -> list[SealedDay]:
+        ids = [node_id for node_id in node_ids if is_id(node_id)]
+        return await self._db.run(_days, _OF_NODES, ids, from_day, to_day) if ids else []
+
+    async def sums_by_day(self, project_id: str, *, from_day: str, to_day: str) -> list[DaySums]:
+        return await self._db.run(_sums, project_id, from_day, to_day) if is_id(project_id) else []
 
     async def block(self, seal: Seal, tree: int, block: int) -> list[bytes]:
         if tree == DAY_TREE:
@@ -154,6 +201,12 @@ def _contents(seal: Seal, hour: int, records: Sequence[Any]) -> list[bytes]:
     return contents
 
 
+async def _progress(connection: Connection, project_id: str) -> SealProgress:
+    first_day, due_day, sealing = await connection.fetchrow(_PROGRESS, project_id)
+    watermarks = dict(await connection.fetch("select shard, watermark_ms from shard_state"))
+    return SealProgress(first_day, due_day, tuple(sealing), watermarks)
+
+
 async def _seals(connection: Connection, project_id: str, before: str | None, limit: int) -> list[Seal]:
     records = await connection.fetch(
         f"""{SEAL} where s.project_id = $1 and s.day in (
@@ -190,6 +243,28 @@ async def _rows(
 ) -> list[tuple[int, SealedRow]]:
     records = await connection.fetch(f"{_ROW} and {which} order by place", seal_no, *arguments)
     return [row_of(record) for record in records]
+
+
+async def _days(connection: Connection, text: str, of: object, from_day: str, to_day: str) -> list[SealedDay]:
+    first, last = (datetime.date.fromisoformat(each) for each in (from_day, to_day))
+    days: list[SealedDay] = []
+    for day, revision, node_id, workload_id, window_ms, paid_ms, ms in await connection.fetch(
+        text, of, first, last
+    ):
+        up_ms, unobserved_ms = np.frombuffer(ms, ">u4")[[_UP, _UNOBSERVED]].tolist()
+        days.append(SealedDay(day, revision, node_id, workload_id, window_ms, paid_ms, up_ms, unobserved_ms))
+    return days
+
+
+async def _sums(connection: Connection, project_id: str, from_day: str, to_day: str) -> list[DaySums]:
+    first, last = (datetime.date.fromisoformat(each) for each in (from_day, to_day))
+    days: list[DaySums] = []
+    for day, revision, workloads, nodes, paid_ms, ms in await connection.fetch(
+        _SUMS, project_id, first, last
+    ):
+        sums = dict(zip(KINDS, np.frombuffer(ms, ">i8").tolist(), strict=True))
+        days.append(DaySums(day, revision, workloads, nodes, paid_ms, sums))
+    return days
 
 
 async def _places(connection: Connection, seal_no: int) -> list[int]:

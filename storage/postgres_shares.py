@@ -6,7 +6,11 @@ workloads. postgres_ledger.py makes it in the same transaction.
 
 from __future__ import annotations
 
+import re
+
 from storage.pool import Connection
+
+PREVIEW = "preview_"  # before the names of temporary tables that are written instead
 
 # Without a licence: the operator's, else the machine's own.
 _PLAIN = """
@@ -78,12 +82,21 @@ select (select coalesce(sum(micro_points), 0) from points where commit_id = $1),
 
 
 async def write_shares(
-    connection: Connection, commit_id: str, *, licensed_only: bool, timeout_s: float
+    connection: Connection, commit_id: str, *, licensed_only: bool, timeout_s: float, into: str = ""
 ) -> None:
-    """Shares and totals of the rows that were just written, inside their transaction."""
-    for statement in (_PLAIN, _ONE):
+    """Shares and totals of the rows that were just written, inside their transaction.
+
+    `into`: PREVIEW has the same done with temporary tables.
+    """
+    plain, one, split, totals, sums = (
+        re.sub(r"\b(points|points_share|points_total)\b", rf"{into}\1", each)
+        for each in (_PLAIN, _ONE, _SPLIT, _TOTALS, _SUMS)
+    )
+    for statement in (plain, one):
         await connection.execute(statement, commit_id, timeout=timeout_s)
-    await connection.execute(_SPLIT, commit_id, licensed_only, timeout=timeout_s)
-    await connection.execute(_TOTALS, commit_id, timeout=timeout_s)
-    rows, shares, totals = await connection.fetchrow(_SUMS, commit_id, timeout=timeout_s)
-    assert rows == shares == totals, f"{rows} points in rows, {shares} in shares, {totals} in totals"
+    await connection.execute(split, commit_id, licensed_only, timeout=timeout_s)
+    await connection.execute(totals, commit_id, timeout=timeout_s)
+    in_rows, in_shares, in_totals = await connection.fetchrow(sums, commit_id, timeout=timeout_s)
+    assert in_rows == in_shares == in_totals, (
+        f"{in_rows} points in rows, {in_shares} in shares, {in_totals} in totals"
+    )

@@ -49,6 +49,9 @@ class PostgresSignIn:
             _open_mail_challenge, email, secret_sha256, subject, body, sign_up, now_ms, life_ms
         )
 
+    async def open_link(self, email: str, *, secret_sha256: bytes, life_ms: int, act: Act) -> bool:
+        return await self._db.run(_open_link, email, secret_sha256, life_ms, act)
+
     async def sign_in_by_mail(
         self, secret_sha256: bytes, *, token_sha256: bytes, sign_up: bool, life_ms: int, act: Act
     ) -> Login | None:
@@ -201,6 +204,18 @@ async def _open_mail_challenge(
             body,
             now_ms,
         )
+    return True
+
+
+async def _open_link(
+    connection: Connection, email: str, secret_sha256: bytes, life_ms: int, act: Act
+) -> bool:
+    async with connection.transaction():
+        account = await find_account(connection, email=email)
+        if account is None or account.retired_ms is not None:
+            return False
+        await _open_challenge(connection, secret_sha256, email, act.now_ms, life_ms)
+        await write_audit(connection, act, action="login.link", subject=account.user_id)
     return True
 
 

@@ -72,6 +72,9 @@ class PostgresTold:
     ) -> ChannelRecord:
         return await self._db.run(_enable, channel, question, act)
 
+    async def disable(self, channel: ChannelRecord, *, act: Act) -> ChannelRecord:
+        return await self._db.run(_disable, channel, act)
+
     async def channel_of_link(self, token: str) -> ChannelRecord | None:
         return await self._db.run(_channel, "unsubscribe_token = $1", (token,))
 
@@ -216,6 +219,18 @@ async def _enable(
         )
         if changed:
             await _note(connection, channel, "channel.enable", act, {})
+        return await _again(connection, channel)
+
+
+async def _disable(connection: Connection, channel: ChannelRecord, act: Act) -> ChannelRecord:
+    async with connection.transaction():
+        on = await connection.fetchval(
+            "select disabled_ms is null from channel where channel_id = $1 for no key update",
+            channel.channel_id,
+        )
+        if on:
+            await end_channel(connection, channel.channel_id, act.now_ms, "switched off by its owner")
+            await _note(connection, channel, "channel.disable", act, {})
         return await _again(connection, channel)
 
 

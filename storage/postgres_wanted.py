@@ -13,6 +13,10 @@ import msgspec
 from engine.core.rollout import Offer, Wanted, desired, desired_digest, offered
 from storage.pool import Connection
 
+# The columns of a WorkloadNow.
+WORKLOAD_NOW = """node_id::text, project_id::text, workload_id::text, slot, name, kind_id::text, restarts,
+  running_version, below_minimum_ms, first_report_ms"""
+
 
 class KindNow(msgspec.Struct, frozen=True):
     """A kind as choosing needs it. `offers`: the best first."""
@@ -87,9 +91,8 @@ async def lock_nodes(connection: Connection, node_ids: Sequence[str]) -> list[No
     )
     workloads: dict[str, list[WorkloadNow]] = {node["node_id"]: [] for node in nodes}
     for record in await connection.fetch(
-        """
-        select node_id::text, project_id::text, workload_id::text, slot, name, kind_id::text, restarts,
-          running_version, below_minimum_ms, first_report_ms
+        f"""
+        select {WORKLOAD_NOW}
         from workload where node_id = any($1::uuid[]) and retired_ms is null order by node_id, slot
         """,
         list(workloads),

@@ -19,6 +19,7 @@ import redis.exceptions
 import trio
 
 from engine.core.asks import Ask, Found, Told
+from engine.core.figures import ShardFigures
 from engine.core.liveview import LivePage, decode, live_page
 from engine.core.records import LiveNode, ShardHead
 from storage.bridge import await_host, end_tasks, is_closed_transport
@@ -56,7 +57,7 @@ class RedisAsks:
 
     async def ask(self, rows: Sequence[int], *, shards: int, timeout_s: float) -> Found | None:
         indices = [row // shards for row in rows]
-        told = await await_host(self._ask, rows[0] % shards, indices, timeout_s)
+        told = await await_host(self._ask, rows[0] % shards, timeout_s, indices, False)
         if told is None:
             return None
         page = live_page(msgspec.json.decode(told.head, type=ShardHead), told.rows, told.slots)
@@ -65,12 +66,16 @@ class RedisAsks:
         found = {row: (page.head, node) for row, node in zip(rows, _nodes(page), strict=True)}
         return Found(found, tuple(told.gaps))
 
-    async def _ask(self, shard: int, indices: list[int], timeout_s: float) -> Told | None:
+    async def figures(self, shard: int, *, timeout_s: float) -> ShardFigures | None:
+        told = await await_host(self._ask, shard, timeout_s, [], True)
+        return None if told is None else told.figures
+
+    async def _ask(self, shard: int, timeout_s: float, indices: list[int], figures: bool) -> Told | None:
         """On the host."""
         await self._listen(self._own, self._take_told)
         number = next(self._numbers)
         future = self._futures[number] = asyncio.get_running_loop().create_future()
-        message = msgspec.msgpack.encode(Ask(self._own, number, indices))
+        message = msgspec.msgpack.encode(Ask(self._own, number, indices, figures))
         self._asks += 1
         try:
             async with asyncio.timeout(timeout_s):

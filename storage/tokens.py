@@ -16,6 +16,7 @@ MAILED_PREFIX = "npm_"
 WEBHOOK_PREFIX = "whsec_"  # Standard Webhooks
 SECRET_BYTES = 32
 NONCE_BYTES = 16
+SHOWN_CHARS = 6  # of a key, by which people tell theirs apart; 220 of its 256 random bits stay unknown
 
 
 def sha256_of(secret: str) -> bytes:
@@ -26,6 +27,11 @@ def sha256_of(secret: str) -> bytes:
 def new_api_key() -> tuple[str, bytes]:
     """An API key, 256 random bits, and what is stored of it."""
     return _new(API_KEY_PREFIX)
+
+
+def shown_of(secret: str) -> str:
+    """As much of a key as may be shown."""
+    return secret[: len(API_KEY_PREFIX) + SHOWN_CHARS]
 
 
 def new_login_token() -> tuple[str, bytes]:

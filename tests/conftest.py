@@ -30,7 +30,7 @@ from storage.settings import DatabaseSettings, RedisSettings
 
 TEMPLATE = "np_template"
 # Folders whose tests start whole systems and mostly wait for them.
-WHOLE_SYSTEMS = ("tests/bench/", "tests/e2e/", "tests/faults/", "tests/front/")
+WHOLE_SYSTEMS = ("tests/bench/", "tests/browser/", "tests/e2e/", "tests/faults/", "tests/front/")
 
 
 class FastPostgresServer(PostgresServer):

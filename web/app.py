@@ -17,6 +17,7 @@ from web import (
     announcements,
     audit,
     backfill,
+    badges,
     bulk,
     channels,
     collections,
@@ -26,6 +27,7 @@ from web import (
     disputes,
     events,
     health,
+    installation,
     keys,
     kinds,
     leases,
@@ -33,31 +35,41 @@ from web import (
     manager,
     me,
     metrics,
+    network_days,
     node_list,
     node_registration,
     node_workloads,
     nodes,
     openapi,
+    outgoing,
     points,
+    points_export,
+    points_preview,
     points_reads,
     points_streams,
     points_suggested,
     problems,
+    project_days,
     project_policies,
     projects,
     proofs,
     publications,
     receipts,
+    release_files,
     releases,
     restarts,
     routing,
+    running,
     schedule,
     seal_corrections,
     seals,
     sessions,
     sign_in,
+    status,
     summary,
+    summary_stream,
     unsubscribe,
+    uptime_days,
     users,
     versions,
     why,
@@ -68,6 +80,8 @@ from web import (
 from web.backend import Backend, BeatDoor, Stores
 from web.cors import Cors
 from web.guard import Guard
+from web.pages import uploads
+from web.pages.site import install_pages
 from web.proxies import Proxies
 from web.settings import WebSettings
 from web.spool import Spools
@@ -75,6 +89,7 @@ from web.spool import Spools
 RESOURCES = (
     *sign_in.ROUTES,
     *me.ROUTES,
+    *network_days.ROUTES,
     *users.ROUTES,
     *keys.ROUTES,
     *audit.ROUTES,
@@ -87,6 +102,7 @@ RESOURCES = (
     *backfill.ROUTES,
     *seals.ROUTES,
     *seal_corrections.ROUTES,
+    *project_days.ROUTES,
     *node_list.ROUTES,
     *nodes.ROUTES,
     *node_registration.ROUTES,
@@ -94,19 +110,27 @@ RESOURCES = (
     *datagram.ROUTES,
     *workload_list.ROUTES,
     *workloads.ROUTES,
+    *uptime_days.ROUTES,
     *why.ROUTES,
     *proofs.ROUTES,
     *receipts.ROUTES,
     *publications.ROUTES,
     *disputes.ROUTES,
     *schedule.ROUTES,
+    *installation.ROUTES,
+    *status.ROUTES,
+    *badges.ROUTES,
+    *outgoing.ROUTES,
     *summary.ROUTES,
+    *summary_stream.ROUTES,
     *bulk.ROUTES,
     *events.ROUTES,
     *points.ROUTES,
     *points_reads.ROUTES,
     *points_streams.ROUTES,
     *points_suggested.ROUTES,
+    *points_preview.ROUTES,
+    *points_export.ROUTES,
     *collections.ROUTES,
     *licences.ROUTES,
     *leases.ROUTES,
@@ -116,7 +140,9 @@ RESOURCES = (
     *versions.ROUTES,
     *releases.ROUTES,
     *manager.ROUTES,
+    *release_files.ROUTES,
     *restarts.ROUTES,
+    *running.ROUTES,
     *windows.ROUTES,
     *health.ROUTES,
 )
@@ -139,6 +165,7 @@ def create_app(
     shards: int,
     uptime_source: UptimeSource | None = None,
     services: str = DEFAULT_SCHEMAS,
+    seal_after_ms: int = 600_000,
 ) -> WebApp:
     """The web API over these stores. `clock`: the system's time in unix ms.
 
@@ -154,6 +181,7 @@ def create_app(
         clock=clock,
         uptime_source=uptime_source,
         services=services,
+        seal_after_ms=seal_after_ms,
     )
     app.requests = metrics.Requests(app.backend.statistics())
     served = (*RESOURCES, *metrics.routes(app.requests))
@@ -164,17 +192,18 @@ def create_app(
     app.url_map.merge_slashes = False
     problems.install(app)
     routing.install(app, app.backend, served)
+    install_pages(app, app.backend)
     guard = Guard(
         app.asgi_app,  # type: ignore[arg-type]
         limit_of=routing.body_limits(served, longest=settings.body_bytes_max),
         body_s_max=settings.body_s_max,
         bodies_bytes_max=settings.bodies_bytes_max,
         spools=Spools(
-            routing.spooled_routes(served),
+            [*routing.spooled_routes(served), *uploads.SPOOLED],
             bytes_max=settings.spool_bytes_max,
             all_bytes_max=settings.spools_bytes_max,
             s_max=settings.spool_s_max,
-            admit=routing.admission(app.backend, served),
+            admit=uploads.admission(app.backend, routing.admission(app.backend, served)),
         ),
         requests=app.requests,
         cors=Cors(settings.cors_origins),

@@ -24,6 +24,7 @@ from engine.core.disputes import Disputes
 from engine.core.evidence import Evidence
 from engine.core.fleet import Fleet
 from engine.core.idempotency import Idempotency
+from engine.core.installation import InstallationBooks
 from engine.core.inventory import Inventory
 from engine.core.keys import MasterSecrets
 from engine.core.leases import Leases
@@ -31,6 +32,7 @@ from engine.core.ledger import Ledger
 from engine.core.maintenance import Windows
 from engine.core.notices import Notices
 from engine.core.orders import Orders
+from engine.core.points_preview import PointsPreviews
 from engine.core.ports import Directory, History, LiveView
 from engine.core.publication import Publications
 from engine.core.receipts import ReceiptKeys
@@ -38,17 +40,24 @@ from engine.core.registration import Registration
 from engine.core.schedule import Schedule
 from engine.core.sealed import Seals
 from engine.core.sealing import Corrections
+from engine.core.status import StatusBooks
 from engine.core.told import Told
 from engine.core.uptime_source import UptimeSource
 from storage.metrics_http import Statistics
 from web.auth import Keys
+from web.badge_svg import Badge
 from web.counted import Counted
 from web.heads import Heads
+from web.kept import Kept
 from web.policy_memory import Policies
 from web.rates import Rate
 from web.settings import WebSettings
 from web.summaries import Summaries
 from web.tails import Tails
+
+# Of what anybody may see without signing in: how old it may be, and how many are kept in memory.
+STATUS_KEPT_S, STATUSES_MAX = 15.0, 256
+BADGE_KEPT_S, BADGES_MAX = 30.0, 4_096
 
 
 class Stores(Protocol):
@@ -62,6 +71,8 @@ class Stores(Protocol):
     def live(self) -> LiveView: ...
     @property
     def ledger(self) -> Ledger: ...
+    @property
+    def previews(self) -> PointsPreviews: ...
     @property
     def leases(self) -> Leases: ...
     @property
@@ -116,6 +127,10 @@ class Stores(Protocol):
     def publications(self) -> Publications: ...
     @property
     def windows(self) -> Windows: ...
+    @property
+    def installation(self) -> InstallationBooks: ...
+    @property
+    def status(self) -> StatusBooks: ...
 
 
 class BeatDoor(Protocol):
@@ -145,11 +160,14 @@ class Backend:
         clock: Callable[[], int],
         uptime_source: UptimeSource | None = None,
         services: str = DEFAULT_SCHEMAS,
+        seal_after_ms: int = 600_000,
     ) -> None:
         """`uptime_source`: for projects whose policy says so; None: there is none. `services`: schemas of
-        chat and SMS services that channels may name."""
+        chat and SMS services that channels may name. `seal_after_ms`: how long after midnight days are
+        sealed at the earliest, as the worker is told."""
         self.stores = stores
         self.uptime_source = uptime_source
+        self.seal_after_ms = seal_after_ms
         self.services = schemas_of(services)
         self.policies = Policies(lambda: stores.projects)
         self.asks = stores.asks
@@ -167,6 +185,8 @@ class Backend:
         self.address_rate = Rate("address", per_min=settings.address_requests_per_min_max)
         self.sign_in_rate = Rate("sign-in", per_min=settings.sign_ins_per_min_max)
         self.summaries = Summaries()
+        self.statuses: Kept[bytes] = Kept(kept_s=STATUS_KEPT_S, most=STATUSES_MAX)
+        self.badges: Kept[Badge] = Kept(kept_s=BADGE_KEPT_S, most=BADGES_MAX)
         self.bulk_streams = Counted(settings.bulk_streams_max)
         self.tails = Tails(stores.live, stores.fleet, streams_max=settings.sse_streams_max)
         self.draining = False  # readyz fails from here on
@@ -180,6 +200,8 @@ class Backend:
             "web_streams": self.tails.statistics,
             "web_bulk_streams": self.bulk_streams.statistics,
             "web_summaries": self.summaries.statistics,
+            "web_statuses": self.statuses.statistics,
+            "web_badges": self.badges.statistics,
             "web_sessions": self._session_statistics,
             "web_backfills": self._backfill_statistics,
             "web_key_rate": self.key_rate.statistics,
@@ -196,6 +218,7 @@ class Backend:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.heads.run)
             nursery.start_soon(self.tails.run)
+            nursery.start_soon(self.summaries.run, self)
 
     def watch(self, part: str, statistics: Callable[[], Statistics]) -> None:
         """Let the metrics show one more part, under this name."""

@@ -125,6 +125,14 @@ async def enable_my_channel(backend: Backend, caller: Principal, *, channel_id: 
     return await _enable(backend, caller, await my_channel(backend, caller, channel_id), None)
 
 
+async def disable_channel(backend: Backend, caller: Principal, **of: str) -> Response:
+    return await _disable(backend, caller, await projects_channel(backend, caller, **of))
+
+
+async def disable_my_channel(backend: Backend, caller: Principal, *, channel_id: str) -> Response:
+    return await _disable(backend, caller, await my_channel(backend, caller, channel_id))
+
+
 async def projects_channel(
     backend: Backend, caller: Principal, *, slug: str, channel_id: str
 ) -> ChannelRecord:
@@ -191,6 +199,10 @@ async def _enable(backend: Backend, caller: Principal, channel: ChannelRecord, s
     return reply(channel_answer(enabled))
 
 
+async def _disable(backend: Backend, caller: Principal, channel: ChannelRecord) -> Response:
+    return reply(channel_answer(await backend.stores.told.disable(channel, act=act_of(backend, caller))))
+
+
 def _off(error: ChannelOffError) -> RefusedError:
     return RefusedError(409, "channel_disabled", str(error))
 
@@ -234,7 +246,7 @@ def _replaying(path: str, handler: Any, summary: str, tag: str, refusals: tuple[
 
 def _routes(path: str, *, tag: str, missing: int, handlers: tuple[Any, ...]) -> tuple[Route, ...]:
     """The routes over an owner's channel. `missing`: what is answered when there is no such owner."""
-    listing, testing, replaying, replaying_one, enabling = handlers
+    listing, testing, replaying, replaying_one, enabling, disabling = handlers
     refusals = tuple({404, missing})
     return (
         Route(
@@ -274,6 +286,15 @@ def _routes(path: str, *, tag: str, missing: int, handlers: tuple[Any, ...]) -> 
             answers={200: Answer(description="The channel as it is now", type=ChannelAnswer)},
             refusals=refusals,
         ),
+        Route(
+            method="POST",
+            path=f"{path}/disable",
+            handler=disabling,
+            summary="Have nothing sent there until it is enabled again; what was due is given up",
+            tag=tag,
+            answers={200: Answer(description="The channel as it is now", type=ChannelAnswer)},
+            refusals=refusals,
+        ),
     )
 
 
@@ -282,7 +303,14 @@ ROUTES = (
         "/v1/projects/{slug}/channels/{channel_id}",
         tag="channels",
         missing=404,
-        handlers=(list_deliveries, test_channel, replay_deliveries, replay_delivery, enable_channel),
+        handlers=(
+            list_deliveries,
+            test_channel,
+            replay_deliveries,
+            replay_delivery,
+            enable_channel,
+            disable_channel,
+        ),
     ),
     *_routes(
         "/v1/me/channels/{channel_id}",
@@ -294,6 +322,7 @@ ROUTES = (
             replay_my_deliveries,
             replay_my_delivery,
             enable_my_channel,
+            disable_my_channel,
         ),
     ),
 )

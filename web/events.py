@@ -1,4 +1,4 @@
-"""`GET /v1/events` and `GET /v1/events/stream`: what happened, oldest first, by cursor.
+"""`GET /v1/events` and `GET /v1/events/stream`: what happened, oldest first, by cursor; or the newest first.
 
 A cursor is the event's decimal number in history; each item carries its own, which is also the stream's
 `id`. The frames of the stream are made in stream.py, the waking in tails.py.
@@ -7,19 +7,21 @@ A cursor is the event's decimal number in history; each item carries its own, wh
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import msgspec
 from quart import Response, request
 
 from engine.core.fleet import EventFilter
 from engine.core.people import Principal
+from engine.core.records import Event
 from web import sight
 from web.backend import Backend
 from web.event_item import EventAnswer, answer_of
 from web.lists import PROJECT, id_parameter, project_parameter
-from web.paging import link_headers
+from web.paging import cut, link_headers
 from web.problems import RefusedError, bad_parameter, unavailable
-from web.routing import Answer, Parameter, Route, integer_parameter, reply
+from web.routing import Answer, Parameter, Route, boolean_parameter, integer_parameter, reply
 from web.stream import CONTENT_TYPE, EventStream
 from web.tails import TooManyStreamsError
 
@@ -30,7 +32,8 @@ _KIND = re.compile(r"[a-z][a-z_.]{0,63}")
 
 
 class EventsAnswer(msgspec.Struct, frozen=True):
-    """A page. `next_cursor` follows the last item, so that a reader can go on; null on an empty page."""
+    """A page. `next_cursor` follows the last item, so that a reader can go on; null on an empty page. With
+    `newest` it is null when there is nothing older."""
 
     items: list[EventAnswer]
     next_cursor: str | None
@@ -40,21 +43,38 @@ async def list_events(backend: Backend, caller: Principal) -> Response:
     which = await _filter(backend, caller)
     after = _cursor(request.args.get("after"), "after")
     limit = integer_parameter("limit", default=LIMIT_DEFAULT, least=1, most=LIMIT_MAX)
-    page = await backend.stores.fleet.events(sight.sight_of(caller), which, after=after, limit=limit)
-    next_cursor = str(page[-1][0]) if page else None
+    newest = boolean_parameter("newest")
+    seen_by, fleet = sight.sight_of(caller), backend.stores.fleet
+    page: Sequence[tuple[int, Event]]
+    if newest:
+        found = await fleet.events(seen_by, which, after=after, limit=limit + 1, newest=True)
+        page, next_cursor = cut(found, limit, lambda each: str(each[0]))
+    else:
+        page = await fleet.events(seen_by, which, after=after, limit=limit)
+        next_cursor = str(page[-1][0]) if page else None
     items = [answer_of(cursor, event) for cursor, event in page]
     return reply(EventsAnswer(items=items, next_cursor=next_cursor), headers=link_headers(next_cursor))
 
 
 async def stream_events(backend: Backend, caller: Principal) -> Response:
+    authorization = request.headers.get("authorization")
+    return await open_stream(backend, caller, authorization=authorization)
+
+
+async def open_stream(
+    backend: Backend, caller: Principal, *, authorization: str | None, for_page: bool = False
+) -> Response:
+    """`authorization`: the caller's credential. `for_page`: from now on unless it is resumed, and without
+    names, so that a browser hands all kinds of events to one listener. RefusedError 400, 404, 503."""
     which = await _filter(backend, caller)
     resumed = request.headers.get("last-event-id")
     after = (
         _cursor(request.args.get("after"), "after") if resumed is None else _cursor(resumed, "Last-Event-ID")
     )
+    if for_page and not after:
+        after = await backend.stores.fleet.newest_cursor()
     if request.method == "HEAD":
         return Response(b"", content_type=CONTENT_TYPE)  # its body would never end
-    authorization = request.headers.get("authorization")
 
     async def still_welcome() -> bool:
         try:
@@ -69,6 +89,7 @@ async def stream_events(backend: Backend, caller: Principal) -> Response:
             which=which,
             after=after,
             still_welcome=still_welcome,
+            named=not for_page,
         )
     except TooManyStreamsError as error:
         raise unavailable("too many streams are open, or this process is ending", retry_after_s=5) from error
@@ -114,11 +135,16 @@ ROUTES = (
         method="GET",
         path="/v1/events",
         handler=list_events,
-        summary="Events, oldest first",
+        summary="Events, oldest first, or the newest first",
         tag="events",
         parameters=(
             *_FILTERS,
             _AFTER,
+            Parameter(
+                name="newest",
+                description="The newest first; after is then the cursor that they come before",
+                schema={"type": "boolean"},
+            ),
             Parameter(
                 name="limit",
                 description="Items in a page",

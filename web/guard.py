@@ -217,9 +217,9 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = list(message.get("headers", []))
-            headers += _HEADERS
-            if not any(name.lower() == b"cache-control" for name, _ in headers):
-                headers.append(_NO_STORE)
+            told = {name.lower() for name, _ in headers}
+            # What an answer says itself stands: of two policies a browser follows the stricter of both.
+            headers += [each for each in (*_HEADERS, _NO_STORE) if each[0] not in told]
             if self._scope.get("scheme") == "https":
                 headers.append(_STRICT_TRANSPORT)
             headers.append((b"x-request-id", self._scope[REQUEST_ID].encode()))

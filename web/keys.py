@@ -12,9 +12,9 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 from quart import Response, request
 
-from engine.core.accounts import KeyRecord, NewKey
+from engine.core.accounts import KeyEndedError, KeyRecord, NewKey
 from engine.core.people import PERMISSIONS, Principal, Scope
-from storage.tokens import new_api_key
+from storage.tokens import new_api_key, shown_of
 from web import sight
 from web.acts import act_of
 from web.backend import Backend
@@ -22,14 +22,17 @@ from web.ids import SLUG
 from web.paging import PARAMETERS, cut, id_cursor, limit_parameter, link_headers
 from web.policy import Permission
 from web.problems import Fault, RefusedError
-from web.routing import Answer, Parameter, Route, read_body, reply
+from web.routing import Answer, Parameter, Route, boolean_parameter, read_body, reply
 from web.times import format_rfc3339, parse_rfc3339
 
+OVERLAP_S_MAX = 7 * 86_400
 KeyScope = Literal["admin", "project", "user"]
 
 
 class KeyAnswer(msgspec.Struct, frozen=True):
-    """A key, without its secret. `last_used_at` is at most a minute behind; null times: never."""
+    """A key, without its secret, of which `prefix` is the beginning. `last_used_at` is at most a minute
+    behind; null times: never. `made_by`: user:<id> or key:<id>, empty where nobody knows; `replaces`: the key
+    whose place this one took."""
 
     key_id: str
     scope: Scope
@@ -41,6 +44,9 @@ class KeyAnswer(msgspec.Struct, frozen=True):
     expires_at: str | None
     last_used_at: str | None
     revoked_at: str | None
+    prefix: str
+    made_by: str
+    replaces: str | None
 
 
 class KeysAnswer(msgspec.Struct, frozen=True):
@@ -64,6 +70,12 @@ class NewKeyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     EXAMPLES: ClassVar[dict[str, object]] = {"scope": "project", "user_id": None, "expires_at": None}
 
 
+class Rotation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`overlap_s`: how long the old key still works, so that nothing stands still meanwhile."""
+
+    overlap_s: Annotated[int, msgspec.Meta(ge=0, le=OVERLAP_S_MAX)] = 86_400
+
+
 class MadeKey(msgspec.Struct, frozen=True):
     """The new key. `api_key` is the secret itself: it is told here and never again."""
 
@@ -77,6 +89,8 @@ async def list_keys(backend: Backend, caller: Principal) -> Response:
     if (slug := request.args.get("project")) is not None:
         project_ids = ((await sight.project(backend, caller, slug)).project_id,)
         user_id, everyones = None, False
+    elif boolean_parameter("mine"):
+        project_ids, everyones = (), False
     found = await backend.stores.accounts.keys(
         user_id=user_id,
         project_ids=project_ids,
@@ -101,6 +115,9 @@ def _answer(key: KeyRecord) -> KeyAnswer:
         expires_at=_time(key.expires_ms),
         last_used_at=_time(key.last_used_ms),
         revoked_at=_time(key.revoked_ms),
+        prefix=key.prefix,
+        made_by=key.made_by,
+        replaces=key.replaces,
     )
 
 
@@ -121,7 +138,9 @@ async def create_key(backend: Backend, caller: Principal) -> Response:
         expires_ms=_expires_ms(caller, asked.expires_at, act.now_ms),
     )
     secret, secret_sha256 = new_api_key()
-    made = await backend.stores.accounts.create_key(new, key_sha256=secret_sha256, act=act)
+    made = await backend.stores.accounts.create_key(
+        new, key_sha256=secret_sha256, prefix=shown_of(secret), act=act
+    )
     return reply(MadeKey(key=_answer(made), api_key=secret), 201, {"location": f"/v1/keys/{made.key_id}"})
 
 
@@ -177,6 +196,28 @@ def _invalid(detail: str, pointer: str) -> RefusedError:
     return RefusedError(422, "invalid", detail, errors=[Fault(detail, pointer)])
 
 
+async def rotate_key(backend: Backend, caller: Principal, *, key_id: str) -> Response:
+    """Another key in the place of one: it may the same, and ends when that one would have."""
+    asked, _ = await read_body(Rotation)
+    old, act = await sight.api_key(backend, caller, key_id), act_of(backend, caller)
+    more = set(old.permissions) - set(caller.permissions)
+    later = caller.expires_ms is not None and (old.expires_ms is None or old.expires_ms > caller.expires_ms)
+    if more or later:
+        raise RefusedError(403, "forbidden", "you cannot give what you do not have: this key may more")
+    secret, secret_sha256 = new_api_key()
+    try:
+        made = await backend.stores.accounts.rotate_key(
+            old,
+            key_sha256=secret_sha256,
+            prefix=shown_of(secret),
+            ends_ms=act.now_ms + asked.overlap_s * 1_000,
+            act=act,
+        )
+    except KeyEndedError as error:
+        raise RefusedError(409, "key_ended", str(error)) from error
+    return reply(MadeKey(key=_answer(made), api_key=secret), 201, {"location": f"/v1/keys/{made.key_id}"})
+
+
 async def revoke_key(backend: Backend, caller: Principal, *, key_id: str) -> Response:
     key = await sight.api_key(backend, caller, key_id)
     await backend.stores.accounts.revoke_key(key.key_id, act=act_of(backend, caller))
@@ -190,7 +231,11 @@ ROUTES = (
         handler=list_keys,
         summary="Keys that one may revoke: one's own and those of one's projects; an admin's are all",
         tag="keys",
-        parameters=(*PARAMETERS, Parameter(name="project", description="Only keys of this project (slug)")),
+        parameters=(
+            *PARAMETERS,
+            Parameter(name="project", description="Only keys of this project (slug)"),
+            Parameter(name="mine", description="Only those that speak for me", schema={"type": "boolean"}),
+        ),
         answers={200: Answer(description="A page of keys", type=KeysAnswer)},
         refusals=(400, 404),
     ),
@@ -203,6 +248,17 @@ ROUTES = (
         body=NewKeyRequest,
         creates=True,
         answers={201: Answer(description="The key and its secret", type=MadeKey)},
+        refusals=(400, 403, 404, 409, 422),
+    ),
+    Route(
+        method="POST",
+        path="/v1/keys/{key_id}/rotate",
+        handler=rotate_key,
+        summary="Make a key in the place of another, which works on for a while",
+        tag="keys",
+        body=Rotation,
+        creates=True,
+        answers={201: Answer(description="The new key and its secret", type=MadeKey)},
         refusals=(400, 403, 404, 409, 422),
     ),
     Route(

@@ -16,7 +16,7 @@ from web import sight
 from web.backend import Backend
 from web.paging import PARAMETERS, cut, limit_parameter, link_headers
 from web.problems import bad_parameter
-from web.routing import Answer, Route, reply
+from web.routing import Answer, Parameter, Route, boolean_parameter, reply
 from web.times import format_rfc3339
 
 
@@ -43,12 +43,12 @@ class LicenceLeasesAnswer(msgspec.Struct, frozen=True):
 
 
 async def list_licence_leases(backend: Backend, caller: Principal, *, licence_id: str) -> Response:
-    after, limit = _epoch_cursor(), limit_parameter()
+    after, limit, newest = _epoch_cursor(), limit_parameter(), boolean_parameter("newest")
     licence = await sight.licence(backend, caller, licence_id)
     leases = backend.stores.leases
     # Before the leases: what it says of them is then in them.
     decided_ms = await leases.decided_ms(shards=backend.shards)
-    found = await leases.history(licence.licence_id, after_epoch=after, limit=limit + 1)
+    found = await leases.history(licence.licence_id, after_epoch=after, limit=limit + 1, newest=newest)
     page, next_cursor = cut(found, limit, lambda each: str(each.epoch))
     answer = LicenceLeasesAnswer(
         licence_id=licence.licence_id,
@@ -85,7 +85,12 @@ ROUTES = (
         handler=list_licence_leases,
         summary="Which run held a licence when, by cursor",
         tag="inventory",
-        parameters=PARAMETERS,
+        parameters=(
+            Parameter(
+                name="newest", description="The newest first; else by epoch", schema={"type": "boolean"}
+            ),
+            *PARAMETERS,
+        ),
         answers={200: Answer(description="Leases by epoch", type=LicenceLeasesAnswer)},
         refusals=(400, 404),
     ),

@@ -41,13 +41,14 @@ async def serve(
     stop: trio.Event,
     clock_ahead_ms: int = 0,
     services: str = DEFAULT_SCHEMAS,
+    seal_after_ms: int = 600_000,
 ) -> None:
     """Serve the web API until `stop` is set, then end within drain_s + graceful_s and a moment.
 
     `listening` is called once with ``http://host:port`` when connections are accepted. `ingest` is the
-    engine's ingest settings, `services` the worker's apprise_schemas. OSError when the address cannot be had
-    or the secrets file not be read, ValueError when its content is none; StoreUnavailableError is no reason
-    to end.
+    engine's ingest settings, `services` and `seal_after_ms` what the worker is told. OSError when the
+    address cannot be had or the secrets file not be read, ValueError when its content is none;
+    StoreUnavailableError is no reason to end.
     """
     secrets = load_secrets(secrets_file)
 
@@ -67,6 +68,7 @@ async def serve(
             shards=shards,
             uptime_source=uptime_source,
             services=services,
+            seal_after_ms=seal_after_ms,
         )
         if uptime_source is not None:
             app.backend.watch("datagram", uptime_source.statistics)

@@ -5,43 +5,47 @@ One of them with its workloads: nodes.py. Which of all may be seen at all: sight
 
 from __future__ import annotations
 
-from functools import partial
-
 import msgspec
 import numpy as np
-from quart import Response, request
+from quart import Response
 
 from engine.core.fleet import NodeFilter, Place
 from engine.core.people import Principal
 from engine.core.ports import NodeRecord
 from engine.core.records import NODE_STATES, LiveNode, NodeState
-from storage.view_arrays import Seen
 from web import sight
 from web.backend import Backend
 from web.lists import (
+    ID_BEGINS,
     PROJECT,
     RETIRED,
+    InState,
+    Rows,
     choice_parameter,
-    id_parameter,
+    ids_parameter,
     page_of,
+    person,
+    person_parameter,
     project_parameter,
     text_filter,
     text_parameter,
 )
 from web.paging import PARAMETERS, link_headers
-from web.problems import bad_parameter
 from web.reading import Reader
-from web.routing import Answer, Parameter, Route, boolean_parameter, reply
+from web.routing import Answer, Parameter, Route, boolean_parameter, in_haste, integer_parameter, reply
 from web.times import format_rfc3339
+from web.uptime_days import NodeDay, days_of_nodes
 
 NODE_KINDS = ("node", "check", "canary")
+DAYS_MAX = 31  # told of each node in a list
 
 
 class NodeItem(msgspec.Struct, frozen=True):
     """A node in a list, without its workloads' states. `state` is null while the live view is away.
 
     `since`: of the state; `last_beat`: the newest accepted one; null when there was none. `owner_id`: the
-    user whose machine it is. `manager_version`: of its newest session, "" before one.
+    user whose machine it is. `manager_version`: of its newest session, "" before one. `days`: if they were
+    asked for, those that are sealed.
     """
 
     node_id: str
@@ -59,6 +63,7 @@ class NodeItem(msgspec.Struct, frozen=True):
     created_at: str
     retired_at: str | None
     workload_ids: list[str]
+    days: list[NodeDay] | msgspec.UnsetType = msgspec.UNSET
 
 
 class NodesAnswer(msgspec.Struct, frozen=True):
@@ -71,23 +76,30 @@ class NodesAnswer(msgspec.Struct, frozen=True):
 async def list_nodes(backend: Backend, caller: Principal) -> Response:
     which = NodeFilter(
         project_id=await project_parameter(backend, caller),
-        owner_id=_owner(caller),
+        owner_id=person_parameter(caller, "owner"),
         region=text_parameter("region"),
         version=text_parameter("version"),
         prefix=text_parameter("name"),
         kind=choice_parameter("kind", NODE_KINDS),
+        ids=ids_parameter("id"),
         retired=boolean_parameter("retired"),
     )
     state = choice_parameter("state", NODE_STATES)
+    days = integer_parameter("days", default=0, least=0, most=DAYS_MAX)
     fleet, seen_by = backend.stores.fleet, sight.sight_of(caller)
 
-    async def places(after: str | None, limit: int) -> list[Place]:
-        return await fleet.node_places(seen_by, which, after=after, limit=limit)
+    async def places(after: str | None, limit: int, rows: Rows | None) -> list[Place]:
+        narrowed = msgspec.structs.replace(which, rows=rows)
+        return await fleet.node_places(seen_by, narrowed, after=after, limit=limit)
 
-    found = await page_of(backend, places, None if state is None else partial(_is_in, state))
+    living = None if which.retired else which.project_id
+    found = await page_of(backend, places, None if state is None else _in_state(state), project_id=living)
     nodes = await fleet.nodes([place.id for place in found.places])
-    looked = await Reader(backend).look_many([node.row for node in nodes])
+    looked = await Reader(backend, patient=not in_haste()).look_many([node.row for node in nodes])
     items = [_item(node, looked.get(node.row), known=node.row in looked) for node in nodes]
+    if days:
+        sums = await days_of_nodes(backend, [node.node_id for node in nodes], days=days)
+        items = [msgspec.structs.replace(item, days=sums.get(item.node_id, [])) for item in items]
     return reply(
         NodesAnswer(
             # One that has just changed is no longer what was asked for.
@@ -98,17 +110,12 @@ async def list_nodes(backend: Backend, caller: Principal) -> Response:
     )
 
 
-def _is_in(state: str, seen: Seen) -> np.ndarray:
-    return np.asarray(seen.node_state == NODE_STATES.index(state))
-
-
-def _owner(caller: Principal) -> str | None:
-    """Whose machines: an id, or `me`. RefusedError 400."""
-    if request.args.get("owner") != "me":
-        return id_parameter("owner")
-    if caller.user_id is None:
-        raise bad_parameter("owner", "me is for people: this key is of no person")
-    return caller.user_id
+def _in_state(state: str) -> InState:
+    index = NODE_STATES.index(state)
+    return InState(
+        lambda seen: np.asarray(seen.node_state == index),
+        lambda counts: counts.census.node_row[counts.node_state == index],
+    )
 
 
 def _item(node: NodeRecord, live: LiveNode | None, *, known: bool) -> NodeItem:
@@ -145,11 +152,7 @@ ROUTES = (
         tag="nodes",
         parameters=(
             PROJECT,
-            Parameter(
-                name="owner",
-                description="Id of the user whose machines they are, or me",
-                schema={"anyOf": [{"const": "me"}, {"type": "string", "format": "uuid"}]},
-            ),
+            person("owner", "The user whose machines they are"),
             Parameter(
                 name="state",
                 description="Their state now",
@@ -157,11 +160,17 @@ ROUTES = (
             ),
             text_filter("region", "Their region, exactly"),
             text_filter("version", "Version of the manager, exactly"),
-            text_filter("name", "What their name begins with"),
+            text_filter("name", "What their name begins with; the list then goes by name"),
+            ID_BEGINS,
             Parameter(
                 name="kind", description="What they are", schema={"type": "string", "enum": list(NODE_KINDS)}
             ),
             RETIRED,
+            Parameter(
+                name="days",
+                description="Tell the sealed ones of so many days before today as well",
+                schema={"type": "integer", "minimum": 0, "maximum": DAYS_MAX},
+            ),
             *PARAMETERS,
         ),
         answers={200: Answer(description="A page of nodes", type=NodesAnswer)},

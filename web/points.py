@@ -45,7 +45,7 @@ from web.spool import spooled_body
 from web.times import DAY_MS, parse_day
 
 BODY_TYPES = ("application/x-ndjson", "text/csv")
-_FORMS: dict[str, Form] = {
+FORMS: dict[str, Form] = {
     "application/x-ndjson": "ndjson",
     "application/ndjson": "ndjson",
     "text/csv": "csv",
@@ -73,7 +73,7 @@ class PointsRequest(PointsHeader, frozen=True, kw_only=True):
 async def commit_points(backend: Backend, caller: Principal, *, slug: str) -> Response:
     project = await sight.project(backend, caller, slug)
     key, spool = key_of_request(), spooled_body()
-    form = _FORMS.get(request.mimetype, "json")
+    form = FORMS.get(request.mimetype, "json")
     digest = digest_of(form, spool.sha256)
     if (stored := await stored_answer(backend, project, key, digest)) is not None:
         return stored

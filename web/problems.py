@@ -125,7 +125,7 @@ def respond(problem: RefusedError) -> Response:
     )
 
 
-def _of_http_exception(error: HTTPException) -> RefusedError:
+def of_http_exception(error: HTTPException) -> RefusedError:
     """Routing's refusals (404, 405) and, as 500, whatever nobody expected (logged by Quart)."""
     status = error.code or 500
     code = {404: "not_found", 405: "method_not_allowed", 500: "internal"}.get(status, "refused")
@@ -145,7 +145,7 @@ def install(app: QuartTrio) -> None:
         return respond(unavailable("a store is away"))
 
     async def of_http(error: HTTPException) -> Any:
-        return respond(_of_http_exception(error))
+        return respond(of_http_exception(error))
 
     app.register_error_handler(RefusedError, of_problem)
     app.register_error_handler(StoreUnavailableError, of_store)

@@ -27,13 +27,15 @@ Name = Annotated[str, msgspec.Meta(max_length=200)]
 
 
 class ProjectAnswer(msgspec.Struct, frozen=True):
-    """A project. Keys of a retired one do not work."""
+    """A project. Keys of a retired one do not work. `public_status`: anybody may see its status page and
+    badges, without signing in."""
 
     project_id: str
     slug: str
     name: str
     created_at: str
     retired_at: str | None
+    public_status: bool
 
 
 class ProjectsAnswer(msgspec.Struct, frozen=True):
@@ -55,6 +57,7 @@ class ProjectChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Name | None = None
     retired: bool | None = None
+    public_status: bool | None = None
 
 
 class OwnerAnswer(msgspec.Struct, frozen=True):
@@ -87,6 +90,7 @@ def _answer(project: ProjectRecord) -> ProjectAnswer:
         name=project.name,
         created_at=format_rfc3339(project.created_ms),
         retired_at=None if project.retired_ms is None else format_rfc3339(project.retired_ms),
+        public_status=project.public_status,
     )
 
 
@@ -121,7 +125,11 @@ async def change_project(backend: Backend, caller: Principal, *, slug: str) -> R
     if asked.retired is not None and Role.ADMIN not in caller.roles:
         raise RefusedError(403, "forbidden", "only an admin may retire a project, or take that back")
     changed = await backend.stores.projects.change_project(
-        act_of(backend, caller), seen.project_id, name=asked.name, retired=asked.retired
+        act_of(backend, caller),
+        seen.project_id,
+        name=asked.name,
+        retired=asked.retired,
+        public_status=asked.public_status,
     )
     return reply(_answer(_there(changed)))
 
@@ -202,7 +210,7 @@ ROUTES = (
         method="PATCH",
         path="/v1/projects/{slug}",
         handler=change_project,
-        summary="Rename or retire a project",
+        summary="Rename or retire a project, or let anybody see how it is",
         tag="projects",
         body=ProjectChange,
         answers=_ONE,

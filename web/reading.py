@@ -72,11 +72,12 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Reader:
-    """Reads for one request: all its waits together end at one deadline."""
+    """Reads for one request: all its waits together end at one deadline. Not `patient`: that is now."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, *, patient: bool = True) -> None:
         self._backend = backend
-        self._deadline = trio.current_time() + backend.settings.read_wait_ms_max / 1000
+        wait_ms = backend.settings.read_wait_ms_max if patient else 0
+        self._deadline = trio.current_time() + wait_ms / 1000
 
     def now_ms(self, row: int) -> int:
         """The end of a window up to now: one past the shard's clock, so that this very instant is in it."""

@@ -225,6 +225,12 @@ def integer_parameter(name: str, *, default: int, least: int, most: int) -> int:
     return int(text)
 
 
+def in_haste() -> bool:
+    """Whether the client would rather have what is known than wait for the newest (RFC 7240: `wait=0`)."""
+    given = request.headers.get("prefer", "").split(",")
+    return any(each.partition(";")[0].replace(" ", "") == "wait=0" for each in given)
+
+
 def boolean_parameter(name: str) -> bool:
     """``true`` or ``false`` from the query; absent is false."""
     text = request.args.get(name, "false")

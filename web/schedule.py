@@ -15,7 +15,8 @@ from web.times import format_rfc3339
 class JobAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """`cron`: in UTC; null: by conditions, not by the clock. `catch_up`: every | newest of the due times that
     an outage missed. `last_*`: of the newest run that was begun; `outcome`: never | running | lost |
-    waiting | failed | done. `oldest_due_at`: of what is not done."""
+    waiting | failed | done. `oldest_due_at`: of what is not done. `worker`: who has
+    the run in hand, or did it."""
 
     job: str
     cron: str | None

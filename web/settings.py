@@ -39,4 +39,5 @@ class WebSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     trusted_proxies: str = ""  # networks whose x-forwarded-for and -proto are believed, separated by spaces
     dispute_days: int = 30  # after its newest seal a day can be disputed for so long
     announcements_per_day_max: int = 10  # of one project, and of the installation; above it 429
+    releases_dir: str = ""  # folder with archives of the manager that this API serves; empty: none
     public_url: str = ""  # where people reach this API, for links in mails and wallets; empty: localhost only

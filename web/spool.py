@@ -54,11 +54,12 @@ class Spool:
     async def _flush(self) -> None:
         piece, self._piece = self._piece, bytearray()
         if len(piece) < PIECE_BYTES:
-            self._put(piece)  # what is short is not worth a thread
+            self.put(piece)  # what is short is not worth a thread
         else:
-            await trio.to_thread.run_sync(partial(self._put, piece))
+            await trio.to_thread.run_sync(partial(self.put, piece))
 
-    def _put(self, piece: bytearray) -> None:
+    def put(self, piece: bytes | bytearray) -> None:
+        """At once, for who is in a thread; it is not counted with all that is spooled."""
         self._hash.update(piece)
         self.file.write(piece)
 

@@ -36,6 +36,7 @@ class EventStream(ResponseBody):
         which: EventFilter,
         after: int,
         still_welcome: Callable[[], Awaitable[bool]],
+        named: bool = True,
     ) -> None:
         self._left = True
         tails.enter()
@@ -45,6 +46,7 @@ class EventStream(ResponseBody):
         self._which = which
         self._after = after
         self._still_welcome = still_welcome
+        self._named = named
         self._frames: deque[bytes] = deque([f"retry: {RETRY_MS}\n\n".encode()])
         self._spoke_at = trio.current_time()
 
@@ -83,7 +85,7 @@ class EventStream(ResponseBody):
             page = await self._tails.read(self._sight, self._which, self._after)
         except StoreUnavailableError:
             page = Page([], self._after)  # told and counted where stores are watched; the stream outlives it
-        self._frames.extend(frame(cursor, event) for cursor, event in page.events)
+        self._frames.extend(frame(cursor, event, named=self._named) for cursor, event in page.events)
         self._after = page.after
         if self._frames:
             return True
@@ -94,7 +96,8 @@ class EventStream(ResponseBody):
         return True
 
 
-def frame(cursor: int, event: Event) -> bytes:
+def frame(cursor: int, event: Event, *, named: bool = True) -> bytes:
     """One event: its cursor as id, its kind as name, the list's item as data."""
     data = msgspec.json.encode(answer_of(cursor, event))
-    return b"id: %d\nevent: %s\ndata: %s\n\n" % (cursor, event.kind.encode(), data)
+    name = b"event: %s\n" % event.kind.encode() if named else b""
+    return b"id: %d\n%sdata: %s\n\n" % (cursor, name, data)

@@ -5,8 +5,6 @@ What exactly an instant of one of them counts as, with windows, leases and gaps:
 
 from __future__ import annotations
 
-from functools import partial
-
 import msgspec
 import numpy as np
 from quart import Response
@@ -14,23 +12,29 @@ from quart import Response
 from engine.core.fleet import Place, WorkloadFilter
 from engine.core.people import Principal
 from engine.core.ports import WorkloadRecord
-from storage.view_arrays import HEARD, Seen
+from storage.view_arrays import HEARD
 from web import sight
 from web.backend import Backend
 from web.ids import SLUG
 from web.lists import (
+    ID_BEGINS,
     PROJECT,
     RETIRED,
+    InState,
+    Rows,
     choice_parameter,
     id_parameter,
+    ids_parameter,
     page_of,
+    person,
+    person_parameter,
     project_parameter,
     slug_parameter,
     text_filter,
     text_parameter,
 )
 from web.paging import PARAMETERS, link_headers
-from web.routing import Answer, Parameter, Route, boolean_parameter, reply
+from web.routing import Answer, Parameter, Route, boolean_parameter, in_haste, reply
 from web.times import format_rfc3339
 from web.view_arrays import look, wait_view
 
@@ -67,21 +71,29 @@ class WorkloadsAnswer(msgspec.Struct, frozen=True):
 async def list_workloads(backend: Backend, caller: Principal) -> Response:
     which = WorkloadFilter(
         project_id=await project_parameter(backend, caller),
+        operator_id=person_parameter(caller, "operator"),
         node_id=id_parameter("node"),
         kind=slug_parameter("kind"),
         version=text_parameter("version"),
         licence_id=id_parameter("licence"),
+        region=text_parameter("region"),
+        prefix=text_parameter("name"),
+        ids=ids_parameter("id"),
         retired=boolean_parameter("retired"),
     )
     state = choice_parameter("state", HEARD)
     fleet, seen_by = backend.stores.fleet, sight.sight_of(caller)
 
-    async def places(after: str | None, limit: int) -> list[Place]:
-        return await fleet.workload_places(seen_by, which, after=after, limit=limit)
+    async def places(after: str | None, limit: int, rows: Rows | None) -> list[Place]:
+        narrowed = msgspec.structs.replace(which, rows=rows)
+        return await fleet.workload_places(seen_by, narrowed, after=after, limit=limit)
 
-    await wait_view(backend)
-    found = await page_of(backend, places, None if state is None else partial(_is_in, state))
-    workloads = await fleet.workloads([place.id for place in found.places])
+    if not in_haste():
+        await wait_view(backend)
+    living = None if which.retired else which.project_id
+    found = await page_of(backend, places, None if state is None else _in_state(state), project_id=living)
+    there = {each.workload_id: each for each in await fleet.workloads([place.id for place in found.places])}
+    workloads = [there[place.id] for place in found.places if place.id in there]
     row, slot = (np.array([getattr(each, name) for each in workloads], np.int64) for name in ("row", "slot"))
     seen, _undecided = await look(backend, row, slot)
     told = zip(workloads, seen.known.tolist(), seen.heard.tolist(), strict=True)
@@ -96,8 +108,12 @@ async def list_workloads(backend: Backend, caller: Principal) -> Response:
     )
 
 
-def _is_in(state: str, seen: Seen) -> np.ndarray:
-    return np.asarray(seen.heard == HEARD.index(state))
+def _in_state(state: str) -> InState:
+    index = HEARD.index(state)
+    return InState(
+        lambda seen: np.asarray(seen.heard == index),
+        lambda counts: counts.census.workload_row[counts.heard == index],
+    )
 
 
 def _item(workload: WorkloadRecord, state: str | None) -> WorkloadItem:
@@ -126,12 +142,16 @@ ROUTES = (
         tag="workloads",
         parameters=(
             PROJECT,
+            person("operator", "The user on whose machines they run"),
             Parameter(name="node", description="Id of their node", schema=_ID),
             Parameter(
                 name="kind", description="Slug", schema={"type": "string", "pattern": f"^{SLUG.pattern}$"}
             ),
             text_filter("version", "The version that runs, exactly"),
             Parameter(name="licence", description="Id of their licence", schema=_ID),
+            text_filter("region", "Their node's region, exactly"),
+            text_filter("name", "What their name begins with; the list then goes by name"),
+            ID_BEGINS,
             Parameter(
                 name="state", description="What beats say", schema={"type": "string", "enum": list(HEARD)}
             ),

@@ -59,6 +59,8 @@ class RootPublisher:
         async with GuardedClient(user_agent="NodePulse-Roots/1") as client, trio.open_nursery() as nursery:
             targets = targets_of(self._settings, client, wall_ms=self._wall_ms)
             for name, publish in targets.items():
+                for counted in (self._published, self._failed, self._failing):
+                    counted.setdefault(name, 0.0)  # a series that only appears with a failure shows no rise
                 nursery.start_soon(self._follow, name, publish)
 
     async def publish_due(self, name: str, publish: Target) -> int:

@@ -96,9 +96,9 @@ async def register_table(connection: asyncpg.Connection, *, rows: int, workloads
     await _add_key(connection, PROJECT_ID, born_ms)
     await connection.execute(
         f"""
-        insert into node (node_id, "row", project_id, kind, name, interval_ms, salt, created_ms)
+        insert into node (node_id, "row", project_id, kind, name, interval_ms, salt, created_ms, region)
         select {_ID.format(high="(n + (1::bigint << 62))", low="n")}, n, $1, 'node', 'node-' || n, 60000,
-          '\\x0000000000000000', $2
+          '\\x0000000000000000', $2, 'region-' || n % 7
         from generate_series(0::bigint, $3::bigint - 1) n
         """,
         PROJECT_ID,
@@ -107,9 +107,10 @@ async def register_table(connection: asyncpg.Connection, *, rows: int, workloads
     )
     await connection.execute(
         f"""
-        insert into workload (workload_id, node_id, slot, name, created_ms, project_id)
+        insert into workload (workload_id, node_id, slot, name, created_ms, project_id, running_version)
         select {_ID.format(high="n", low="(n * $4::bigint + s)")},
-          {_ID.format(high="(n + (1::bigint << 62))", low="n")}, s, 'inference-' || n, $2, $1
+          {_ID.format(high="(n + (1::bigint << 62))", low="n")}, s, 'inference-' || n, $2, $1,
+          case when n % 5000 = 7 then '2.0.0-rc.1' else '1.' || n % 3 || '.0' end
         from generate_series(0::bigint, $3::bigint - 1) n, generate_series(0, $4::bigint - 1) s
         """,
         PROJECT_ID,

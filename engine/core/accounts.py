@@ -37,7 +37,8 @@ class AccountChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyRecord(msgspec.Struct, frozen=True):
-    """An API key, without its secret. `last_used_ms` is written down once a minute at most."""
+    """An API key, without its secret. `last_used_ms` is written down once a minute at most. `prefix`: how the
+    secret begins; `replaces`: the key that this one took the place of."""
 
     key_id: str
     scope: Scope
@@ -49,6 +50,13 @@ class KeyRecord(msgspec.Struct, frozen=True):
     expires_ms: int | None
     last_used_ms: int | None
     revoked_ms: int | None
+    prefix: str
+    made_by: str
+    replaces: str | None
+
+
+class KeyEndedError(Exception):
+    """The key was revoked or has ended: there is nothing to take the place of."""
 
 
 class NewKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,8 +126,14 @@ class Accounts(Protocol):
         """Keys of this person and of these projects, or everyone's, by id; revoked ones are among them."""
         ...
 
-    async def create_key(self, new: NewKey, *, key_sha256: bytes, act: Act) -> KeyRecord:
+    async def create_key(self, new: NewKey, *, key_sha256: bytes, prefix: str = "", act: Act) -> KeyRecord:
         """The key `act.made_id`. Made already by a run that was never answered, it gets this secret."""
+        ...
+
+    async def rotate_key(
+        self, old: KeyRecord, *, key_sha256: bytes, prefix: str, ends_ms: int, act: Act
+    ) -> KeyRecord:
+        """The key `act.made_id`, which may what the old one may; that one ends then. KeyEndedError."""
         ...
 
     async def revoke_key(self, key_id: str, *, act: Act) -> bool:
@@ -162,6 +176,13 @@ class SignIn(Protocol):
         """Whether a letter to this address waits now.
 
         None waits after three within `life_ms`, and none for somebody who could not sign in anyway.
+        """
+        ...
+
+    async def open_link(self, email: str, *, secret_sha256: bytes, life_ms: int, act: Act) -> bool:
+        """A challenge as of a letter, whose secret somebody else hands over; an entry in the audit log.
+
+        False: nobody has this address, or who has it is retired.
         """
         ...
 

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from engine.core.figures import ShardFigures
 from engine.core.ports import LiveRow
 from engine.core.records import Gap
 
@@ -20,17 +21,19 @@ ROWS_PER_ASK_MAX = 1_000
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True):
-    """What a shard is asked: the rows by their index in it (row // shards)."""
+    """What a shard is asked: the rows by their index in it (row // shards); or, with `figures`, how it is."""
 
     reply_to: str
     number: int
     indices: list[int]
+    figures: bool = False
 
 
 class Told(msgspec.Struct, frozen=True, array_like=True):
     """What it answers: the header (JSON), the rows' records in order, their slots' one after the other.
 
-    `gaps`: of the shard, those that history may not have yet.
+    `gaps`: of the shard, those that history may not have yet. `figures`: if it was asked for them, and then
+    nothing else.
     """
 
     number: int
@@ -38,6 +41,7 @@ class Told(msgspec.Struct, frozen=True, array_like=True):
     rows: bytes
     slots: bytes
     gaps: list[Gap]
+    figures: ShardFigures | None = None
 
 
 class Found(NamedTuple):
@@ -55,6 +59,10 @@ class RowAsks(Protocol):
 
         None when the shard does not answer in time or the store is away.
         """
+        ...
+
+    async def figures(self, shard: int, *, timeout_s: float) -> ShardFigures | None:
+        """How a shard is now; None as above. It answers at once, also while it can take no beats."""
         ...
 
 

@@ -49,13 +49,41 @@ def audit_hash(
     return digest.digest()
 
 
+class AuditFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Entries of exactly this actor, action, subject; None: of any."""
+
+    actor: str | None = None
+    action: str | None = None
+    subject: str | None = None
+
+
+class ChainPart(msgspec.Struct, frozen=True, kw_only=True):
+    """What a look at a part of the chain found. `upto`: the last entry that was looked at (0: there is none);
+    `hash`: of the last one that holds. `broken`: the first that does not. `more`: others follow."""
+
+    upto: int
+    hash: bytes
+    broken: int | None
+    more: bool
+
+
 class AuditLog(Protocol):
     """Reading the audit log."""
 
     async def entries(
-        self, *, project_id: str | None, after: int, limit: int, newest_first: bool = False
+        self,
+        *,
+        project_id: str | None,
+        after: int,
+        limit: int,
+        newest_first: bool = False,
+        only: AuditFilter | None = None,
     ) -> list[AuditEntry]:
         """Entries after (with `newest_first`: before, 0 = from the end) a seq; of one project, or of all."""
+        ...
+
+    async def check(self, *, after: int, limit: int) -> ChainPart:
+        """Whether the entries that follow that seq are as they were written; 0 = from the beginning."""
         ...
 
     async def first_broken(self) -> int | None:

@@ -40,6 +40,7 @@ class ProjectRecord(msgspec.Struct, frozen=True):
     name: str
     created_ms: int
     retired_ms: int | None
+    public_status: bool = False  # anybody may see how it is (status page, badges)
 
 
 class OwnerRecord(msgspec.Struct, frozen=True):
@@ -129,7 +130,13 @@ class Projects(Protocol):
         ...
 
     async def change_project(
-        self, act: Act, project_id: str, *, name: str | None = None, retired: bool | None = None
+        self,
+        act: Act,
+        project_id: str,
+        *,
+        name: str | None = None,
+        retired: bool | None = None,
+        public_status: bool | None = None,
     ) -> ProjectRecord | None:
         """None: leave as it is. Keys of a retired project do not work."""
         ...

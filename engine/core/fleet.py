@@ -26,7 +26,8 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which nodes; None does not narrow. `version`: of the manager; `prefix`: what the name begins with."""
+    """Which nodes; None does not narrow. `version`: of the manager; `prefix`: what the name begins with, and
+    the list then goes by name. `ids`: from and to, both of them included. `rows`: only nodes in these."""
 
     project_id: str | None = None
     owner_id: str | None = None
@@ -34,17 +35,25 @@ class NodeFilter(msgspec.Struct, frozen=True, kw_only=True):
     version: str | None = None
     prefix: str | None = None
     kind: str | None = None
+    ids: tuple[str, str] | None = None
+    rows: tuple[int, ...] | None = None
     retired: bool = False  # those, too
 
 
 class WorkloadFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which workloads; None does not narrow. `kind`: a slug; `version`: as its manager reported it."""
+    """Which workloads; None does not narrow. `kind`: a slug; `version`: as its manager reported it;
+    `region` and `rows`: their nodes'; `prefix` and `ids` as of nodes."""
 
     project_id: str | None = None
+    operator_id: str | None = None
     node_id: str | None = None
     kind: str | None = None
     version: str | None = None
     licence_id: str | None = None
+    region: str | None = None
+    prefix: str | None = None
+    ids: tuple[str, str] | None = None
+    rows: tuple[int, ...] | None = None
     retired: bool = False  # those, too
 
 
@@ -73,6 +82,7 @@ class Census(NamedTuple):
     workload_slot: np.ndarray
     workload_region: np.ndarray
     workload_group: np.ndarray  # index in `groups`
+    workload_waits: np.ndarray  # another run holds its licence
     regions: tuple[str, ...]
     groups: tuple[tuple[str | None, str | None], ...]  # slug of the kind, running version
 
@@ -96,9 +106,12 @@ class Fleet(Protocol):
     async def workloads(self, ids: Sequence[str]) -> list[WorkloadRecord]: ...
 
     async def events(
-        self, sight: Sight, which: EventFilter, *, after: int, limit: int
+        self, sight: Sight, which: EventFilter, *, after: int, limit: int, newest: bool = False
     ) -> list[tuple[int, Event]]:
-        """(cursor, event) with cursor > after, in cursor order; no late commit is skipped."""
+        """(cursor, event) with cursor > after, in cursor order; no late commit is skipped.
+
+        `newest`: from the end instead, with cursor < after (0: from the very end), the newest first.
+        """
         ...
 
     async def newest_cursor(self) -> int:

@@ -53,8 +53,11 @@ class Binding(msgspec.Struct, frozen=True):
 class Leases(Protocol):
     """Leases as they are read. Spans are whole, not cut to what was asked for; by time."""
 
-    async def history(self, licence_id: str, *, after_epoch: int, limit: int) -> list[LeaseSpan]:
-        """The licence's leases with an epoch above `after_epoch` (0: all), by epoch."""
+    async def history(
+        self, licence_id: str, *, after_epoch: int, limit: int, newest: bool = False
+    ) -> list[LeaseSpan]:
+        """The licence's leases with an epoch above `after_epoch` (0: all), by epoch. `newest`: those below it
+        (0: all), the newest first."""
         ...
 
     async def holders_during(

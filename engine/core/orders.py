@@ -43,7 +43,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
-    """What runs after a report, and what should."""
+    """What runs, and what should."""
 
     workload_id: str
     running_version: str | None
@@ -88,6 +88,10 @@ class Orders(Protocol):
         Orders that this fulfils are closed and their windows end after one more interval. Below the minimum
         version the event workload.below_minimum is raised. UnknownVersionError. None: not this node's.
         """
+        ...
+
+    async def running(self, workload_id: str) -> Running | None:
+        """What runs and what should, as people look at it: nothing is changed. None: no such workload."""
         ...
 
     async def order_restart(self, act: Act, workload_id: str) -> int | None:

@@ -34,6 +34,10 @@ class StoreUnavailableError(Exception):
     """The store could not be reached or did not answer in time. Nothing is known to have happened."""
 
 
+class HistoryWentBackError(Exception):
+    """History no longer holds what it held: it was restored to an earlier time. Nothing was written."""
+
+
 class RegistryFeed(Protocol):
     """The registry as an engine shard follows it."""
 
@@ -50,7 +54,8 @@ class RegistryFeed(Protocol):
     ) -> tuple[int, list[RowSpec]]:
         """The present specs of this shard's rows changed after a position, and the position this brings to.
 
-        At most `limit` changes are looked at; call again until the position no longer moves.
+        At most `limit` changes are looked at; call again until the position no longer moves. One below
+        `after`: the registry was restored to an earlier time.
         """
         ...
 
@@ -67,7 +72,10 @@ class History(Protocol):
         ...
 
     async def flush(self, batch: FlushBatch) -> None:
-        """Write a batch in one transaction, with its position and watermark. Idempotent."""
+        """Write a batch in one transaction, with its position and watermark. Idempotent.
+
+        HistoryWentBackError when its position lies before the batch's `after`.
+        """
         ...
 
     async def intervals(self, workload_id: str, from_ms: int, to_ms: int) -> list[BaseInterval]:

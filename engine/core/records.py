@@ -221,6 +221,7 @@ class FlushBatch(msgspec.Struct, frozen=True):
     says: tuple[Say, ...] = ()
     refused: tuple[Refused, ...] = ()
     leases_ms: int = 0  # everything said of licences up to here is contained; 0: nothing new is known
+    after: int = 0  # the position that history has told before; it must not have gone back behind it
 
 
 class ShardHead(msgspec.Struct, frozen=True):

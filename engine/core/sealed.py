@@ -6,6 +6,7 @@ stored storage/postgres_seals.py's. The byte layout is told to others in docs/pr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Protocol
 
@@ -136,8 +137,47 @@ def hour_content(*, hour_ms: int, node: bytes, workloads: bytes | memoryview) ->
     return hour_ms.to_bytes(8, "big") + node + bytes(workloads)
 
 
+class SealedDay(msgspec.Struct, frozen=True):
+    """What the newest seal of a day says of one workload. `window_ms`: as much of the day as it lived."""
+
+    day: str
+    revision: int
+    node_id: str
+    workload_id: str
+    window_ms: int
+    paid_ms: int
+    up_ms: int
+    unobserved_ms: int
+
+
+class DaySums(msgspec.Struct, frozen=True):
+    """What the newest seal of a day says of a whole project. `ms`: by kind, of all its workloads."""
+
+    day: str
+    revision: int
+    workloads: int
+    nodes: int
+    paid_ms: int
+    ms: dict[str, int]
+
+
+class SealProgress(msgspec.Struct, frozen=True):
+    """How far sealing is. `first_day`: the first on which the project had a workload; `due_day`: the oldest
+    that is not sealed; None where there are none. `sealing`: days that are being sealed right now, or were
+    begun by a worker that died. `watermarks`: by shard, up to where history is in the store, unix ms."""
+
+    first_day: str | None
+    due_day: str | None
+    sealing: tuple[str, ...]
+    watermarks: dict[int, int]
+
+
 class Seals(Protocol):
     """Sealed days, as they are read. Nothing here is ever changed."""
+
+    async def progress(self, project_id: str) -> SealProgress:
+        """How far the project's days are sealed, and what its next seal has to wait for."""
+        ...
 
     async def seals(self, project_id: str, *, before: str | None, limit: int) -> list[Seal]:
         """All revisions of the newest `limit` days before `before` (YYYY-MM-DD), newest first."""
@@ -160,6 +200,18 @@ class Seals(Protocol):
         ...
 
     async def rows_of_node(self, seal: Seal, node_id: str) -> list[tuple[int, SealedRow]]: ...
+
+    async def days_of_workload(self, workload_id: str, *, from_day: str, to_day: str) -> list[SealedDay]:
+        """Of the newest seals of the days [from_day, to_day), by day."""
+        ...
+
+    async def days_of_nodes(self, node_ids: Sequence[str], *, from_day: str, to_day: str) -> list[SealedDay]:
+        """Of all workloads of these nodes, retired ones as well, by day and workload."""
+        ...
+
+    async def sums_by_day(self, project_id: str, *, from_day: str, to_day: str) -> list[DaySums]:
+        """Of all workloads of a project, by day; days that are not sealed are left out."""
+        ...
 
     async def block(self, seal: Seal, tree: int, block: int) -> list[bytes]:
         """The leaf hashes of one block (merkle.BLOCK_LEAVES) of the day's tree or of an hour's."""

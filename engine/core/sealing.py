@@ -82,6 +82,67 @@ class CorrectionRefusedError(Exception):
         self.code = code
 
 
+class Condition(msgspec.Struct, frozen=True):
+    """One of the conditions of LIVENESS.md 6. `lacks`: empty, when it is met. `shard`: None of those that
+    are nobody's in particular.
+
+    `what`: view (the shard is in the live view) | history (is in the store beyond midnight) | after_midnight
+    (it took a beat or a tick since) | gaps | degraded | leases | turn (the days before are sealed) | source.
+    """
+
+    what: str
+    shard: int | None
+    lacks: str
+
+
+def conditions(
+    *,
+    end_ms: int,
+    after_ms: int,
+    shards: int,
+    watermarks: Mapping[int, int],
+    leases_ms: int,
+    heads: Mapping[int, ShardHead],
+) -> list[Condition]:
+    """What shards must say before a day that ends at `end_ms` is sealed (LIVENESS.md 6), in order.
+
+    `after_ms`: how far beyond midnight history must reach. A watermark moves by ticks and beats only, so one
+    beyond midnight says that the shard took one after it. `leases_ms`: who held which licence is settled
+    up to there.
+    """
+    found: list[Condition] = []
+    for shard in range(shards):
+        told = heads.get(shard)
+        head = told if told is not None and told.shards == shards else None
+        lacks = {
+            "view": "" if head else f"shard {shard} is not in the live view",
+            "history": ""
+            if watermarks.get(shard, 0) >= end_ms + after_ms
+            else f"history of shard {shard} does not reach beyond midnight yet",
+        } | _of_head(shard, head, end_ms, after_ms)
+        found += [Condition(what, shard, text) for what, text in lacks.items()]
+    found.append(
+        Condition("leases", None, "" if leases_ms >= end_ms else "leases are not settled up to midnight")
+    )
+    return found
+
+
+def _of_head(shard: int, head: ShardHead | None, end_ms: int, after_ms: int) -> dict[str, str]:
+    """What the live view of a shard must say; while it is not there, nothing of it is known."""
+    if head is None:
+        return dict.fromkeys(("after_midnight", "gaps", "degraded"), f"shard {shard} does not tell")
+    undecided = head.provisional_from_ms is not None and head.provisional_from_ms < end_ms
+    return {
+        "after_midnight": ""
+        if head.watermark_ms >= end_ms + after_ms
+        else f"the live view of shard {shard} does not reach beyond midnight yet",
+        "gaps": f"a gap of shard {shard} is not decided" if undecided else "",
+        "degraded": f"shard {shard} is degraded"
+        if head.degraded and head.provisional_from_ms is None
+        else "",
+    }
+
+
 def kept_back_by(
     *,
     end_ms: int,
@@ -91,25 +152,16 @@ def kept_back_by(
     leases_ms: int,
     heads: Mapping[int, ShardHead],
 ) -> str | None:
-    """Why no day that ends at `end_ms` may be sealed now, by what shards say (LIVENESS.md 6); None: one may.
-
-    `after_ms`: how far beyond midnight history must reach. A watermark moves by ticks and beats only, so one
-    beyond midnight says that the shard took one after it. `leases_ms`: who held which licence is settled
-    up to there.
-    """
-    for shard in range(shards):
-        head = heads.get(shard)
-        if head is None or head.shards != shards:
-            return f"shard {shard} is not in the live view"
-        if watermarks.get(shard, 0) < end_ms + after_ms:
-            return f"history of shard {shard} does not reach beyond midnight yet"
-        if head.watermark_ms < end_ms + after_ms:
-            return f"the live view of shard {shard} does not reach beyond midnight yet"
-        if head.provisional_from_ms is not None and head.provisional_from_ms < end_ms:
-            return f"a gap of shard {shard} is not decided"
-        if head.degraded and head.provisional_from_ms is None:
-            return f"shard {shard} is degraded"
-    return None if leases_ms >= end_ms else "leases are not settled up to midnight"
+    """The first of the `conditions` that is not met; None: the day may be sealed."""
+    found = conditions(
+        end_ms=end_ms,
+        after_ms=after_ms,
+        shards=shards,
+        watermarks=watermarks,
+        leases_ms=leases_ms,
+        heads=heads,
+    )
+    return next((each.lacks for each in found if each.lacks), None)
 
 
 class Writing(Protocol):

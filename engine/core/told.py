@@ -100,6 +100,10 @@ class Told(Protocol):
         """
         ...
 
+    async def disable(self, channel: ChannelRecord, *, act: Act) -> ChannelRecord:
+        """Have nothing sent there until it is enabled again; what was due dies, and can be replayed then."""
+        ...
+
     async def channel_of_link(self, token: str) -> ChannelRecord | None:
         """The channel whose link to unsubscribe this is."""
         ...

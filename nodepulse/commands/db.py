@@ -9,6 +9,7 @@ import click
 from nodepulse.commands.acting import new_act
 from nodepulse.commands.options import Sources, config_options, slug_option
 from nodepulse.commands.output import json_option, print_json, show, show_all
+from nodepulse.commands.rejoin import rejoin
 from nodepulse.commands.stores import on_stores, reachable
 from nodepulse.config import Config
 from nodepulse.seed import seed
@@ -21,6 +22,9 @@ from storage.roles import OtherDatabaseError
 @click.group()
 def db() -> None:
     """Bring the database up to date, or fill it with a small network."""
+
+
+db.add_command(rejoin)
 
 
 @db.command(name="migrate")

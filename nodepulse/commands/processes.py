@@ -132,6 +132,7 @@ def web(**how: Any) -> None:
             stop=stop,
             clock_ahead_ms=config.clock_ahead_s * 1_000,
             services=config.worker.apprise_schemas,
+            seal_after_ms=config.worker.seal_after_s * 1_000,
         )
 
     _run(live, how)

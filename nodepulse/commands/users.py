@@ -1,6 +1,7 @@
 """`admin user`: people. Nobody is deleted: who is retired may do nothing more, within a second.
 
-How a first admin comes in: `user create --admin --email ...`, then sign in by mail, or `key create --user`.
+How a first admin comes in: `user create --admin --email ...`, then sign in by mail, by
+`user link` where none can be sent, or with a key (`key create --user`).
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from msgspec import UNSET
 
 from engine.core.accounts import Account, AccountChange
 from engine.core.inventory import Balance
+from engine.core.letters import LETTER_LIFE_MS
 from nodepulse.commands.acting import Asked, Desk, Row, admin_options, at, destructive, page_options
 from nodepulse.commands.reading import EMAIL, ID, NAME, WALLET, WHO
+from nodepulse.links import new_link
 
 
 def described(account: Account) -> Row:
@@ -128,6 +131,23 @@ def user_grant_admin(*, who: str, asked: Asked) -> None:
 def user_retire(*, who: str, asked: Asked) -> None:
     """End all keys and sign-ins of a person; what they did stays under their name."""
     _change(asked, who, AccountChange(retired=True))
+
+
+@user.command(name="link")
+@click.argument("who", metavar="USER", type=WHO)
+@admin_options
+def user_link(*, who: str, asked: Asked) -> None:
+    """Make a link that signs a person in once, where no mail can be sent. Hand it over in confidence."""
+
+    async def work(desk: Desk) -> Row:
+        account = await desk.person(who)
+        if account.email is None or account.retired_ms is not None:
+            raise click.ClickException("links are for people who have a mail address and are not retired")
+        made = await new_link(desk.stores.sign_in, desk.config, account.email, act=desk.act)
+        assert made is not None  # as was just seen
+        return {"link": made, "user_id": account.user_id, "expires_at": at(desk.act.now_ms + LETTER_LIFE_MS)}
+
+    asked.show(asked.run(work))
 
 
 def _change(asked: Asked, who: str, change: AccountChange) -> None:

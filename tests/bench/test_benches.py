@@ -29,6 +29,7 @@ SLOW = (
     "detect",
     "flush",
     "ingest",
+    "pages",
     "points",
     "reads",
     "seal",
@@ -114,6 +115,13 @@ WANTED = {
         ("live/event_to_arrival_s/p99", "live/missing", "backlog/messages_per_s"),
         ("plain_posts/posts_per_s",),
         ("p99_to_promise", "backlog_to_plain_posts_by_rate"),
+    ),
+    "pages": Wanted(
+        ("loaded/network/p95_ms", "loaded/workloads/p95_ms", "loaded/beats/beats_per_s"),
+        ("quiet/network/p95_ms", "plain/nodes/p95_ms", "plain/workloads/p95_ms"),
+        ("worst_p95_to_promise", "nodes_p95_to_plain", "workloads_p95_to_plain"),
+        compiled=True,
+        draws=False,
     ),
     "reads": Wanted(
         ("loaded/p99_ms", "loaded/reads_per_s", "loaded/beats_per_s", "loaded/ack_p99_ms"),

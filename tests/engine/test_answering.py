@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from engine.core.asks import Ask, Told
+from engine.core.figures import ShardFigures, waited_ms
 from engine.core.liveview import LivePage, decode, live_page
 from engine.core.records import BASE_UP, LiveNode, ShardHead
 from engine.settings import EngineSettings, FlushSettings
@@ -37,6 +38,16 @@ class Asking:
             await self._news.wait()
         self.last = self._told.pop(number)
         return live_page(msgspec.json.decode(self.last.head, type=ShardHead), self.last.rows, self.last.slots)
+
+    async def figures(self) -> ShardFigures:
+        self._number += 1
+        number = self._number
+        await self._send.send(Ask("here", number, [], figures=True))
+        while number not in self._told:
+            await self._news.wait()
+        figures = self._told.pop(number).figures
+        assert figures is not None
+        return figures
 
     async def asked(self, shard: int) -> list[Ask]:
         return [await self._receive.receive()]
@@ -138,3 +149,43 @@ async def test_with_a_journal_that_cannot_be_written_nobody_is_told_and_later_as
         await trio.sleep(3)
         await life.tell(shard, 0)
         assert node_at(await asks.ask(0), 0).last_t_ms == shard.clock.now_ms()
+
+
+async def test_a_shard_tells_how_it_is(life: Life, autojump_clock: MockClock):
+    await life.add_nodes(2)
+    asks = Asking()
+    async with life.serving(SLOW, asks=asks) as shard:
+        for _ in range(10):
+            await life.tell(shard, 0, 1)
+            await trio.sleep(1)
+        figures = await asks.figures()
+        assert (figures.shard, figures.shards, figures.rows) == (0, 1, 2)
+        assert figures.taking
+        assert figures.phase == "normal"
+        assert figures.beats_total == 20
+        assert 1.5 <= figures.beats_per_s <= 2.5
+        assert sum(figures.waited_last_min) == 18, "the first second was over before the first reading"
+        assert waited_ms(figures.waited_last_min, 0.99) is not None
+        assert figures.away == []
+        assert figures.journal_position > 0
+
+
+async def test_a_shard_that_can_commit_nothing_tells_how_it_is_at_once(life: Life, autojump_clock: MockClock):
+    await life.add_nodes(1)
+    asks = Asking()
+    async with life.serving(SLOW, asks=asks) as shard:
+        await life.tell(shard, 0)
+        life.files.full = True
+        await trio.sleep(3)  # the tick cannot be written
+        asked_at = trio.current_time()
+        figures = await asks.figures()
+        assert trio.current_time() - asked_at < 0.1
+        assert not figures.taking
+        assert "disk_full" in figures.gaps_open
+        assert figures.journal_failures > 0
+        life.files.full = False
+        await trio.sleep(3)
+        again = await asks.figures()
+        assert again.taking
+        assert again.gaps_open == {}
+        assert again.unobserved_ms_total > 0

@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-import engine.flusher
+import engine.pages
 from engine.core.ports import StoreUnavailableError
 from engine.core.records import BASE_NONE, BaseInterval, Gap, Say, SlotSpec
 from engine.flusher import Flusher, HeadSource
@@ -294,7 +294,7 @@ async def test_an_outage_of_postgres_costs_no_memory(bench: Bench, autojump_cloc
 async def test_a_redis_that_was_flushed_is_written_anew_and_tells_no_watermark_until_it_is_whole(
     bench: Bench, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(engine.flusher, "_BYTES_PER_WRITE", 96)  # a page is 1 KB: many writes per cycle
+    monkeypatch.setattr(engine.pages, "_BYTES_PER_WRITE", 96)  # a page is 1 KB: many writes per cycle
     async with flushing(bench) as flush:
         bench.beats(range(3), T0)
         await flush.cycles(3)
@@ -354,7 +354,7 @@ async def test_a_live_view_of_another_epoch_is_taken_over_whole(bench: Bench, au
 async def test_a_row_is_never_seen_pointing_to_slots_that_are_not_written(
     bench: Bench, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(engine.flusher, "_BYTES_PER_WRITE", 96)
+    monkeypatch.setattr(engine.pages, "_BYTES_PER_WRITE", 96)
     async with flushing(bench) as flush:
         bench.beats(range(3), T0)
         await flush.cycles(2)

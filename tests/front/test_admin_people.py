@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 
 import click
 import pytest
 
+from engine.core.people import Act
 from nodepulse.commands.admin import admin
+from storage.ids import new_id
 from tests.front.administered import NOWHERE, Administered
 
 WALLET = "0x52908400098527886e0f7030069857d2e4169ee7"
@@ -199,3 +202,33 @@ def test_a_chain_that_was_broken_is_told_by_its_first_entry(cli):
     done = cli.type("admin", "audit", "verify", "--json")
     assert (done.code, json.loads(done.out)["first_broken"]) == (1, 2)
     assert "entry 2 is not as it was written" in done.err
+
+
+def test_a_link_signs_in_once_who_has_an_address(cli):
+    made = cli.admin("user", "create", "--name", "Lia", "--email", "lia@example.org")
+    told = cli.admin("user", "link", "lia@example.org")
+    assert told["user_id"] == made["user_id"]
+    assert cli.audited("login.link")["subject"] == made["user_id"]
+    token = told["link"].partition("/sign-in#token=")[2]
+
+    async def sign_in(stores):
+        act = Act(actor="test", now_ms=time.time_ns() // 1_000_000, request_id="", made_id=new_id())
+        login_sha256 = hashlib.sha256(act.made_id.encode()).digest()
+        return await stores.sign_in.sign_in_by_mail(
+            hashlib.sha256(token.encode()).digest(),
+            token_sha256=login_sha256,
+            sign_up=False,
+            life_ms=60_000,
+            act=act,
+        )
+
+    assert cli.on_stores(sign_in).account.user_id == made["user_id"]
+    assert cli.on_stores(sign_in) is None, "it works once"
+
+
+def test_no_link_is_made_for_who_may_not_sign_in_by_one(cli):
+    cli.admin("user", "create", "--wallet", "0x" + "9" * 40)
+    cli.admin("user", "create", "--email", "gone@example.org")
+    cli.admin("user", "retire", "gone@example.org", "--yes")
+    for who in ("0x" + "9" * 40, "gone@example.org"):
+        assert "mail address" in cli.type("admin", "user", "link", who).err

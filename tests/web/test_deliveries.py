@@ -69,6 +69,7 @@ async def test_another_owners_channel_is_not_there_for_any_of_the_tools(control:
         ("POST", "replay"),
         ("POST", f"deliveries/{new_id()}/replay"),
         ("POST", "enable"),
+        ("POST", "disable"),
     ):
         assert (await control.ask(method, f"{ALPHA}/{theirs}/{rest}", by="owner")).status == 404
         assert (await control.ask(method, f"{MINE}/{theirs}/{rest}", by="sam")).status == 404
@@ -161,6 +162,23 @@ async def test_a_disabled_channel_is_sent_nothing_until_it_is_enabled(control: C
 
 
 # Channels of services
+
+
+async def test_an_owner_switches_a_channel_off_and_on_and_sends_again_what_was_given_up(control: Control):
+    channel_id = await made_channel(control)
+    path = f"{ALPHA}/{channel_id}"
+    await told(control, channel_id, 2)
+    for _ in range(2):
+        off = await control.ask("POST", f"{path}/disable", by="owner")
+        assert (off.status, off.json["state"]) == (200, "disabled")
+        assert off.json["disabled_because"] == "switched off by its owner"
+    dead = (await control.ask("GET", f"{path}/deliveries?state=dead", by="owner")).json["items"]
+    assert len(dead) == 2
+    assert (await control.ask("POST", f"{path}/test", by="owner")).json["code"] == "channel_disabled"
+    [[entries]] = await control.sql("select count(*) from audit where action = 'channel.disable'")
+    assert entries == 1, "once more changes nothing"
+    assert (await control.ask("POST", f"{path}/enable", by="owner")).json["state"] == "on"
+    assert (await control.ask("POST", f"{path}/replay", by="owner")).json == {"replayed": 2}
 
 
 async def test_a_services_url_is_a_secret_that_is_shown_nowhere(control: Control):

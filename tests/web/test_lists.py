@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from engine.core.fleet import EventFilter, NodeFilter, Sight, WorkloadFilter
 from engine.core.people import Principal
 from engine.core.ports import NewNode, NodeRecord
 from tests.contract.given import batch, make_event
 from tests.web.control import Control
+from web import lists
 from web.main import system_ms
 from web.sight import sight_of
 
@@ -204,3 +207,79 @@ async def test_events_are_told_to_whom_they_concern(control: Control) -> None:
     assert await told("olga", f"node={control.foreign_node.node_id}") == []
     assert await told("admin", "project=beta") == [foreign.event_id]
     assert await told("olga", "limit=1") == [of_node.event_id]
+
+
+async def test_names_are_found_by_their_beginning_and_told_in_their_order(control: Control) -> None:
+    """Page by page, also of those with equal names, and with what Python and PostgreSQL might sort apart."""
+    for name in ("zeta", "Zeta", "zeta", "zet", "ze\U0010ffff", "zf", "zeä"):
+        await add_node(control, name, workloads=(f"w-{name}",))
+    expected = ["zet", "zeta", "zeta", "zeä", "ze\U0010ffff"]
+    for path, began in (("/v1/nodes?name=ze", ""), ("/v1/workloads?name=w-ze", "w-")):
+        for by in ("admin", "paul"):
+            found: list[str] = []
+            after = ""
+            while after is not None:
+                page = (await control.ask("GET", f"{path}&limit=2{after}", by=by)).json
+                found += [each["name"].removeprefix(began) for each in page["items"]]
+                cursor = page["next_cursor"]
+                after = None if cursor is None else f"&after={cursor}"
+            assert found == expected, (path, by)
+
+
+async def test_things_are_found_by_the_beginning_of_their_ids(control: Control) -> None:
+    node = control.node
+    for path, name, identity in (
+        ("/v1/nodes", "mine", node.node_id),
+        ("/v1/workloads", "w0", node.workload_ids[0]),
+    ):
+        for text in (identity, identity[:30].upper(), identity.replace("-", "")):
+            assert name in await names(control, f"{path}?id={text}", "owner"), (path, text)
+        assert await names(control, f"{path}?id=ff", "owner") == []
+        for text in ("", "g", "-", identity + "0", "%00"):
+            assert (await control.ask("GET", f"{path}?id={text}")).status == 400, (path, text)
+
+
+async def test_workloads_are_found_by_the_region_of_their_node(control: Control) -> None:
+    await add_node(control, "hers", region="us", workloads=("a",))
+    assert await names(control, "/v1/workloads?region=us", "owner") == ["a"]
+    assert await names(control, "/v1/workloads?region=eu", "owner") == ["w0", "w1"]
+
+
+async def test_few_in_a_state_are_found_by_where_they_were_counted(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two places at once and two times: going through all of them would not come so far."""
+    monkeypatch.setattr(lists, "LOOKED_AT_ONCE", 2)
+    monkeypatch.setattr(lists, "LOOKED_AT_MAX", 4)
+    monkeypatch.setattr(lists, "HASTE_S", 10.0)  # on a busy machine a count takes its time
+    for number in range(6):
+        await add_node(control, f"n{number}", workloads=(f"w{number}",))
+    last = await add_node(control, "last", workloads=("of-last",))
+    now_ms = system_ms()
+    control.engine.beat(last, now_ms, now_ms)
+    await control.wait_state(last.node_id, "up")
+    for path, name in (("/v1/nodes", "last"), ("/v1/workloads", "of-last")):
+        answer = (await control.ask("GET", f"{path}?project=alpha&state=up", by="owner")).json
+        assert ([each["name"] for each in answer["items"]], answer["next_cursor"]) == ([name], None)
+        retired = await control.ask("GET", f"{path}?project=alpha&state=up&retired=true", by="owner")
+        assert retired.json["next_cursor"] is not None, "who is gone was not counted: all are gone through"
+
+
+async def test_who_is_in_haste_is_not_kept_waiting(control: Control) -> None:
+    """The live view is behind for good: who waits, waits as long as is set."""
+    control.app.backend.heads.wait_watermark = _never  # type: ignore[method-assign]
+    for path in ("/v1/nodes", "/v1/workloads"):
+        answer = await control.ask("GET", path, by="owner", headers={"prefer": "respond-async, wait=0"})
+        assert (answer.status, len(answer.json["items"])) == (200, 1 if path == "/v1/nodes" else 2)
+    assert _waits == [0.0]
+    await control.ask("GET", "/v1/workloads", by="owner", headers={"prefer": "wait=10"})
+    assert len(_waits) == 2
+    assert _waits[1] > 0
+
+
+_waits: list[float] = []
+
+
+async def _never(_shard: int, _at_ms: int, *, timeout_s: float) -> bool:
+    _waits.append(timeout_s)
+    return False

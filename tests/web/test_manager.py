@@ -344,6 +344,28 @@ async def test_a_version_that_there_is_not_is_refused_with_those_that_there_are(
         assert (await gateway.report(gateway.first, **wrong)).status in (400, 422)
 
 
+async def test_people_see_what_runs_and_what_should_without_being_its_manager(gateway: Gateway):
+    path = f"/v1/workloads/{gateway.first}/version"
+    before = (await gateway.control.ask("GET", path, by="olga")).json
+    assert (before["running_version"], before["wanted_version"]) == (None, None)
+    await gateway.offer("1.0.0")
+    await gateway.offer("2.0.0", 0)
+    await gateway.minimum("1.0.0")
+    await gateway.report(gateway.first, version="1.0.0")
+    await gateway.change("2.0.0", rollout_percent=100)
+    told = (await gateway.control.ask("GET", path, by="olga")).json
+    assert told == {
+        "workload_id": gateway.first,
+        "kind": "gateway",
+        "running_version": "1.0.0",
+        "wanted_version": "2.0.0",
+        "minimum_version": "1.0.0",
+        "below_minimum": False,
+    }
+    await gateway.minimum("2.0.0")
+    assert (await gateway.control.ask("GET", path, by="olga")).json["below_minimum"] is True
+
+
 async def test_below_the_minimum_is_told_once_per_stay(gateway: Gateway):
     for version in ("1.0.0", "2.0.0", "3.0.0"):
         await gateway.offer(version)

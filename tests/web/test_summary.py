@@ -113,7 +113,10 @@ async def test_who_has_it_already_is_not_told_again(control: Control) -> None:
     assert (again.status, again.body) == (304, b"")
 
 
-async def test_many_who_ask_at_once_are_answered_by_one_count(control: Control) -> None:
+async def test_many_who_ask_at_once_are_answered_by_one_count(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(summaries, "PAUSE_S", 60.0)
     async with trio.open_nursery() as nursery:
         for _ in range(20):
             nursery.start_soon(summary, control)
@@ -122,6 +125,7 @@ async def test_many_who_ask_at_once_are_answered_by_one_count(control: Control) 
 
 async def test_a_change_shows_after_a_moment(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(summaries, "VIEW_S", 0.0)
+    monkeypatch.setattr(summaries, "LATE_S", 0.0)
     assert (await summary(control))["nodes"]["by_state"]["up"] == 0
     now_ms = system_ms()
     control.engine.beat(control.node, now_ms, now_ms)
@@ -133,6 +137,7 @@ async def test_projects_that_nobody_asks_about_are_forgotten(
     control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(summaries, "KEPT_MAX", 1)
+    monkeypatch.setattr(summaries, "PAUSE_S", 60.0)
     for slug in ("alpha", "beta", "alpha"):
         await control.ask("GET", f"/v1/projects/{slug}/summary")
     assert control.app.backend.summaries.statistics() == {"projects": 1, "counted_total": 3}

@@ -77,6 +77,28 @@ class Client(Calls):
         """
         return self._call("PUT", "/v1/me/notifications", types.Notifications, body=body)
 
+    def get_network_days(
+        self,
+        slug: str,
+        *,
+        from_: date | str | None = None,
+        to: date | str | None = None,
+        known: Polled[types.NetworkDaysAnswer] | None = None,
+    ) -> Polled[types.NetworkDaysAnswer]:
+        """Uptime of a whole project by sealed day.
+
+        For: owner, admin. A key needs the permission `read`.
+
+        `from_`: The first day; else 90 days before `to`. `to`: The day after the last; else today is last.
+        """
+        return self._poll(
+            "GET",
+            f"/v1/projects/{part(slug)}/uptime/days",
+            types.NetworkDaysAnswer,
+            known=known,
+            query={"from": from_, "to": to},
+        )
+
     def list_users(
         self,
         *,
@@ -127,17 +149,25 @@ class Client(Calls):
         return self._call("PATCH", f"/v1/users/{part(user_id)}", types.UserAnswer, body=body)
 
     def list_keys(
-        self, *, after: str | None = None, limit: int | None = None, project: str | None = None
+        self,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        project: str | None = None,
+        mine: bool | None = None,
     ) -> types.KeysAnswer:
         """Keys that one may revoke: one's own and those of one's projects; an admin's are all.
 
         For: operator, owner, admin. A key needs the permission `read`.
 
         `after`: The last page's next_cursor. `limit`: Items in a page. `project`: Only keys of this project
-        (slug).
+        (slug). `mine`: Only those that speak for me.
         """
         return self._call(
-            "GET", "/v1/keys", types.KeysAnswer, query={"after": after, "limit": limit, "project": project}
+            "GET",
+            "/v1/keys",
+            types.KeysAnswer,
+            query={"after": after, "limit": limit, "project": project, "mine": mine},
         )
 
     def create_key(self, body: types.NewKeyRequest, *, idempotency_key: str | None = None) -> types.MadeKey:
@@ -153,6 +183,21 @@ class Client(Calls):
             body=body,
         )
 
+    def rotate_key(
+        self, key_id: str, body: types.Rotation, *, idempotency_key: str | None = None
+    ) -> types.MadeKey:
+        """Make a key in the place of another, which works on for a while.
+
+        For: operator, owner, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST",
+            f"/v1/keys/{part(key_id)}/rotate",
+            types.MadeKey,
+            headers={"Idempotency-Key": idempotency_key or new_key()},
+            body=body,
+        )
+
     def revoke_key(self, key_id: str) -> None:
         """Revoke a key: it is refused everywhere within a second; once more changes nothing.
 
@@ -161,18 +206,45 @@ class Client(Calls):
         self._send("DELETE", f"/v1/keys/{part(key_id)}")
 
     def list_audit(
-        self, *, after: str | None = None, limit: int | None = None, project: str | None = None
+        self,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        project: str | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        subject: str | None = None,
     ) -> types.AuditAnswer:
         """Who changed what, newest first; an owner reads that of a project.
 
         For: owner, admin. A key needs the permission `read`.
 
         `after`: The last page's next_cursor. `limit`: Items in a page. `project`: Only what was done in
-        this project (slug).
+        this project (slug). `actor`: Only what this one did: user:<id>, key:<id>, node:<id>. `action`: Only
+        this, such as node.revoke. `subject`: Only what was done to the thing with this id.
         """
         return self._call(
-            "GET", "/v1/audit", types.AuditAnswer, query={"after": after, "limit": limit, "project": project}
+            "GET",
+            "/v1/audit",
+            types.AuditAnswer,
+            query={
+                "after": after,
+                "limit": limit,
+                "project": project,
+                "actor": actor,
+                "action": action,
+                "subject": subject,
+            },
         )
+
+    def check_chain(self, *, after: str | None = None, limit: int | None = None) -> types.ChainAnswer:
+        """Whether the audit log is as it was written: its chain of hashes, part by part.
+
+        For: admin. A key needs the permission `read`.
+
+        `after`: `upto` of the part before; without it from the beginning. `limit`: Entries to look at.
+        """
+        return self._call("GET", "/v1/audit/chain", types.ChainAnswer, query={"after": after, "limit": limit})
 
     def list_channels(self, slug: str) -> types.ChannelsAnswer:
         """Where notices of a project go.
@@ -297,6 +369,15 @@ class Client(Calls):
             "POST", f"/v1/projects/{part(slug)}/channels/{part(channel_id)}/enable", types.ChannelAnswer
         )
 
+    def disable_channel(self, slug: str, channel_id: str) -> types.ChannelAnswer:
+        """Have nothing sent there until it is enabled again; what was due is given up.
+
+        For: owner, admin. A key needs the permission `write`.
+        """
+        return self._call(
+            "POST", f"/v1/projects/{part(slug)}/channels/{part(channel_id)}/disable", types.ChannelAnswer
+        )
+
     def list_my_deliveries(
         self,
         channel_id: str,
@@ -354,6 +435,13 @@ class Client(Calls):
         For: operator, admin. A key needs the permission `write`.
         """
         return self._call("POST", f"/v1/me/channels/{part(channel_id)}/enable", types.ChannelAnswer)
+
+    def disable_my_channel(self, channel_id: str) -> types.ChannelAnswer:
+        """Have nothing sent there until it is enabled again; what was due is given up.
+
+        For: operator, admin. A key needs the permission `write`.
+        """
+        return self._call("POST", f"/v1/me/channels/{part(channel_id)}/disable", types.ChannelAnswer)
 
     def show_unsubscribe(self, token: str, *, only: Literal["announcements"] | None = None) -> str:
         """The page behind the link in a mail; it changes nothing.
@@ -523,6 +611,29 @@ class Client(Calls):
             types.CorrectionAnswer,
         )
 
+    def list_project_days(
+        self, slug: str, *, after: str | None = None, limit: int | None = None
+    ) -> types.ProjectDaysAnswer:
+        """A project's days, the newest first: how far each is closed.
+
+        For: owner, admin. A key needs the permission `read`.
+
+        `after`: The last page's next_cursor. `limit`: Items in a page.
+        """
+        return self._call(
+            "GET",
+            f"/v1/projects/{part(slug)}/days",
+            types.ProjectDaysAnswer,
+            query={"after": after, "limit": limit},
+        )
+
+    def get_project_day(self, slug: str, day: str) -> types.ProjectDayDetail:
+        """A day, and what it waits for before it is sealed.
+
+        For: owner, admin. A key needs the permission `read`.
+        """
+        return self._call("GET", f"/v1/projects/{part(slug)}/days/{part(day)}", types.ProjectDayDetail)
+
     def list_nodes(
         self,
         *,
@@ -532,8 +643,10 @@ class Client(Calls):
         region: str | None = None,
         version: str | None = None,
         name: str | None = None,
+        id: str | None = None,
         kind: Literal["node", "check", "canary"] | None = None,
         retired: bool | None = None,
+        days: int | None = None,
         after: str | None = None,
         limit: int | None = None,
     ) -> types.NodesAnswer:
@@ -541,10 +654,12 @@ class Client(Calls):
 
         For: operator, owner, admin. A key needs the permission `read`.
 
-        `project`: Slug of the project; without it everything that you may see. `owner`: Id of the user
-        whose machines they are, or me. `state`: Their state now. `region`: Their region, exactly.
-        `version`: Version of the manager, exactly. `name`: What their name begins with. `kind`: What they
-        are. `retired`: Retired ones, too. `after`: The last page's next_cursor. `limit`: Items in a page.
+        `project`: Slug of the project; without it everything that you may see. `owner`: The user whose
+        machines they are: their id, or me. `state`: Their state now. `region`: Their region, exactly.
+        `version`: Version of the manager, exactly. `name`: What their name begins with; the list then goes
+        by name. `id`: What their id begins with. `kind`: What they are. `retired`: Retired ones, too.
+        `days`: Tell the sealed ones of so many days before today as well. `after`: The last page's
+        next_cursor. `limit`: Items in a page.
         """
         return self._call(
             "GET",
@@ -557,8 +672,10 @@ class Client(Calls):
                 "region": region,
                 "version": version,
                 "name": name,
+                "id": id,
                 "kind": kind,
                 "retired": retired,
+                "days": days,
                 "after": after,
                 "limit": limit,
             },
@@ -661,10 +778,14 @@ class Client(Calls):
         self,
         *,
         project: str | None = None,
+        operator: Literal["me"] | str | None = None,
         node: str | None = None,
         kind: str | None = None,
         version: str | None = None,
         licence: str | None = None,
+        region: str | None = None,
+        name: str | None = None,
+        id: str | None = None,
         state: Literal["new", "up", "unhealthy", "updating", "stopped", "silent"] | None = None,
         retired: bool | None = None,
         after: str | None = None,
@@ -674,10 +795,12 @@ class Client(Calls):
 
         For: operator, owner, admin. A key needs the permission `read`.
 
-        `project`: Slug of the project; without it everything that you may see. `node`: Id of their node.
-        `kind`: Slug. `version`: The version that runs, exactly. `licence`: Id of their licence. `state`:
-        What beats say. `retired`: Retired ones, too. `after`: The last page's next_cursor. `limit`: Items
-        in a page.
+        `project`: Slug of the project; without it everything that you may see. `operator`: The user on
+        whose machines they run: their id, or me. `node`: Id of their node. `kind`: Slug. `version`: The
+        version that runs, exactly. `licence`: Id of their licence. `region`: Their node's region, exactly.
+        `name`: What their name begins with; the list then goes by name. `id`: What their id begins with.
+        `state`: What beats say. `retired`: Retired ones, too. `after`: The last page's next_cursor.
+        `limit`: Items in a page.
         """
         return self._call(
             "GET",
@@ -685,10 +808,14 @@ class Client(Calls):
             types.WorkloadsAnswer,
             query={
                 "project": project,
+                "operator": operator,
                 "node": node,
                 "kind": kind,
                 "version": version,
                 "licence": licence,
+                "region": region,
+                "name": name,
+                "id": id,
                 "state": state,
                 "retired": retired,
                 "after": after,
@@ -716,6 +843,35 @@ class Client(Calls):
             f"/v1/workloads/{part(workload_id)}/uptime",
             types.UptimeAnswer,
             query={"from": from_, "to": to, "intervals": intervals},
+        )
+
+    def get_workload_days(
+        self, workload_id: str, *, from_: date | str | None = None, to: date | str | None = None
+    ) -> types.WorkloadDaysAnswer:
+        """Uptime by day: sealed days, and the newest of the others.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+
+        `from_`: The first day; else 90 days before `to`. `to`: The day after the last; else today is last.
+        """
+        return self._call(
+            "GET",
+            f"/v1/workloads/{part(workload_id)}/days",
+            types.WorkloadDaysAnswer,
+            query={"from": from_, "to": to},
+        )
+
+    def get_node_days(
+        self, node_id: str, *, from_: date | str | None = None, to: date | str | None = None
+    ) -> types.NodeDaysAnswer:
+        """Uptime by day of all workloads of a node.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+
+        `from_`: The first day; else 90 days before `to`. `to`: The day after the last; else today is last.
+        """
+        return self._call(
+            "GET", f"/v1/nodes/{part(node_id)}/days", types.NodeDaysAnswer, query={"from": from_, "to": to}
         )
 
     def get_why(self, workload_id: str, *, day: date | str) -> types.WhyAnswer:
@@ -937,6 +1093,110 @@ class Client(Calls):
         """
         return self._call("GET", "/v1/schedule", types.ScheduleAnswer)
 
+    def get_installation(
+        self, *, known: Polled[types.InstallationAnswer] | None = None
+    ) -> Polled[types.InstallationAnswer]:
+        """How the shards are now, how quickly beats are answered, and what is wrong.
+
+        For: admin. A key needs the permission `read`.
+        """
+        return self._poll("GET", "/v1/installation", types.InstallationAnswer, known=known)
+
+    def list_gaps(self, *, after: str | None = None, limit: int | None = None) -> types.GapsAnswer:
+        """Times in which we did not listen, those that ended last first.
+
+        For: admin. A key needs the permission `read`.
+
+        `after`: The last page's next_cursor. `limit`: Items in a page.
+        """
+        return self._call(
+            "GET", "/v1/installation/gaps", types.GapsAnswer, query={"after": after, "limit": limit}
+        )
+
+    def get_status(
+        self, slug: str, *, known: Polled[types.StatusAnswer] | None = None
+    ) -> Polled[types.StatusAnswer]:
+        """How a project's network is and was, for anybody; where its owner has switched that on.
+
+        Anybody may call this.
+        """
+        return self._poll("GET", f"/v1/status/{part(slug)}", types.StatusAnswer, known=known)
+
+    def project_badge(self, slug: str) -> str:
+        """How a project is, as a badge; where its project's owner has switched the status page on.
+
+        Anybody may call this.
+        """
+        return self._text("GET", f"/badges/projects/{part(slug)}.svg")
+
+    def node_badge(self, node_id: str) -> str:
+        """How a node is, as a badge; where its project's owner has switched the status page on.
+
+        Anybody may call this.
+        """
+        return self._text("GET", f"/badges/nodes/{part(node_id)}.svg")
+
+    def workload_badge(self, workload_id: str) -> str:
+        """How a workload is, as a badge; where its project's owner has switched the status page on.
+
+        Anybody may call this.
+        """
+        return self._text("GET", f"/badges/workloads/{part(workload_id)}.svg")
+
+    def get_outbox(self, *, known: Polled[types.OutboxAnswer] | None = None) -> Polled[types.OutboxAnswer]:
+        """What is still to be sent, and how long after an event it was first tried.
+
+        For: admin. A key needs the permission `read`.
+        """
+        return self._poll("GET", "/v1/installation/outbox", types.OutboxAnswer, known=known)
+
+    def list_dead_letters(
+        self, *, after: str | None = None, limit: int | None = None
+    ) -> types.DeadLettersAnswer:
+        """Messages of all channels that were given up, the newest first.
+
+        For: admin. A key needs the permission `read`.
+
+        `after`: The last page's next_cursor. `limit`: Items in a page.
+        """
+        return self._call(
+            "GET",
+            "/v1/installation/dead-letters",
+            types.DeadLettersAnswer,
+            query={"after": after, "limit": limit},
+        )
+
+    def replay_dead_letter(self, delivery_id: str, *, channel: bool | None = None) -> types.ReplayAnswer:
+        """Send a dead letter again, or all of its channel.
+
+        For: admin. A key needs the permission `write`.
+
+        `channel`: All dead letters of its channel.
+        """
+        return self._call(
+            "POST",
+            f"/v1/installation/dead-letters/{part(delivery_id)}/replay",
+            types.ReplayAnswer,
+            query={"channel": channel},
+        )
+
+    def list_roots(
+        self, *, due: bool | None = None, after: str | None = None, limit: int | None = None
+    ) -> types.RootsAnswer:
+        """Roots of sealed days on their way to where they are published, the newest seals first.
+
+        For: admin. A key needs the permission `read`.
+
+        `due`: Only those that are not there yet. `after`: The last page's next_cursor. `limit`: Items in a
+        page.
+        """
+        return self._call(
+            "GET",
+            "/v1/installation/publications",
+            types.RootsAnswer,
+            query={"due": due, "after": after, "limit": limit},
+        )
+
     def get_summary(
         self, slug: str, *, known: Polled[types.SummaryAnswer] | None = None
     ) -> Polled[types.SummaryAnswer]:
@@ -945,6 +1205,15 @@ class Client(Calls):
         For: owner, admin. A key needs the permission `read`.
         """
         return self._poll("GET", f"/v1/projects/{part(slug)}/summary", types.SummaryAnswer, known=known)
+
+    def stream_summary(self, slug: str) -> AbstractContextManager[Stream]:
+        """The summary each time somebody's state has changed (server-sent events).
+
+        For: owner, admin. A key needs the permission `read`.
+
+        Read as it comes, inside of ``with``.
+        """
+        return self._stream("GET", f"/v1/projects/{part(slug)}/summary/stream", accept="text/event-stream")
 
     def get_bulk_uptime(
         self,
@@ -1012,21 +1281,30 @@ class Client(Calls):
         node: str | None = None,
         kinds: str | None = None,
         after: str | None = None,
+        newest: bool | None = None,
         limit: int | None = None,
     ) -> types.EventsAnswer:
-        """Events, oldest first.
+        """Events, oldest first, or the newest first.
 
         For: operator, owner, admin. A key needs the permission `read`.
 
         `project`: Slug of the project; without it everything that you may see. `node`: Id of a node.
         `kinds`: Kinds of events, separated by commas; without it all. `after`: A cursor; events after it,
-        without it from the beginning. `limit`: Items in a page.
+        without it from the beginning. `newest`: The newest first; after is then the cursor that they come
+        before. `limit`: Items in a page.
         """
         return self._call(
             "GET",
             "/v1/events",
             types.EventsAnswer,
-            query={"project": project, "node": node, "kinds": kinds, "after": after, "limit": limit},
+            query={
+                "project": project,
+                "node": node,
+                "kinds": kinds,
+                "after": after,
+                "newest": newest,
+                "limit": limit,
+            },
         )
 
     def stream_events(
@@ -1380,6 +1658,84 @@ class Client(Calls):
             body=body,
         )
 
+    def preview_points(
+        self,
+        slug: str,
+        body: types.PointsRequest,
+        *,
+        day: str | None = None,
+        revision: str | None = None,
+        root: str | None = None,
+        total: str | None = None,
+        reason: str | None = None,
+    ) -> types.PreviewAnswer:
+        """What such a commit of points would come to; nothing is committed.
+
+        For: owner, admin. A key needs the permission `read`.
+
+        `day`: For CSV only: the header's day. `revision`: For CSV only: the header's revision. `root`: For
+        CSV only: the header's root. `total`: For CSV only: the header's total. `reason`: For CSV only: the
+        header's reason.
+        """
+        return self._call(
+            "POST",
+            f"/v1/projects/{part(slug)}/points/preview",
+            types.PreviewAnswer,
+            query={"day": day, "revision": revision, "root": root, "total": total, "reason": reason},
+            body=body,
+        )
+
+    def preview_suggested_points(self, slug: str, *, day: date | str) -> types.PreviewAnswer:
+        """What committing the project's rule of a sealed day would come to.
+
+        For: owner, admin. A key needs the permission `read`.
+
+        `day`: A sealed UTC day.
+        """
+        return self._call(
+            "GET",
+            f"/v1/projects/{part(slug)}/points/suggested/preview",
+            types.PreviewAnswer,
+            query={"day": day},
+        )
+
+    def compare_commit(self, slug: str, commit_id: str) -> types.ComparisonAnswer:
+        """How a commit differs from what the project's rule gives for its seal.
+
+        For: owner, admin. A key needs the permission `read`.
+        """
+        return self._call(
+            "GET",
+            f"/v1/projects/{part(slug)}/points/commits/{part(commit_id)}/suggested",
+            types.ComparisonAnswer,
+        )
+
+    def export_receivers(
+        self,
+        slug: str,
+        *,
+        day: date | str | None = None,
+        from_: date | str | None = None,
+        to: date | str | None = None,
+        format: Literal["csv", "ndjson"] | None = None,
+        accept: Literal["text/csv; charset=utf-8", "application/x-ndjson"],
+    ) -> AbstractContextManager[Stream]:
+        """All receivers of points that count, most first, as a stream.
+
+        For: owner, admin. A key needs the permission `read`.
+
+        Read as it comes, inside of ``with``.
+
+        `day`: Only this UTC day. `from_`: The first day. `to`: The day after the last one. `format`: csv,
+        with the names of the columns; ndjson, ended by {end: true, rows}.
+        """
+        return self._stream(
+            "GET",
+            f"/v1/projects/{part(slug)}/points/export",
+            accept=accept,
+            query={"day": day, "from": from_, "to": to, "format": format},
+        )
+
     def list_collections(
         self, slug: str, *, after: str | None = None, limit: int | None = None
     ) -> types.CollectionsAnswer:
@@ -1519,19 +1875,25 @@ class Client(Calls):
         )
 
     def list_licence_leases(
-        self, licence_id: str, *, after: str | None = None, limit: int | None = None
+        self,
+        licence_id: str,
+        *,
+        newest: bool | None = None,
+        after: str | None = None,
+        limit: int | None = None,
     ) -> types.LicenceLeasesAnswer:
         """Which run held a licence when, by cursor.
 
         For: operator, owner, admin. A key needs the permission `read`.
 
-        `after`: The last page's next_cursor. `limit`: Items in a page.
+        `newest`: The newest first; else by epoch. `after`: The last page's next_cursor. `limit`: Items in a
+        page.
         """
         return self._call(
             "GET",
             f"/v1/licences/{part(licence_id)}/leases",
             types.LicenceLeasesAnswer,
-            query={"after": after, "limit": limit},
+            query={"newest": newest, "after": after, "limit": limit},
         )
 
     def list_projects(self, *, after: str | None = None, limit: int | None = None) -> types.ProjectsAnswer:
@@ -1566,7 +1928,7 @@ class Client(Calls):
         return self._call("GET", f"/v1/projects/{part(slug)}", types.ProjectAnswer)
 
     def change_project(self, slug: str, body: types.ProjectChange) -> types.ProjectAnswer:
-        """Rename or retire a project.
+        """Rename or retire a project, or let anybody see how it is.
 
         For: owner, admin. A key needs the permission `write`.
         """
@@ -1797,6 +2159,13 @@ class Client(Calls):
         """
         return self._poll("GET", "/v1/manager/release", types.ManagerReleaseAnswer, known=known)
 
+    def get_release_file(self, file: str, *, known: Polled[str] | None = None) -> Polled[str]:
+        """An archive of the manager, or the text that was signed for it.
+
+        Anybody may call this.
+        """
+        return self._poll("GET", f"/v1/manager/releases/{part(file)}", str, known=known)
+
     def order_restart(self, workload_id: str, *, idempotency_key: str | None = None) -> types.RestartAnswer:
         """Order a restart of a workload.
 
@@ -1808,6 +2177,13 @@ class Client(Calls):
             types.RestartAnswer,
             headers={"Idempotency-Key": idempotency_key or new_key()},
         )
+
+    def get_versions(self, workload_id: str) -> types.VersionsOfWorkload:
+        """The version that runs, and the one that should.
+
+        For: operator, owner, admin. A key needs the permission `read`.
+        """
+        return self._call("GET", f"/v1/workloads/{part(workload_id)}/version", types.VersionsOfWorkload)
 
     def list_windows(
         self,

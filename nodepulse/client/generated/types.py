@@ -11,6 +11,17 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType, field
 
 
+class AllWorkloadCounts(Struct, frozen=True, kw_only=True):
+    """`standby`: of those that beat, those whose licence another run holds. `unobserved`: those to whom
+    NodePulse does not listen just now, by no fault of theirs.
+    """
+
+    total: int
+    by_state: Mapping[str, int]
+    standby: int
+    unobserved: int
+
+
 class AnnouncementAnswer(Struct, frozen=True, kw_only=True):
     """An announcement: how many nodes, people and channels it was for, and of its messages how many were
     sent and how many given up. `project` null: of the installation.
@@ -244,6 +255,19 @@ class CauseAnswer(Struct, frozen=True, kw_only=True):
     provisional: bool | UnsetType = UNSET
 
 
+class ChainAnswer(Struct, frozen=True, kw_only=True):
+    """`upto`: the last entry that was looked at; 0: there is none. `hash`: hex, of the last one that
+    holds: whoever notes it elsewhere will see later that nothing before it was changed or cut off.
+    `broken`: the first entry that is not as it was written. `more`: others follow; ask again with
+    `after` = `upto`.
+    """
+
+    upto: int
+    hash: str
+    broken: int | None
+    more: bool
+
+
 class ChangeItem(Struct, frozen=True, kw_only=True):
     """What a correction changed for somebody. `kind`: what `beneficiary` is: a wallet, a user's or a
     node's id, or empty for nobody.
@@ -373,6 +397,43 @@ class CommitsAnswer(Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
+class ComparisonAnswer(Struct, frozen=True, kw_only=True):
+    """Rows beside others: how many have another amount, are only here, are only there; `total_points` of
+    the others; the 20 that differ by most.
+    """
+
+    rows_changed: int
+    rows_added: int
+    rows_removed: int
+    total_points: str
+    most: Sequence[DifferingRowAnswer]
+
+
+class Concern(Struct, frozen=True, kw_only=True):
+    """One thing that is wrong. `severity`: critical (beats are lost or nobody is judged) | warning.
+    `shard` null: of all. `advice`: what to do about it.
+    """
+
+    severity: str
+    shard: int | None
+    what: str
+    since: str | None
+    advice: str
+
+
+class ConditionAnswer(Struct, frozen=True, kw_only=True):
+    """One thing that a day waits for before it is sealed. `lacks`: what is missing, empty when it is
+    there.
+
+    `what`: view | history | after_midnight | gaps | degraded, each of a `shard`; leases; turn: older
+    days are sealed first; source: figures of the day may still change.
+    """
+
+    what: str
+    shard: int | None
+    lacks: str
+
+
 class Correction(Struct, frozen=True, kw_only=True):
     """`revision`: of the day's seal, newer than the disputed one, that puts it right."""
 
@@ -412,6 +473,49 @@ class DatagramRegistration(Struct, frozen=True, kw_only=True):
     """`partner_node_id`: how Datagram shall call the node; left out: by its node_id."""
 
     partner_node_id: str | UnsetType | None = UNSET
+
+
+class DayAnswer(Struct, frozen=True, kw_only=True):
+    """A UTC day of a workload. `window_ms`: as much of it as it lived (of today: up to now). `revision`:
+    of the day's newest seal; null: not sealed yet. `ratio` is paid_ms / (window_ms - unobserved_ms),
+    null when that is zero. `provisional`: it may still change without a correction.
+    """
+
+    day: str
+    revision: int | None
+    window_ms: int
+    paid_ms: int
+    up_ms: int
+    unobserved_ms: int
+    ratio: float | None
+    provisional: bool
+
+
+class DeadLetterItem(Struct, frozen=True, kw_only=True):
+    """A message that was given up. `owner`: of the channel, a project's slug or a person. `replayable`:
+    its channel is on.
+    """
+
+    delivery_id: str
+    channel_id: str
+    owner: str
+    channel_kind: str
+    channel_name: str
+    target: str
+    replayable: bool
+    kind: str
+    attempts: int
+    replays: int
+    note: str
+    created_at: str
+    settled_at: str | None
+
+
+class DeadLettersAnswer(Struct, frozen=True, kw_only=True):
+    """A page, the newest first."""
+
+    items: Sequence[DeadLetterItem]
+    next_cursor: str | None
 
 
 class DeclaredGap(Struct, frozen=True, kw_only=True):
@@ -491,6 +595,14 @@ class DifferenceAnswer(Struct, frozen=True, kw_only=True):
     beneficiaries: Sequence[ChangeItem]
 
 
+class DifferingRowAnswer(Struct, frozen=True, kw_only=True):
+    """A workload whose amount differs. null: it has no row there."""
+
+    workload_id: str
+    here: str | None
+    there: str | None
+
+
 class DisputeAnswer(Struct, frozen=True, kw_only=True):
     """With all that was said, by time: the same for both sides."""
 
@@ -564,7 +676,9 @@ class EventAnswer(Struct, frozen=True, kw_only=True):
 
 
 class EventsAnswer(Struct, frozen=True, kw_only=True):
-    """A page. `next_cursor` follows the last item, so that a reader can go on; null on an empty page."""
+    """A page. `next_cursor` follows the last item, so that a reader can go on; null on an empty page. With
+    `newest` it is null when there is nothing older.
+    """
 
     items: Sequence[EventAnswer]
     next_cursor: str | None
@@ -590,6 +704,43 @@ class Fault(Struct, frozen=True, kw_only=True):
     pointer: str = ""
 
 
+class FiguresAnswer(Struct, frozen=True, kw_only=True):
+    """Of a shard that answers. Totals are since `started_at`. `phase`: normal; degraded: very many fell
+    silent at once, so no verdict is given; releasing: they are given slowly again. `suspect` of
+    `watched` rows are silent. `away`: stores out of its reach. `clock_error_ms`: its clock less the
+    system's.
+    """
+
+    started_at: str
+    slots: int
+    beats_per_s: float
+    beats_total: int
+    rejected_total: Mapping[str, int]
+    rejected_last_min: Mapping[str, int]
+    waited: WaitedAnswer
+    journal_position: str
+    journal_bytes: int
+    journal_failures: int
+    commit_ms_last: float
+    commit_ms_max: float
+    flush_lag_bytes: int
+    flush_ms_last: float
+    flush_failures: int
+    away: Sequence[str]
+    taking: bool
+    gaps_open: Sequence[OpenGap]
+    gaps_total: int
+    unobserved_ms_total: int
+    phase: str
+    phase_since: str | None
+    suspect: int
+    watched: int
+    actors_quarantined: int
+    actor_crashes: int
+    clock_error_ms: float
+    clock_stepped: bool
+
+
 class GapAnswer(Struct, frozen=True, kw_only=True):
     """A time in which the shard did not listen, as far as it lies in the window."""
 
@@ -606,6 +757,26 @@ class GapCause(Struct, frozen=True, kw_only=True):
     cause: str
     from_: str = field(name="from")
     to: str | None
+
+
+class GapItem(Struct, frozen=True, kw_only=True):
+    """A time in which a shard did not listen: our fault, for which nobody is blamed. `of_shards`: how many
+    shards there were then.
+    """
+
+    shard: int
+    of_shards: int
+    cause: str
+    from_: str = field(name="from")
+    to: str
+    length_ms: int
+
+
+class GapsAnswer(Struct, frozen=True, kw_only=True):
+    """A page, those that ended last first."""
+
+    items: Sequence[GapItem]
+    next_cursor: str | None
 
 
 class GrantedMaintenance(Struct, frozen=True, kw_only=True):
@@ -649,6 +820,26 @@ class Ignored(Struct, frozen=True, kw_only=True):
     order: int
 
 
+class IngestAnswer(Struct, frozen=True, kw_only=True):
+    """Of all shards that answer together."""
+
+    beats_per_s: float
+    beats_total: int
+    rejected_last_min: Mapping[str, int]
+    rejected_total: Mapping[str, int]
+    waited: WaitedAnswer
+
+
+class InstallationAnswer(Struct, frozen=True, kw_only=True):
+    """How the installation is. `concerns`: what is wrong, the worst first; empty: nothing is known to be."""
+
+    as_of: str
+    version: str
+    ingest: IngestAnswer
+    shards: Sequence[ShardAnswer]
+    concerns: Sequence[Concern]
+
+
 class IntervalAnswer(Struct, frozen=True, kw_only=True):
     """IntervalAnswer of the API."""
 
@@ -660,7 +851,8 @@ class IntervalAnswer(Struct, frozen=True, kw_only=True):
 class JobAnswer(Struct, frozen=True, kw_only=True):
     """`cron`: in UTC; null: by conditions, not by the clock. `catch_up`: every | newest of the due times
     that an outage missed. `last_*`: of the newest run that was begun; `outcome`: never | running | lost
-    | waiting | failed | done. `oldest_due_at`: of what is not done.
+    | waiting | failed | done. `oldest_due_at`: of what is not done. `worker`: who has the run in hand,
+    or did it.
     """
 
     job: str
@@ -677,7 +869,10 @@ class JobAnswer(Struct, frozen=True, kw_only=True):
 
 
 class KeyAnswer(Struct, frozen=True, kw_only=True):
-    """A key, without its secret. `last_used_at` is at most a minute behind; null times: never."""
+    """A key, without its secret, of which `prefix` is the beginning. `last_used_at` is at most a minute
+    behind; null times: never. `made_by`: user:<id> or key:<id>, empty where nobody knows; `replaces`:
+    the key whose place this one took.
+    """
 
     key_id: str
     scope: Literal["admin", "manager", "none", "project", "user"]
@@ -689,6 +884,9 @@ class KeyAnswer(Struct, frozen=True, kw_only=True):
     expires_at: str | None
     last_used_at: str | None
     revoked_at: str | None
+    prefix: str
+    made_by: str
+    replaces: str | None
 
 
 class KeysAnswer(Struct, frozen=True, kw_only=True):
@@ -734,6 +932,13 @@ class KindsAnswer(Struct, frozen=True, kw_only=True):
 
     items: Sequence[KindAnswer]
     next_cursor: str | None
+
+
+class LagBucket(Struct, frozen=True, kw_only=True):
+    """Notices that were first tried so long after their event; null: later than all."""
+
+    to_s: float | None
+    notices: int
 
 
 class LeaseItem(Struct, frozen=True, kw_only=True):
@@ -881,6 +1086,29 @@ class MyPointsAnswer(Struct, frozen=True, kw_only=True):
     """Newest day first."""
 
     items: Sequence[MyPoints]
+    next_cursor: str | None
+
+
+class NetworkDay(Struct, frozen=True, kw_only=True):
+    """A sealed day, by its newest seal. `window_ms`: the time of all workloads that lived then, of which
+    `ms` tells the kinds. `ratio`: paid_ms / (window_ms - ms.unobserved), null when that is zero.
+    """
+
+    day: str
+    revision: int
+    workloads: int
+    nodes: int
+    window_ms: int
+    paid_ms: int
+    ratio: float | None
+    ms: Mapping[str, int]
+
+
+class NetworkDaysAnswer(Struct, frozen=True, kw_only=True):
+    """By day; days that are not sealed are left out. `next_cursor`: always null."""
+
+    project: str
+    items: Sequence[NetworkDay]
     next_cursor: str | None
 
 
@@ -1069,11 +1297,29 @@ class NodeCounts(Struct, frozen=True, kw_only=True):
     by_state: Mapping[str, int]
 
 
+class NodeDay(Struct, frozen=True, kw_only=True):
+    """A sealed day of a node: the sums over its workloads."""
+
+    day: str
+    window_ms: int
+    paid_ms: int
+    unobserved_ms: int
+
+
+class NodeDaysAnswer(Struct, frozen=True, kw_only=True):
+    """The node's workloads that are not retired, by slot, each with its days. `next_cursor`: always null."""
+
+    node_id: str
+    items: Sequence[WorkloadOfDays]
+    next_cursor: str | None
+
+
 class NodeItem(Struct, frozen=True, kw_only=True):
     """A node in a list, without its workloads' states. `state` is null while the live view is away.
 
     `since`: of the state; `last_beat`: the newest accepted one; null when there was none. `owner_id`:
-    the user whose machine it is. `manager_version`: of its newest session, "" before one.
+    the user whose machine it is. `manager_version`: of its newest session, "" before one. `days`: if
+    they were asked for, those that are sealed.
     """
 
     node_id: str
@@ -1091,6 +1337,7 @@ class NodeItem(Struct, frozen=True, kw_only=True):
     created_at: str
     retired_at: str | None
     workload_ids: Sequence[str]
+    days: Sequence[NodeDay] | UnsetType = UNSET
 
 
 class NodePatch(Struct, frozen=True, kw_only=True):
@@ -1160,12 +1407,48 @@ class OneLicenceAnswer(Struct, frozen=True, kw_only=True):
     source: Source
 
 
+class OpenGap(Struct, frozen=True, kw_only=True):
+    """A time in which beats are not taken, and that lasts."""
+
+    cause: str
+    since: str
+
+
 class OpenedDispute(Struct, frozen=True, kw_only=True):
     """`day`: sealed, YYYY-MM-DD in UTC. `evidence`: ids of events or gaps, hashes of receipts or proofs."""
 
     day: str
     text: str
     evidence: Sequence[str] | UnsetType = UNSET
+
+
+class OutboxAnswer(Struct, frozen=True, kw_only=True):
+    """`oldest_due_ms`: how long the oldest message that is due waits. `lag`: of the newest `lag_of_newest`
+    messages those that tell of events, from the event to the first attempt; delays that recipients
+    chose are in it. `lag_p50_s`, `lag_p99_s` null: there were none.
+    """
+
+    as_of: str
+    items: Sequence[OutgoingItem]
+    counted_max: int
+    lag: Sequence[LagBucket]
+    lag_p50_s: float | None
+    lag_p99_s: float | None
+    lag_of_newest: int
+
+
+class OutgoingItem(Struct, frozen=True, kw_only=True):
+    """Messages of one kind of channel (`letter`: those of signing in; `other`: of before there were
+    kinds). `due` now, `later` (being sent, or to be tried again), given up (`dead`): each counted up to
+    `counted_max`.
+    """
+
+    kind: str
+    due: int
+    later: int
+    dead: int
+    oldest_due_at: str | None
+    oldest_due_ms: int | None
 
 
 class OwnProject(Struct, frozen=True, kw_only=True):
@@ -1275,6 +1558,23 @@ class PolicyAnswer(Struct, frozen=True, kw_only=True):
     decided_by: str
 
 
+class PreviewAnswer(Struct, frozen=True, kw_only=True):
+    """What would be committed, `revision` and `root` of the seal it would be committed against.
+    `receivers`: how many there are, `top`: the 20 with most. `counted`: against the commit that counts;
+    `suggested`: against what the project's rule gives; null where there is none.
+    """
+
+    day: str
+    revision: int
+    root: str
+    rows: int
+    total_points: str
+    receivers: int
+    top: Sequence[ReceiverAnswer]
+    counted: ComparisonAnswer | None
+    suggested: ComparisonAnswer | None
+
+
 class ProblemDocument(Struct, frozen=True, kw_only=True):
     """`application/problem+json` as it is served. `code` is for programs, `detail` for people."""
 
@@ -1289,13 +1589,16 @@ class ProblemDocument(Struct, frozen=True, kw_only=True):
 
 
 class ProjectAnswer(Struct, frozen=True, kw_only=True):
-    """A project. Keys of a retired one do not work."""
+    """A project. Keys of a retired one do not work. `public_status`: anybody may see its status page and
+    badges, without signing in.
+    """
 
     project_id: str
     slug: str
     name: str
     created_at: str
     retired_at: str | None
+    public_status: bool
 
 
 class ProjectChange(Struct, frozen=True, kw_only=True):
@@ -1303,6 +1606,42 @@ class ProjectChange(Struct, frozen=True, kw_only=True):
 
     name: str | UnsetType | None = UNSET
     retired: bool | UnsetType | None = UNSET
+    public_status: bool | UnsetType | None = UNSET
+
+
+class ProjectDay(Struct, frozen=True, kw_only=True):
+    """A day. `seal`: its newest; `commit`: that counts, without whom it changed; `outdated`: the day has
+    been sealed once more since. `waits_for`: the first thing that a day that is over lacks to be
+    sealed; empty: nothing, it is sealed within seconds.
+    """
+
+    day: str
+    state: Literal["committed", "corrected", "running", "sealed", "waiting"]
+    ends_at: str
+    waits_for: str | None
+    seal: SealAnswer | None
+    commit: CommitAnswer | None
+    outdated: bool
+
+
+class ProjectDayDetail(Struct, frozen=True, kw_only=True):
+    """`conditions`: all that a day that is over and not sealed waits for, also what is there."""
+
+    day: str
+    state: Literal["committed", "corrected", "running", "sealed", "waiting"]
+    ends_at: str
+    waits_for: str | None
+    seal: SealAnswer | None
+    commit: CommitAnswer | None
+    outdated: bool
+    conditions: Sequence[ConditionAnswer]
+
+
+class ProjectDaysAnswer(Struct, frozen=True, kw_only=True):
+    """A page of days, the newest first, from the project's first workload on."""
+
+    items: Sequence[ProjectDay]
+    next_cursor: str | None
 
 
 class ProjectOwnersAnswer(Struct, frozen=True, kw_only=True):
@@ -1394,6 +1733,19 @@ class ReceiptKeysAnswer(Struct, frozen=True, kw_only=True):
 
     items: Sequence[ReceiptKeyAnswer]
     next_cursor: str | None
+
+
+class ReceiverAnswer(Struct, frozen=True, kw_only=True):
+    """Whom how much would belong to. `kind`: what `beneficiary` is: a wallet, a user's or a node's id, or
+    empty for nobody. `before`: what the commit that counts gives them.
+    """
+
+    kind: Literal["nobody", "node", "user", "wallet"]
+    beneficiary: str
+    name: str
+    points: str
+    licence_points: str
+    before: str
 
 
 class RefusedAnswer(Struct, frozen=True, kw_only=True):
@@ -1503,6 +1855,33 @@ class RewardBody(Struct, frozen=True, kw_only=True):
     floor_paid_ms: int | UnsetType = UNSET
     kind_weights_ppm: Mapping[str, int] | UnsetType = UNSET
     licensed_only: bool | UnsetType | None = UNSET
+
+
+class RootItem(Struct, frozen=True, kw_only=True):
+    """The root of a sealed day on its way to a target. `state`: due | done. `note`: of the last attempt."""
+
+    project: str
+    day: str
+    revision: int
+    target: str
+    state: str
+    attempts: int
+    note: str
+    changed_at: str
+    next_attempt_at: str | None
+
+
+class RootsAnswer(Struct, frozen=True, kw_only=True):
+    """A page, the newest seals first."""
+
+    items: Sequence[RootItem]
+    next_cursor: str | None
+
+
+class Rotation(Struct, frozen=True, kw_only=True):
+    """`overlap_s`: how long the old key still works, so that nothing stands still meanwhile."""
+
+    overlap_s: int | UnsetType = UNSET
 
 
 class RowItem(Struct, frozen=True, kw_only=True):
@@ -1620,6 +1999,21 @@ class SessionsAnswer(Struct, frozen=True, kw_only=True):
     server_ms: int
 
 
+class ShardAnswer(Struct, frozen=True, kw_only=True):
+    """One shard. `watermark_age_ms`: how old what can be read of it is; null: it was never heard of.
+    `undecided_since`: it cannot take beats since. `figures` null: it does not answer.
+    """
+
+    shard: int
+    rows: int
+    watermark: str | None
+    watermark_age_ms: int | None
+    registry_position: int
+    degraded: bool
+    undecided_since: str | None
+    figures: FiguresAnswer | None
+
+
 class ShareItem(Struct, frozen=True, kw_only=True):
     """A part of a row's points: whose, and through which licence; null: by the machine."""
 
@@ -1670,6 +2064,60 @@ class Source(Struct, frozen=True, kw_only=True):
     error: str
 
 
+class StatusAnswer(Struct, frozen=True, kw_only=True):
+    """`state`: of the nodes that are judged, at least 95 in 100 are up, at least half, or fewer; `empty`:
+    there is none; `unknown`: we cannot tell now. `share_up` null: nothing to tell. `observing`: we
+    listen; `doubting`: so many fell silent at once that we doubt ourselves, and judge nobody. `days`:
+    sealed ones of the last 90. `gaps`, `gaps_ms`: our own faults of the last 90 days, short ones as
+    well, of each shard on its own; `incidents`: the longer ones, the newest first.
+    """
+
+    project: str
+    name: str
+    as_of: str
+    state: Literal["down", "empty", "partly", "unknown", "up"]
+    share_up: float | None
+    observing: bool
+    doubting: bool
+    nodes: Mapping[str, int]
+    workloads: Mapping[str, int]
+    days: Sequence[StatusDay]
+    last_day: str
+    gaps: int
+    gaps_ms: int
+    incidents: Sequence[StatusIncident]
+    maintenance: Sequence[StatusWork]
+
+
+class StatusDay(Struct, frozen=True, kw_only=True):
+    """A sealed day of all workloads together. `ratio`: paid / (window - unobserved); null: none of it was
+    observed.
+    """
+
+    day: str
+    ratio: float | None
+    workloads: int
+    window_ms: int
+    paid_ms: int
+    unobserved_ms: int
+
+
+class StatusIncident(Struct, frozen=True, kw_only=True):
+    """A time in which we did not listen, or not to all: nobody is blamed for it. `to` null: it lasts."""
+
+    from_: str = field(name="from")
+    to: str | None
+    causes: Sequence[str]
+
+
+class StatusWork(Struct, frozen=True, kw_only=True):
+    """Maintenance of the project's: how many of its nodes, when."""
+
+    from_: str = field(name="from")
+    to: str
+    nodes: int
+
+
 class SuggestedPoints(Struct, frozen=True, kw_only=True):
     """A day's points by the project's rule. `revision`, `root`: of its seal; `total`: what they must sum
     to.
@@ -1688,13 +2136,13 @@ class SuggestedPoints(Struct, frozen=True, kw_only=True):
 class SummaryAnswer(Struct, frozen=True, kw_only=True):
     """Neither retired nor revoked nodes, nor what is on them. `as_of`: null while the live view is away.
 
-    Who joined or left is seen after 10 s at most, states after one.
+    Who joined or left is seen after 10 s, states after one to three; in a project of a million later.
     """
 
     project: str
     as_of: str | None
     nodes: NodeCounts
-    workloads: WorkloadCounts
+    workloads: AllWorkloadCounts
     kinds: Sequence[KindCounts]
     regions: Sequence[RegionCounts]
 
@@ -1845,6 +2293,39 @@ class VersionsAnswer(Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
+class VersionsOfWorkload(Struct, frozen=True, kw_only=True):
+    """`running_version`: as its manager reported it; null: not yet. `wanted_version`: what its manager is
+    asked to run; null: none. `below_minimum`: what runs is older than the project's minimum.
+    """
+
+    workload_id: str
+    kind: str | None
+    running_version: str | None
+    wanted_version: str | None
+    minimum_version: str | None
+    below_minimum: bool
+
+
+class WaitedAnswer(Struct, frozen=True, kw_only=True):
+    """How long beats of the last minute waited from being received to being answered, durable by then.
+
+    Null: none came. 10000: that long or longer.
+    """
+
+    p50_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
+    p999_ms: float | None
+    buckets: Sequence[WaitedBucket]
+
+
+class WaitedBucket(Struct, frozen=True, kw_only=True):
+    """Beats that waited no longer than this and longer than the bucket before; null: longer than all."""
+
+    to_ms: int | None
+    beats: int
+
+
 class WalletSignIn(Struct, frozen=True, kw_only=True):
     """`message`: the text of EIP-4361, as it was signed. `signature`: 65 bytes as 0x and hex (EIP-191)."""
 
@@ -1926,6 +2407,14 @@ class WorkloadCounts(Struct, frozen=True, kw_only=True):
     by_state: Mapping[str, int]
 
 
+class WorkloadDaysAnswer(Struct, frozen=True, kw_only=True):
+    """By day; days that it did not live or that are not known are left out. `next_cursor`: always null."""
+
+    workload_id: str
+    items: Sequence[DayAnswer]
+    next_cursor: str | None
+
+
 class WorkloadItem(Struct, frozen=True, kw_only=True):
     """A workload in a list. `state`: what beats alone say of now, null while the live view is away.
 
@@ -1944,6 +2433,15 @@ class WorkloadItem(Struct, frozen=True, kw_only=True):
     state: str | None
     created_at: str
     retired_at: str | None
+
+
+class WorkloadOfDays(Struct, frozen=True, kw_only=True):
+    """WorkloadOfDays of the API."""
+
+    workload_id: str
+    slot: int
+    name: str
+    days: Sequence[DayAnswer]
 
 
 class WorkloadOfNode(Struct, frozen=True, kw_only=True):

@@ -1,0 +1,1 @@
+"""What runs workloads on a machine, behind one port (port.py)."""

@@ -1,0 +1,1 @@
+"""The manager: one process per machine that keeps its workloads as desired and beats for them."""

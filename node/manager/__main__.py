@@ -1,0 +1,5 @@
+"""``python -m node.manager --config FILE``."""
+
+from node.update.launch import main
+
+raise SystemExit(main())
