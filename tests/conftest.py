@@ -7,6 +7,7 @@ others run under plain trio, with `memory_stores`.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -29,8 +30,11 @@ from storage.open import Stores, open_stores
 from storage.settings import DatabaseSettings, RedisSettings
 
 TEMPLATE = "np_template"
-# Folders whose tests start whole systems and mostly wait for them.
-WHOLE_SYSTEMS = ("tests/bench/", "tests/browser/", "tests/e2e/", "tests/faults/", "tests/front/")
+# Folders whose tests start whole systems and mostly wait for them: one after the other within each line.
+WHOLE_SYSTEMS = {
+    "systems that serve": ("tests/browser/", "tests/e2e/", "tests/front/"),
+    "systems in trouble": ("tests/bench/", "tests/faults/"),
+}
 
 
 class FastPostgresServer(PostgresServer):
@@ -51,15 +55,18 @@ def guest_run(async_fn: Callable[[], Any], *, clock: object = None, instruments:
         raise KeyboardInterrupt
 
 
-class OneOfTwo(LoadScopeScheduling):
-    """Of the two processes of `./test` one runs all whole systems, one after the other."""
+class SystemsInLine(LoadScopeScheduling):
+    """Of the three processes of `./test` two run whole systems; the others go by their files."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "whole systems" if nodeid.startswith(WHOLE_SYSTEMS) else nodeid.partition("::")[0]
+        for line, folders in WHOLE_SYSTEMS.items():
+            if nodeid.startswith(folders):
+                return line
+        return nodeid.partition("::")[0]
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneOfTwo:
-    return OneOfTwo(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SystemsInLine:
+    return SystemsInLine(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -73,9 +80,16 @@ def on_uvloop() -> None:
     """An async test that asks for this (or for what needs it) runs under `run_on_uvloop`."""
 
 
+def _in_memory() -> Path | None:
+    """Where files cost no disk, if there is such a place with room: a database for each test is many files."""
+    shared = Path("/dev/shm")
+    roomy = os.access(shared, os.W_OK) and shutil.disk_usage(shared).free > 4 << 30
+    return shared if roomy else None
+
+
 @pytest.fixture(scope="session")
 def servers_dir() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="np-test-"))
+    folder = Path(tempfile.mkdtemp(prefix="np-test-", dir=_in_memory()))
     yield folder
     shutil.rmtree(folder)
 

@@ -1,11 +1,12 @@
 """`GET /openapi.json`: OpenAPI 3.1, made from the routes and the very types that are served.
 
 Nothing is described by hand that the code knows: schemas come from msgspec, paths and parameters from the
-routes. The document is made once per app.
+routes. The document is made once per app, when it is first asked for.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -35,10 +36,13 @@ _HEADERS = {
 
 def routes(others: Sequence[Route], *, version: str) -> tuple[Route, ...]:
     """The one route of this module, describing the others and itself."""
-    ready: list[bytes] = []
+
+    @functools.cache
+    def document() -> bytes:
+        return msgspec.json.encode(describe([*others, own], version=version))
 
     async def openapi(_backend: object, _caller: Principal) -> Response:
-        return Response(ready[0], content_type="application/json")
+        return Response(document(), content_type="application/json")
 
     own = Route(
         method="GET",
@@ -49,7 +53,6 @@ def routes(others: Sequence[Route], *, version: str) -> tuple[Route, ...]:
         limited=False,
         answers={200: Answer(description="OpenAPI 3.1")},
     )
-    ready.append(msgspec.json.encode(describe([*others, own], version=version)))
     return (own,)
 
 

@@ -34,6 +34,7 @@ PAUSE_TIMES = 2  # and so many times what they took: web has others to answer
 # Who would rather not wait does not where counts are so old, waits so long for newer ones, and is told then
 # what was counted at most so long ago.
 HASTE_ENOUGH_S, HASTE_S, HASTE_LATE_S = 6.0, 0.1, 60.0
+FIRST_S = 1.5  # but so long in any case where nothing was counted yet: all but the biggest are by then
 KEPT_MAX = 8  # projects; the one asked for longest ago goes first
 PART = 1_000  # nodes counted before others have their turn
 STALE_MS = 5_000  # a shard whose view is older does not listen, as far as can be seen
@@ -112,7 +113,7 @@ class Summaries:
         enough_s = LATE_S if enough_s is None else enough_s
         kept.failed = None
         self._asked.set()
-        with trio.move_on_after(patience_s):
+        with trio.move_on_after(patience_s if kept.counts is not None else max(patience_s, FIRST_S)):
             while kept.begun_at < asked_at and trio.current_time() - kept.counted_at >= enough_s:
                 await self._bell.wait()
                 if kept.failed is not None:

@@ -97,6 +97,7 @@ ENVIRONMENT = Environment(
     loader=FileSystemLoader(HERE / "templates"),
     autoescape=True,
     undefined=StrictUndefined,
+    auto_reload=False,  # an upgrade in place must not mix new templates with old code before the restart
     trim_blocks=True,
     lstrip_blocks=True,
 )
