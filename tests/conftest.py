@@ -81,7 +81,7 @@ def on_uvloop() -> None:
 
 
 def _in_memory() -> Path | None:
-    """Where files cost no disk, if there is such a place with room: a database for each test is many files."""
+    """Where files cost no disk, if there is such a place with room: each test's database is many files."""
     shared = Path("/dev/shm")
     roomy = os.access(shared, os.W_OK) and shutil.disk_usage(shared).free > 4 << 30
     return shared if roomy else None

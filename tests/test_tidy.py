@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -226,6 +227,13 @@ def test_nobody_asks_for_our_package_metadata():
     """A checkout runs without an install, so there is none; see engine/core/version.py."""
     asks = re.compile(r"""(version|metadata|distribution)\(["']nodepulse["']\)""")
     assert [name_of(path) for path in ALL if asks.search(path.read_text())] == []
+
+
+def test_every_package_is_in_the_distribution():
+    described = tomllib.loads((TOP / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {path.parent for part in PRODUCT for path in (TOP / part).rglob("*.py")}
+    found = {".".join(folder.relative_to(TOP).parts) for folder in folders}
+    assert set(described) == found
 
 
 def test_no_file_is_a_drawer_for_everything():

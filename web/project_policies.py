@@ -37,7 +37,7 @@ Day = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d{2}-\d{2}$", max_length=10)
 
 
 class RewardBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How paid time becomes points; for the owner's own reckoning, NodePulse only keeps it.
+    """How paid time becomes points, where they are taken from the project's rule.
 
     `micro_points_per_paid_s`: for each paid second. `daily_cap_micro_points`: of one workload and UTC day,
     null = none. `floor_paid_ms`: a day with less paid time earns nothing. `kind_weights_ppm`: by the slug of

@@ -19,7 +19,7 @@ VERSIONS_OFFERED_MAX = 1_000
 
 
 class RewardRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a project's owner turns paid time into points; told on, never computed with here.
+    """How a project's owner turns paid time into points; what it comes to is rewards.py's.
 
     `micro_points_per_paid_s`: for each paid second. `daily_cap_micro_points`: of one workload and UTC day,
     null = none. `floor_paid_ms`: a day with less paid time earns nothing. `kind_weights_ppm`: by the slug of

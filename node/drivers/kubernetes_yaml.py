@@ -43,6 +43,8 @@ def _line(number: int, raw: str) -> _Line:
     text = raw.rstrip()
     if text in ("---", "") or text.lstrip().startswith("#"):
         return _Line(number, 0, "")
+    if "\t" in raw:  # where one may stand is a chapter of its own
+        raise _refused(_Line(number, 0, text))
     indent = len(text) - len(text.lstrip(" "))
     return _Line(number, indent, text[indent:])
 
@@ -113,6 +115,7 @@ def _scalar(line: _Line, text: str) -> Any:
         raise _refused(line) from error
     if len(text) > 1 and text[0] == text[-1] == "'":
         return text[1:-1].replace("''", "'")
-    if not text or text[0] in _NOT_PLAIN or "\t" in text or ": " in text or text.startswith("- "):
+    looks_like_more = ": " in text or text.endswith(":") or text == "-" or text.startswith("- ")
+    if not text or text[0] in _NOT_PLAIN or looks_like_more:
         raise _refused(line)
     return _NAMED.get(text, text)

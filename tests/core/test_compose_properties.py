@@ -134,7 +134,7 @@ def test_beating_more_often_gains_nothing(world, rng):
     eager = sorted([*steady, *more])
     often, seldom = (replace(world, beats=tuple(beats)).composed() for beats in (eager, steady))
     assert (often.ms["up"], often.paid_ms) == (seldom.ms["up"], seldom.paid_ms)
-    # A beat between two gaps parts them, and each forgives by itself what it began in: never more than as one.
+    # A beat between two gaps parts them, and each forgives for itself: never more than both as one.
     assert often.ms["unobserved"] <= seldom.ms["unobserved"]
 
 
