@@ -9,28 +9,25 @@ statement by keyset and plain GETRANGEs of their states; and the same pages whil
 from __future__ import annotations
 
 import asyncio
-import json
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import asyncpg
 import numpy as np
 from redis.asyncio import Redis
 
-from bench.rig import fleet as rig
-from bench.rig.child import Child, python_child
+from bench.rig.beaten import beaten_installation
+from bench.rig.child import Child
 from bench.rig.compiled import compiled
 from bench.rig.fleet import KEY, SLUG
 from bench.rig.loads import Load
 from bench.rig.machine import cpu_s, family_cpu_s
 from bench.rig.report import Report, rounded
-from bench.rig.servers import Running, postgres, valkey
-from bench.rig.stage import open_sockets
+from bench.rig.servers import Running
 from bench.rig.world import PROJECT_ID
 from engine.core.liveview import ROW_BYTES
 from engine.rows import id_of
@@ -38,8 +35,6 @@ from engine.rows import id_of
 MB = 1024 * 1024
 P95_MS_PROMISED = 200.0
 BEATS_PER_S = 20_000
-INTERVAL_MS = 3_600_000  # nobody falls silent while nobody beats
-RATE_MAX = 1e9  # the engine stretches no interval: the fleet's own pace is what is measured
 NEVER_HEARD = 200  # nodes at the end of all lists: the rare ones of a state
 IN_LIST = 50  # rows of a page
 REQUESTS = 500  # different ones of each page, in turn
@@ -103,46 +98,16 @@ def main(*, as_json: bool, quick: bool, svg: str | None = None) -> int:
 
 
 def _started(stack: ExitStack, size: Size, folder: Path, program: Path) -> System:
-    database, view = stack.enter_context(postgres()), stack.enter_context(valkey())
-    asyncio.run(_registered(database.url, size))
-    sockets = open_sockets(shards=1, queue_bytes=256 * MB)
-    stack.callback(sockets.close)
-    fds = [sockets.udp[0].fileno()]
-    engine = python_child(
-        "bench.rig.engine_child",
-        {
-            "directory": str(folder),
-            "rows": size.rows,
-            "workloads": size.workloads,
-            "interval_ms": INTERVAL_MS,
-            "udp_fds": fds,
-            "database_url": database.url,
-            "redis_url": view.url,
-            "settings": {"ingest": {"next_ms_rate_max": RATE_MAX}},
-        },
-        fds=fds,
-    )
-    stack.enter_context(engine)
-    engine.answer()
-    beats = {"port": sockets.port, "rows": size.rows, "workloads": size.workloads, "seed": 7}
     period_s = size.rows / BEATS_PER_S if size is FULL else 1.0
-    fleet = stack.enter_context(python_child("bench.rig.beater_child", {**beats, "period_s": period_s}))
-    fleet.answer()
-    engine.ask("ready")  # the whole live view has been written
-    secrets = folder / "secrets.json"
-    secrets.write_text(json.dumps({"1": "ab" * 32}))
-    options = {"database": database.url, "redis": view.url, "secrets_file": str(secrets), "shards": 1}
-    web = stack.enter_context(python_child("bench.rig.web_child", options))
-    port = urlsplit(web.answer()["url"]).port
-    return System(size, database, view, engine, fleet, web, f"tcp:127.0.0.1:{port}", program, folder)
-
-
-async def _registered(url: str, size: Size) -> None:
-    connection = await asyncpg.connect(url)
-    born_ms = time.time_ns() // 1_000_000 - 3_600_000
-    rows = size.rows + NEVER_HEARD
-    await rig.register_table(connection, rows=rows, workloads=size.workloads, born_ms=born_ms)
-    await connection.close()
+    run = beaten_installation(
+        stack,
+        folder,
+        rows=size.rows,
+        workloads=size.workloads,
+        never_heard=NEVER_HEARD,
+        period_s=period_s,
+    )
+    return System(size, run.database, run.view, run.engine, run.fleet, run.web, run.target, program, folder)
 
 
 def _pages(size: Size) -> dict[str, list[str]]:

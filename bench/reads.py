@@ -7,33 +7,26 @@ constant rate and count from when they were due. Beside it the same reads while 
 
 from __future__ import annotations
 
-import asyncio
-import json
 import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
-import asyncpg
 import numpy as np
 
-from bench.rig import fleet as rig
-from bench.rig.child import Child, python_child
+from bench.rig.beaten import beaten_installation
+from bench.rig.child import Child
 from bench.rig.compiled import compiled
 from bench.rig.fleet import KEY
 from bench.rig.loads import Load
 from bench.rig.machine import cpu_s, family_cpu_s
 from bench.rig.report import Report, rounded
-from bench.rig.servers import Running, postgres, valkey
-from bench.rig.stage import open_sockets
+from bench.rig.servers import Running
 from engine.rows import id_of
 
 MB = 1024 * 1024
 P99_MS_PROMISED = 20.0
-INTERVAL_MS = 3_600_000  # nobody falls silent while nobody beats
-RATE_MAX = 1e9  # the engine stretches no interval: the fleet's own pace is what is measured
 REQUESTS = 5_000  # different ones, in turn
 
 
@@ -84,47 +77,11 @@ def main(*, as_json: bool, quick: bool, svg: str | None = None) -> int:
 
 
 def _started(stack: ExitStack, size: Size, folder: Path, program: Path) -> System:
-    database, store = stack.enter_context(postgres()), stack.enter_context(valkey())
-    asyncio.run(_registered(database.url, size))
-    sockets = open_sockets(shards=1, queue_bytes=256 * MB)
-    stack.callback(sockets.close)
-    fds = [sockets.udp[0].fileno()]
-    engine = python_child(
-        "bench.rig.engine_child",
-        {
-            "directory": str(folder),
-            "rows": size.rows,
-            "workloads": size.workloads,
-            "interval_ms": INTERVAL_MS,
-            "udp_fds": fds,
-            "database_url": database.url,
-            "redis_url": store.url,
-            "settings": {"ingest": {"next_ms_rate_max": RATE_MAX}},
-        },
-        fds=fds,
+    run = beaten_installation(
+        stack, folder, rows=size.rows, workloads=size.workloads, period_s=size.period_s * 0.95
     )
-    stack.enter_context(engine)
-    engine.answer()
-    beats = {"port": sockets.port, "rows": size.rows, "workloads": size.workloads, "seed": 7}
-    fleet = stack.enter_context(
-        python_child("bench.rig.beater_child", {**beats, "period_s": size.period_s * 0.95})
-    )
-    fleet.answer()
-    engine.ask("ready")  # the whole live view has been written
-    secrets = folder / "secrets.json"
-    secrets.write_text(json.dumps({"1": "ab" * 32}))
-    options = {"database": database.url, "redis": store.url, "secrets_file": str(secrets), "shards": 1}
-    web = stack.enter_context(python_child("bench.rig.web_child", options))
-    port = urlsplit(web.answer()["url"]).port
-    load = Load(program, f"tcp:127.0.0.1:{port}", "http", _requests(size), folder=folder)
-    return System(size, database, engine, fleet, web, stack.enter_context(load))
-
-
-async def _registered(url: str, size: Size) -> None:
-    connection = await asyncpg.connect(url)
-    born_ms = time.time_ns() // 1_000_000 - 3_600_000
-    await rig.register_table(connection, rows=size.rows, workloads=size.workloads, born_ms=born_ms)
-    await connection.close()
+    load = Load(program, run.target, "http", _requests(size), folder=folder)
+    return System(size, run.database, run.engine, run.fleet, run.web, stack.enter_context(load))
 
 
 def _requests(size: Size) -> list[bytes]:
