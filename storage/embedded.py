@@ -32,6 +32,7 @@ from storage.binaries import (
     postgres_binaries,
     valkey_binary,
 )
+from storage.processes import lives, lives_in
 
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of Linux, less the final NUL
 POLL_S = 0.02
@@ -108,6 +109,10 @@ class EmbeddedServer(ABC):
     def _forget_dead(self, pid: int) -> None:
         """Make what a dead server left behind no obstacle to a new one."""
 
+    def _left_sockets(self) -> bool:
+        """Whether a server whose folder is gone left sockets. Those of dead ones are taken away."""
+        return False
+
     def _take_lock(self) -> None:
         """One owner per folder: what still runs there without one is a survivor that may be stopped."""
         if self._lock is not None:
@@ -148,36 +153,28 @@ class EmbeddedServer(ABC):
         except (FileNotFoundError, ValueError):
             return None
 
-    def _runs(self, pid: int) -> bool:
-        """Whether this pid is a living server of this folder, not a zombie and not a later process."""
-        facts = Path(f"/proc/{pid}")
-        try:
-            state = (facts / "stat").read_text().rsplit(")", 1)[1].split()[0]
-            return state not in "ZX" and os.path.samefile(facts / "cwd", self.folder)
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            return False
-
     async def _stop_survivor(self) -> None:
         pid = self._written_pid()
         if pid is None or not _HAS_PROC:
             return  # without /proc nobody can tell whose process it is; PostgreSQL itself then refuses
         for number, patience_s in self.stop_steps:
-            if not self._runs(pid):
+            if not lives_in(pid, self.folder):
                 break
             os.kill(pid, number)
             with trio.move_on_after(patience_s):
-                while self._runs(pid):  # noqa: ASYNC110 - it is no child of ours, so it can only be polled
+                while lives_in(pid, self.folder):  # noqa: ASYNC110 - it is no child of ours, so it can only be polled
                     await trio.sleep(POLL_S)
         self._forget_dead(pid)
 
     async def _start_process(self, command: list[str], account: Account) -> None:
         # After a crash its children may live on for a moment and hold the shared memory: try again.
         deadline = trio.current_time() + RESTART_PATIENCE_S
-        had_survivor = self._written_pid() is not None
+        had_survivor = self._written_pid() is not None or self._left_sockets()
         while not await self._try_start(command, account):
             if not had_survivor or trio.current_time() > deadline:
                 raise EmbeddedServerError(f"{self.name} does not start: {self._log_tail()}")
             await trio.sleep(0.1)
+            self._left_sockets()
 
     async def _try_start(self, command: list[str], account: Account) -> bool:
         with self._open_log() as log:
@@ -288,6 +285,16 @@ class PostgresServer(EmbeddedServer):
         except FileNotFoundError:
             return False
         return len(lines) > 7 and lines[0] == str(pid) and lines[7].strip() == "ready"
+
+    def _left_sockets(self) -> bool:
+        # A restore begins where the data folder was lost, and with it the number of who served it.
+        assert self._sockets is not None
+        left = list(self._sockets.glob(".s.PGSQL.*.lock")) if _HAS_PROC else []
+        for lock in left:
+            with suppress(FileNotFoundError, ValueError, IndexError):
+                if not lives(int(lock.read_text().split("\n", 1)[0])):
+                    lock.unlink()
+        return bool(left)
 
     def _forget_dead(self, pid: int) -> None:
         # PostgreSQL asks only whether a process of that number exists: it takes a zombie, or a later process
