@@ -163,10 +163,27 @@ async def test_a_zombie_in_the_lock_file_is_no_obstacle(tmp_path):
         await server.stop()
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="zombies are told by /proc")
+async def test_a_zombie_in_the_lock_of_a_socket_is_no_obstacle_where_the_folder_was_lost(tmp_path):
+    """As a restore finds it, right after everything was killed."""
+    server = PostgresServer(tmp_path)
+    await server.start()
+    server.process.send_signal(signal.SIGKILL)
+    await server.wait()
+    lock = Path(unquote(server.url.partition("host=")[2])) / ".s.PGSQL.5432.lock"
+    owner = lock.stat().st_uid  # PostgreSQL heeds only processes of its own account
+    shutil.rmtree(tmp_path / "postgres")
+    with child_left_unread(user=None if owner == os.geteuid() else owner) as zombie:
+        lock.write_text("\n".join([str(zombie), *lock.read_text().split("\n")[1:]]))
+        with trio.fail_after(20):
+            await server.start()
+        await server.stop()
+
+
 @contextmanager
-def child_left_unread() -> Iterator[int]:
+def child_left_unread(*, user: int | None = None) -> Iterator[int]:
     """The pid of a child that has ended and that nobody has waited for."""
-    child = subprocess.Popen(["/bin/true"])
+    child = subprocess.Popen(["/bin/true"], user=user)
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert state_of(child.pid) == "Z"
     yield child.pid
